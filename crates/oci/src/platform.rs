@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Platforms: what an image runs on (image-spec, image-index.md, `platform`; containerd's rules of names).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// An operating system, a CPU architecture and, where it has several, the variant.
+///
+/// Names are Go's. [`Platform::normalized`] gives the canonical form: `arm64` without `v8`, `arm` with
+/// `v7` spelled out, `amd64` without `v1`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
+pub struct Platform {
+    /// The CPU architecture.
+    #[serde(default)]
+    pub architecture: String,
+    /// The operating system.
+    #[serde(default)]
+    pub os: String,
+    /// The version of the operating system (Windows).
+    #[serde(rename = "os.version", default, skip_serializing_if = "String::is_empty")]
+    pub os_version: String,
+    /// Features of the operating system.
+    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
+    pub os_features: Vec<String>,
+    /// The variant of the architecture.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub variant: String,
+}
+
+/// Says why a text is not a platform.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlatformError {
+    /// The text is empty or has more than three parts.
+    #[error(
+        "platform {text:?} is not of the form os[/architecture[/variant]], for example linux/arm64 or linux/arm/v7"
+    )]
+    Form {
+        /// The rejected text.
+        text: String,
+    },
+    /// A part has characters that no platform has.
+    #[error("platform {text:?}: {part:?} may only have letters, digits, `_`, `.` and `-`")]
+    Characters {
+        /// The rejected text.
+        text: String,
+        /// The rejected part.
+        part: String,
+    },
+    /// A single word is neither an operating system nor an architecture.
+    #[error("platform {text:?}: unknown operating system or architecture{hint}")]
+    Unknown {
+        /// The rejected text.
+        text: String,
+        /// The nearest known word, as ` (did you mean …?)`.
+        hint: String,
+    },
+}
+
+/// The architectures that are known by name.
+pub const ARCHITECTURES: &[&str] = &[
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
+    "riscv64", "s390x", "wasm",
+];
+
+const SYSTEMS: &[&str] = &[
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "wasip1",
+    "windows",
+];
+
+impl Platform {
+    /// Makes a platform of its parts and normalizes it.
+    pub fn new(os: &str, architecture: &str, variant: &str) -> Platform {
+        Platform {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.to_owned(),
+            ..Platform::default()
+        }
+        .normalized()
+    }
+
+    /// Returns the platform of the machine that runs this program.
+    pub fn host() -> Platform {
+        let architecture = match std::env::consts::ARCH {
+            "loongarch64" => "loong64",
+            "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+            "mips64" if cfg!(target_endian = "little") => "mips64le",
+            other => other,
+        };
+        Platform::new("linux", architecture, "")
+    }
+
+    /// Returns the canonical form of the same platform.
+    pub fn normalized(mut self) -> Platform {
+        self.os = normal_os(&self.os);
+        let (architecture, variant) = normal_architecture(&self.architecture, &self.variant);
+        self.architecture = architecture;
+        self.variant = variant;
+        self
+    }
+
+    /// Returns the form used in directory names of split outputs: `linux_arm_v7`.
+    pub fn directory_name(&self) -> String {
+        self.to_string().replace('/', "_")
+    }
+
+    /// Returns `architecture[/variant]`, the part that tells platforms of one system apart.
+    pub fn architecture_and_variant(&self) -> String {
+        if self.variant.is_empty() {
+            self.architecture.clone()
+        } else {
+            format!("{}/{}", self.architecture, self.variant)
+        }
+    }
+
+    /// Reads a list separated by commas; repeated platforms are kept once.
+    ///
+    /// # Errors
+    /// The first entry that is not a platform.
+    pub fn parse_list(text: &str) -> Result<Vec<Platform>, PlatformError> {
+        let mut platforms = Vec::new();
+        for part in text.split(',') {
+            let platform: Platform = part.trim().parse()?;
+            if !platforms.contains(&platform) {
+                platforms.push(platform);
+            }
+        }
+        Ok(platforms)
+    }
+}
+
+impl FromStr for Platform {
+    type Err = PlatformError;
+
+    /// Reads `os/architecture[/variant]`, or one word: an architecture (of Linux) or `linux`, or `local`.
+    fn from_str(text: &str) -> Result<Platform, PlatformError> {
+        if text == "local" {
+            return Ok(Platform::host());
+        }
+        let parts: Vec<&str> = text.split('/').collect();
+        if text.is_empty() || parts.len() > 3 || parts.iter().any(|part| part.is_empty()) {
+            return Err(PlatformError::Form { text: text.to_owned() });
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if let Some(part) = parts.iter().find(|part| !part.chars().all(allowed)) {
+            return Err(PlatformError::Characters { text: text.to_owned(), part: (*part).to_owned() });
+        }
+        match parts[..] {
+            [word] => {
+                let os = normal_os(word);
+                if SYSTEMS.contains(&os.as_str()) {
+                    return Ok(Platform { os, ..Platform::host() });
+                }
+                let platform = Platform::new("linux", word, "");
+                if ARCHITECTURES.contains(&platform.architecture.as_str()) {
+                    return Ok(platform);
+                }
+                let known = ARCHITECTURES.iter().chain(SYSTEMS);
+                Err(PlatformError::Unknown { text: text.to_owned(), hint: did_you_mean(word, known) })
+            }
+            [os, architecture] => Ok(Platform::new(os, architecture, "")),
+            [os, architecture, variant] => Ok(Platform::new(os, architecture, variant)),
+            _ => Err(PlatformError::Form { text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        if !self.variant.is_empty() {
+            write!(f, "/{}", self.variant)?;
+        }
+        Ok(())
+    }
+}
+
+fn normal_os(os: &str) -> String {
+    let os = os.to_ascii_lowercase();
+    if os == "macos" { "darwin".to_owned() } else { os }
+}
+
+/// Gives the canonical names of an architecture and its variant.
+fn normal_architecture(architecture: &str, variant: &str) -> (String, String) {
+    let architecture = architecture.to_ascii_lowercase();
+    let variant = variant.to_ascii_lowercase();
+    let (architecture, variant) = match architecture.as_str() {
+        "i386" | "i486" | "i586" | "i686" | "x86" => ("386", ""),
+        "x86_64" | "x86-64" | "amd64" => ("amd64", if variant == "v1" { "" } else { variant.as_str() }),
+        "aarch64" | "arm64" | "arm64v8" => {
+            ("arm64", if matches!(variant.as_str(), "8" | "v8" | "v8.0") { "" } else { variant.as_str() })
+        }
+        "armhf" | "armv7" | "armv7l" | "arm32v7" => ("arm", "v7"),
+        "armel" | "armv6" | "armv6l" | "arm32v6" => ("arm", "v6"),
+        "armv5" | "arm32v5" => ("arm", "v5"),
+        "armv8" => ("arm", "v8"),
+        "arm" => (
+            "arm",
+            match variant.as_str() {
+                "" | "7" => "v7",
+                "5" => "v5",
+                "6" => "v6",
+                "8" => "v8",
+                other => other,
+            },
+        ),
+        "loongarch64" => ("loong64", variant.as_str()),
+        "powerpc64le" | "ppc64el" => ("ppc64le", variant.as_str()),
+        "mips64el" => ("mips64le", variant.as_str()),
+        "mipsel" => ("mipsle", variant.as_str()),
+        other => (other, variant.as_str()),
+    };
+    (architecture.to_owned(), variant.to_owned())
+}
+
+/// Returns ` (did you mean …?)` when a known word is at most two edits away.
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a &'a str>) -> String {
+    let word = word.to_ascii_lowercase();
+    let nearest = known.into_iter().map(|candidate| (edit_distance(&word, candidate), *candidate)).min();
+    match nearest {
+        Some((distance, candidate)) if distance <= 2 && distance < word.len() => {
+            format!(" (did you mean {candidate}?)")
+        }
+        _ => String::new(),
+    }
+}
+
+/// Counts the insertions, deletions and replacements between two short words.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a_char) in a.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b_char) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(a_char != *b_char);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_field_are_normalized() {
+        let table = [
+            ("linux/x86_64", "linux/amd64"),
+            ("x86-64", "linux/amd64"),
+            ("linux/amd64/v1", "linux/amd64"),
+            ("linux/amd64/v3", "linux/amd64/v3"),
+            ("aarch64", "linux/arm64"),
+            ("arm64v8", "linux/arm64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/arm64/v9", "linux/arm64/v9"),
+            ("armv7", "linux/arm/v7"),
+            ("linux/arm", "linux/arm/v7"),
+            ("linux/arm/7", "linux/arm/v7"),
+            ("armhf", "linux/arm/v7"),
+            ("armel", "linux/arm/v6"),
+            ("linux/arm/v6", "linux/arm/v6"),
+            ("i686", "linux/386"),
+            ("loongarch64", "linux/loong64"),
+            ("ppc64el", "linux/ppc64le"),
+            ("mips64el", "linux/mips64le"),
+            ("riscv64", "linux/riscv64"),
+            ("s390x", "linux/s390x"),
+            ("windows/amd64", "windows/amd64"),
+            ("macos/arm64", "darwin/arm64"),
+        ];
+        for (text, normal) in table {
+            assert_eq!(text.parse::<Platform>().unwrap().to_string(), normal, "{text}");
+        }
+    }
+
+    #[test]
+    fn malformed_platforms_are_refused_with_a_hint() {
+        for text in ["", "/", "linux/", "a/b/c/d", "linux/arm 64", "linux/../x/"] {
+            assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+        let error = "amd46".parse::<Platform>().unwrap_err().to_string();
+        assert!(error.contains("did you mean amd64?"), "{error}");
+    }
+
+    #[test]
+    fn a_list_keeps_order_and_drops_repetition() {
+        let list = Platform::parse_list("linux/arm64, linux/amd64,aarch64").unwrap();
+        let names: Vec<String> = list.iter().map(Platform::to_string).collect();
+        assert_eq!(names, ["linux/arm64", "linux/amd64"]);
+    }
+}
