@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One run over a graph: keys, records, execution.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use futures_util::future::join_all;
+use tokio::sync::{Notify, OnceCell, Semaphore};
+
+use crate::graph::Node;
+use crate::progress::{Event, Progress, Vertex};
+use crate::{CacheKey, Graph, KeyHasher, VertexId};
+
+/// All that the engine knows about work.
+pub trait Op: Send + Sync + 'static {
+    /// What execution gives; cheap to clone.
+    type Output: Clone + Send + Sync + 'static;
+    /// How execution fails.
+    type Error: std::fmt::Display + Send + Sync + 'static;
+
+    /// Returns the digest of the definition, inputs left out.
+    fn digest(&self) -> CacheKey;
+
+    /// Returns the name for people.
+    fn name(&self) -> Arc<str>;
+
+    /// Tells whether the definition does not determine the result, as with a directory of the user's.
+    ///
+    /// A volatile vertex has no record; readers key it by content.
+    fn is_volatile(&self) -> bool {
+        false
+    }
+
+    /// Tells whether an existing record must not be used.
+    fn ignores_records(&self) -> bool {
+        false
+    }
+
+    /// Tells whether it runs something heavy, whose number at a time is limited.
+    fn is_heavy(&self) -> bool {
+        false
+    }
+
+    /// Tells whether an input enters the slow key by its content.
+    fn is_keyed_by_content(&self, input: usize) -> bool;
+
+    /// Computes the key of what this operation reads of an input.
+    fn content_key(
+        &self,
+        input: usize,
+        output: Self::Output,
+        context: VertexContext,
+    ) -> impl Future<Output = Result<CacheKey, Self::Error>> + Send;
+
+    /// Executes on the results of the inputs, in order.
+    fn exec(
+        &self,
+        inputs: Vec<Self::Output>,
+        context: VertexContext,
+    ) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send;
+}
+
+/// What is remembered from run to run.
+///
+/// A record is complete or absent. Failing to write one is not an error of the run; the
+/// implementation reports it on its own.
+pub trait Records<O: Op>: Send + Sync + 'static {
+    /// Returns the result recorded under a key, when all that it names is still there.
+    fn load(&self, key: &CacheKey) -> Option<O::Output>;
+
+    /// Records a result under keys.
+    fn save(&self, keys: &[CacheKey], op: &O, output: &O::Output);
+}
+
+/// What an executing operation may use of its run.
+#[derive(Clone)]
+pub struct VertexContext {
+    /// The identity of the vertex in progress events.
+    pub digest: Arc<str>,
+    /// The slow key, under which the result will be recorded.
+    pub key: Option<CacheKey>,
+    /// Where events go.
+    pub progress: Progress,
+    /// Set when the run shall stop.
+    pub cancel: CancelFlag,
+}
+
+/// Asks a run to stop; cheap to clone.
+#[derive(Clone, Default)]
+pub struct CancelFlag(Arc<CancelState>);
+
+#[derive(Default)]
+struct CancelState {
+    is_set: AtomicBool,
+    notify: Notify,
+}
+
+impl CancelFlag {
+    /// Asks to stop.
+    pub fn cancel(&self) {
+        self.0.is_set.store(true, Ordering::SeqCst);
+        self.0.notify.notify_waiters();
+    }
+
+    /// Tells whether it was asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.is_set.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it is asked to stop.
+    pub async fn cancelled(&self) {
+        loop {
+            let notified = self.0.notify.notified();
+            if self.is_cancelled() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// Why a vertex has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum SolveError<E: std::fmt::Display> {
+    /// The vertex, or one that it needs, failed.
+    #[error("{source}")]
+    Op {
+        /// The vertex that failed.
+        vertex: VertexId,
+        /// How it failed.
+        source: Arc<E>,
+    },
+    /// The run was asked to stop.
+    #[error("canceled")]
+    Cancelled,
+}
+
+impl<E: std::fmt::Display> Clone for SolveError<E> {
+    fn clone(&self) -> SolveError<E> {
+        match self {
+            SolveError::Op { vertex, source } => SolveError::Op { vertex: *vertex, source: source.clone() },
+            SolveError::Cancelled => SolveError::Cancelled,
+        }
+    }
+}
+
+/// Settings of a run.
+pub struct JobOptions {
+    /// Where events go.
+    pub progress: Progress,
+    /// Stops the run from outside; also set by the first failure unless `keep_going`.
+    pub cancel: CancelFlag,
+    /// How many heavy operations execute at a time.
+    pub max_parallel: usize,
+    /// Whether a failure leaves running what does not depend on it.
+    pub keep_going: bool,
+}
+
+type Outcome<O> = Result<<O as Op>::Output, SolveError<<O as Op>::Error>>;
+
+struct Slots<O: Op> {
+    fast: std::sync::OnceLock<Option<CacheKey>>,
+    slow: OnceCell<Result<Option<CacheKey>, SolveError<O::Error>>>,
+    result: OnceCell<Outcome<O>>,
+    is_reported: AtomicBool,
+}
+
+/// One run; each vertex executes at most once in it.
+pub struct Job<O: Op, R> {
+    graph: Arc<Graph<O>>,
+    records: Arc<R>,
+    options: JobOptions,
+    slots: Vec<Slots<O>>,
+    heavy: Semaphore,
+}
+
+impl<O: Op, R: Records<O>> Job<O, R> {
+    /// Starts a run.
+    pub fn new(graph: Arc<Graph<O>>, records: Arc<R>, options: JobOptions) -> Job<O, R> {
+        let slot = |_| Slots {
+            fast: std::sync::OnceLock::new(),
+            slow: OnceCell::new(),
+            result: OnceCell::new(),
+            is_reported: AtomicBool::new(false),
+        };
+        let slots = (0..graph.len()).map(slot).collect();
+        let heavy = Semaphore::new(options.max_parallel.max(1));
+        Job { graph, records, options, slots, heavy }
+    }
+
+    /// Solves several vertices at a time; results are in the order of `targets`.
+    pub async fn solve(&self, targets: &[VertexId]) -> Vec<Outcome<O>> {
+        join_all(targets.iter().map(|target| self.result(*target))).await
+    }
+
+    /// Returns the key of the definition, `None` below a volatile vertex. Executes nothing.
+    fn fast(&self, id: VertexId) -> Option<CacheKey> {
+        // Inputs have smaller numbers than their readers, so a loop replaces deep recursion.
+        for vertex in self.graph.reachable(&[id]) {
+            let node = self.node(vertex);
+            self.slots[vertex.0].fast.get_or_init(|| {
+                if node.op.is_volatile() {
+                    return None;
+                }
+                let mut hasher = KeyHasher::new("fast");
+                hasher.part(node.op.digest().as_bytes());
+                for input in &node.inputs {
+                    hasher.part((*self.slots[input.0].fast.get()?)?.as_bytes());
+                }
+                Some(hasher.finish())
+            });
+        }
+        self.slots[id.0].fast.get().copied().flatten()
+    }
+
+    /// Returns the key by content, `None` for a volatile vertex.
+    fn slow(&self, id: VertexId) -> BoxFuture<'_, Result<Option<CacheKey>, SolveError<O::Error>>> {
+        Box::pin(async move { self.slots[id.0].slow.get_or_init(|| self.compute_slow(id)).await.clone() })
+    }
+
+    async fn compute_slow(&self, id: VertexId) -> Result<Option<CacheKey>, SolveError<O::Error>> {
+        let node = self.node(id);
+        if node.op.is_volatile() {
+            return Ok(None);
+        }
+        let parts = join_all(node.inputs.iter().enumerate().map(|(at, input)| async move {
+            if !node.op.is_keyed_by_content(at) {
+                return self.slow(*input).await;
+            }
+            let output = self.result(*input).await?;
+            let context = self.context(id, None);
+            let key = node.op.content_key(at, output, context).await;
+            key.map(Some).map_err(|error| self.fail(id, error))
+        }))
+        .await;
+        let mut hasher = KeyHasher::new("slow");
+        hasher.part(node.op.digest().as_bytes());
+        for part in parts {
+            let Some(key) = part? else { return Ok(None) };
+            hasher.part(key.as_bytes());
+        }
+        Ok(Some(hasher.finish()))
+    }
+
+    fn result(&self, id: VertexId) -> BoxFuture<'_, Outcome<O>> {
+        Box::pin(async move { self.slots[id.0].result.get_or_init(|| self.compute_result(id)).await.clone() })
+    }
+
+    async fn compute_result(&self, id: VertexId) -> Outcome<O> {
+        let node = self.node(id);
+        let fast = self.fast(id);
+        let may_load = !node.op.ignores_records();
+        if let Some(output) = fast.filter(|_| may_load).and_then(|key| self.records.load(&key)) {
+            self.report_cached(id);
+            return Ok(output);
+        }
+        if self.options.cancel.is_cancelled() {
+            return Err(SolveError::Cancelled);
+        }
+        let slow = self.slow(id).await?;
+        if let Some(output) = slow.filter(|_| may_load).and_then(|key| self.records.load(&key)) {
+            self.report_cached(id);
+            if let Some(fast) = fast {
+                self.records.save(&[fast], &node.op, &output);
+            }
+            return Ok(output);
+        }
+        // All inputs are awaited even when one fails: none may be left half-done and run again.
+        let inputs = join_all(node.inputs.iter().map(|input| self.result(*input))).await;
+        let inputs = inputs.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let output = self.execute(id, inputs, slow).await?;
+        let keys: Vec<CacheKey> = fast.into_iter().chain(slow).collect();
+        if !keys.is_empty() {
+            self.records.save(&keys, &node.op, &output);
+        }
+        Ok(output)
+    }
+
+    async fn execute(&self, id: VertexId, inputs: Vec<O::Output>, key: Option<CacheKey>) -> Outcome<O> {
+        let node = self.node(id);
+        let permit = if node.op.is_heavy() { Some(self.heavy.acquire().await) } else { None };
+        if self.options.cancel.is_cancelled() {
+            return Err(SolveError::Cancelled);
+        }
+        let mut vertex = self.vertex(id);
+        vertex.started = Some(SystemTime::now());
+        let is_shown = !vertex.name.is_empty();
+        self.slots[id.0].is_reported.store(true, Ordering::SeqCst);
+        if is_shown {
+            self.options.progress.send(Event::Vertex(vertex.clone()));
+        }
+        let outcome = node.op.exec(inputs, self.context(id, key)).await;
+        drop(permit);
+        vertex.completed = Some(SystemTime::now());
+        if let Err(error) = &outcome {
+            vertex.error =
+                if self.options.cancel.is_cancelled() { "canceled".to_owned() } else { error.to_string() };
+        }
+        if is_shown {
+            self.options.progress.send(Event::Vertex(vertex));
+        }
+        outcome.map_err(|error| self.fail(id, error))
+    }
+
+    /// Turns a failure into the run's error, and stops the rest of the run.
+    fn fail(&self, vertex: VertexId, error: O::Error) -> SolveError<O::Error> {
+        if self.options.cancel.is_cancelled() {
+            // What fails after the first failure fails because it was stopped.
+            return SolveError::Cancelled;
+        }
+        if !self.options.keep_going {
+            self.options.cancel.cancel();
+        }
+        SolveError::Op { vertex, source: Arc::new(error) }
+    }
+
+    /// Reports a vertex and all that it needs as found in the cache, inputs first.
+    fn report_cached(&self, id: VertexId) {
+        for vertex_id in self.graph.reachable(&[id]) {
+            if self.slots[vertex_id.0].is_reported.swap(true, Ordering::SeqCst) {
+                continue;
+            }
+            let mut vertex = self.vertex(vertex_id);
+            if vertex.name.is_empty() || self.node(vertex_id).op.is_volatile() {
+                continue;
+            }
+            vertex.started = Some(SystemTime::now());
+            vertex.completed = vertex.started;
+            vertex.cached = true;
+            self.options.progress.send(Event::Vertex(vertex));
+        }
+    }
+
+    fn node(&self, id: VertexId) -> &Node<O> {
+        &self.graph.nodes[id.0]
+    }
+
+    fn context(&self, id: VertexId, key: Option<CacheKey>) -> VertexContext {
+        VertexContext {
+            digest: self.graph.progress_digest(id),
+            key,
+            progress: self.options.progress.clone(),
+            cancel: self.options.cancel.clone(),
+        }
+    }
+
+    fn vertex(&self, id: VertexId) -> Vertex {
+        let node = self.node(id);
+        Vertex {
+            digest: self.graph.progress_digest(id),
+            inputs: node.inputs.iter().map(|input| self.graph.progress_digest(*input)).collect(),
+            name: node.op.name(),
+            started: None,
+            completed: None,
+            cached: false,
+            error: String::new(),
+        }
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
