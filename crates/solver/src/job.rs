@@ -169,7 +169,9 @@ struct Slots<O: Op> {
 }
 
 /// One run; each vertex executes at most once in it.
-pub struct Job<O: Op, R> {
+pub struct Job<O: Op, R>(Arc<Run<O, R>>);
+
+struct Run<O: Op, R> {
     graph: Arc<Graph<O>>,
     records: Arc<R>,
     options: JobOptions,
@@ -188,14 +190,16 @@ impl<O: Op, R: Records<O>> Job<O, R> {
         };
         let slots = (0..graph.len()).map(slot).collect();
         let heavy = Semaphore::new(options.max_parallel.max(1));
-        Job { graph, records, options, slots, heavy }
+        Job(Arc::new(Run { graph, records, options, slots, heavy }))
     }
 
     /// Solves several vertices at a time; results are in the order of `targets`.
     pub async fn solve(&self, targets: &[VertexId]) -> Vec<Outcome<O>> {
-        join_all(targets.iter().map(|target| self.result(*target))).await
+        join_all(targets.iter().map(|target| self.0.result(*target))).await
     }
+}
 
+impl<O: Op, R: Records<O>> Run<O, R> {
     /// Returns the key of the definition, `None` below a volatile vertex. Executes nothing.
     fn fast(&self, id: VertexId) -> Option<CacheKey> {
         // Inputs have smaller numbers than their readers, so a loop replaces deep recursion.
@@ -217,11 +221,13 @@ impl<O: Op, R: Records<O>> Job<O, R> {
     }
 
     /// Returns the key by content, `None` for a volatile vertex.
-    fn slow(&self, id: VertexId) -> BoxFuture<'_, Result<Option<CacheKey>, SolveError<O::Error>>> {
-        Box::pin(async move { self.slots[id.0].slow.get_or_init(|| self.compute_slow(id)).await.clone() })
+    fn slow(self: &Arc<Self>, id: VertexId) -> BoxFuture<'_, Result<Option<CacheKey>, SolveError<O::Error>>> {
+        let run = self.clone();
+        let start = move || own_task(async move { run.compute_slow(id).await });
+        Box::pin(async move { self.slots[id.0].slow.get_or_init(start).await.clone() })
     }
 
-    async fn compute_slow(&self, id: VertexId) -> Result<Option<CacheKey>, SolveError<O::Error>> {
+    async fn compute_slow(self: &Arc<Self>, id: VertexId) -> Result<Option<CacheKey>, SolveError<O::Error>> {
         let node = self.node(id);
         if node.op.is_volatile() {
             return Ok(None);
@@ -245,11 +251,13 @@ impl<O: Op, R: Records<O>> Job<O, R> {
         Ok(Some(hasher.finish()))
     }
 
-    fn result(&self, id: VertexId) -> BoxFuture<'_, Outcome<O>> {
-        Box::pin(async move { self.slots[id.0].result.get_or_init(|| self.compute_result(id)).await.clone() })
+    fn result(self: &Arc<Self>, id: VertexId) -> BoxFuture<'_, Outcome<O>> {
+        let run = self.clone();
+        let start = move || own_task(async move { run.compute_result(id).await });
+        Box::pin(async move { self.slots[id.0].result.get_or_init(start).await.clone() })
     }
 
-    async fn compute_result(&self, id: VertexId) -> Outcome<O> {
+    async fn compute_result(self: &Arc<Self>, id: VertexId) -> Outcome<O> {
         let node = self.node(id);
         let fast = self.fast(id);
         let may_load = !node.op.ignores_records();
@@ -359,6 +367,19 @@ impl<O: Op, R: Records<O>> Job<O, R> {
             error: String::new(),
         }
     }
+}
+
+/// Runs a vertex's work as a task of its own: deep graphs need no deep stack, and work once begun is
+/// never dropped half-way because somebody stopped waiting for it.
+fn own_task<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> BoxFuture<'static, T> {
+    let task = tokio::spawn(work);
+    Box::pin(async move {
+        match task.await {
+            Ok(value) => value,
+            // The runtime is never shut down under a run, so a task that gives no value has panicked.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    })
 }
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -79,11 +79,14 @@ struct Memory(Mutex<HashMap<CacheKey, i64>>);
 
 impl Records<Sum> for Memory {
     fn load(&self, key: &CacheKey) -> Option<i64> {
-        self.0.lock().unwrap().get(key).copied()
+        self.0.lock().expect("no test panics while holding it").get(key).copied()
     }
 
     fn save(&self, keys: &[CacheKey], _: &Sum, output: &i64) {
-        keys.iter().for_each(|key| drop(self.0.lock().unwrap().insert(*key, *output)));
+        self.0
+            .lock()
+            .expect("no test panics while holding it")
+            .extend(keys.iter().map(|key| (*key, *output)));
     }
 }
 
