@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is asked of a build, validated once.
+
+use std::path::PathBuf;
+
+use polyarch_oci::media_type::{Compression, Flavour};
+use polyarch_oci::{Platform, Reference};
+
+/// One build: a context, a Dockerfile, platforms, outputs.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// Where COPY and ADD read.
+    pub context: Context,
+    /// Where the Dockerfile is.
+    pub dockerfile: DockerfileSource,
+    /// The platforms to build for, each once; empty means the machine's own.
+    pub platforms: Vec<Platform>,
+    /// The names of the result; every one has a tag.
+    pub names: Vec<Reference>,
+    /// The stage to build, by name or number; the last one when absent.
+    pub target: Option<String>,
+    /// Values of ARGs.
+    pub build_args: Vec<(String, String)>,
+    /// Labels for the result.
+    pub labels: Vec<(String, String)>,
+    /// What becomes of the result, in order; empty keeps it in the local store only.
+    pub outputs: Vec<Output>,
+    /// Execute every step, whatever is recorded.
+    pub no_cache: bool,
+    /// When to ask registries about base images.
+    pub pull: PullPolicy,
+    /// Seconds since 1970 to which times in layers and config are clamped.
+    pub source_date_epoch: Option<i64>,
+    /// The network of RUN steps that don't say.
+    pub network: NetworkMode,
+    /// `name:address` lines for /etc/hosts of RUN steps.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Size of /dev/shm of RUN steps, in bytes; 64 MiB when absent.
+    pub shm_size_bytes: Option<u64>,
+    /// How the image blobs are made.
+    pub image: ImageOptions,
+    /// How many steps run at a time; 0 lets the builder choose.
+    pub max_parallel: usize,
+    /// How many threads compress; 0 means as many as there are CPUs.
+    pub threads: usize,
+}
+
+/// Where COPY and ADD read.
+#[derive(Debug, Clone)]
+pub enum Context {
+    /// A directory, read where it lies.
+    Directory(PathBuf),
+    /// A tar archive, possibly compressed, given as a file (standard input was written to it).
+    Archive(PathBuf),
+    /// No context: the Dockerfile came alone on standard input.
+    Empty,
+}
+
+/// Where the Dockerfile is.
+#[derive(Debug, Clone)]
+pub enum DockerfileSource {
+    /// `Dockerfile`, or `dockerfile`, at the root of the context.
+    Default,
+    /// A file of the caller's, not necessarily in the context.
+    File(PathBuf),
+    /// Within an archive context.
+    InContext(String),
+    /// The text itself, read from standard input.
+    Text(Vec<u8>),
+}
+
+/// When registries are asked about an image that the store has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PullPolicy {
+    /// Ask, and use what the store has when the registry can't be reached.
+    #[default]
+    Default,
+    /// Ask, and fail when the registry can't be reached (`--pull`).
+    Always,
+    /// Never ask.
+    Never,
+}
+
+/// The network of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum NetworkMode {
+    /// The builder's choice; the host's network where there is no other.
+    #[default]
+    Default,
+    /// Only a loopback interface.
+    None,
+    /// The host's network.
+    Host,
+}
+
+/// How image blobs and manifests are made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageOptions {
+    /// Media types of manifests and layers.
+    pub flavour: Flavour,
+    /// Compression of new layers.
+    pub compression: Compression,
+    /// The codec's level; its default when absent.
+    pub compression_level: Option<i32>,
+    /// Compress layers of base images again when they are compressed another way.
+    pub force_compression: bool,
+    /// Write an index also for one platform.
+    pub always_index: bool,
+    /// Annotations for each platform's manifest.
+    pub manifest_annotations: Vec<(String, String)>,
+    /// Annotations for the index.
+    pub index_annotations: Vec<(String, String)>,
+}
+
+impl Default for ImageOptions {
+    fn default() -> ImageOptions {
+        ImageOptions {
+            flavour: Flavour::Oci,
+            compression: Compression::Gzip,
+            compression_level: None,
+            force_compression: false,
+            always_index: false,
+            manifest_annotations: Vec::new(),
+            index_annotations: Vec::new(),
+        }
+    }
+}
+
+/// What becomes of a result. It is in the local store in any case, unless there is nothing but
+/// `Local`, `Tar` and `CacheOnly`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// An image under its names, in the local store and, when pushed, in their registries.
+    Image {
+        /// Whether to push.
+        push: bool,
+        /// Push without tags, to the repositories of the names.
+        by_digest: bool,
+    },
+    /// An OCI image layout of all platforms.
+    Oci {
+        /// Where to.
+        destination: Destination,
+        /// One tar archive, or else a directory.
+        tar: bool,
+    },
+    /// An archive for `docker load`, of one platform.
+    Docker {
+        /// Where to; `None` only loads into the local store.
+        destination: Option<Destination>,
+    },
+    /// The file tree; one directory per platform when there are several.
+    Local {
+        /// The directory.
+        destination: PathBuf,
+        /// A directory per platform, also for one.
+        platform_split: Option<bool>,
+    },
+    /// The file tree as one tar archive.
+    Tar {
+        /// Where to.
+        destination: Destination,
+        /// A directory per platform, also for one.
+        platform_split: Option<bool>,
+    },
+    /// Nothing: the records of the steps are all that is wanted.
+    CacheOnly,
+}
+
+/// A file, or standard output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A file or directory, replaced when the output is complete.
+    Path(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+impl Output {
+    /// Tells whether the output needs manifests and layers, and not only trees.
+    pub fn is_image(&self) -> bool {
+        matches!(self, Output::Image { .. } | Output::Oci { .. } | Output::Docker { .. })
+    }
+}
