@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Credentials: docker's `config.json`, podman's `auth.json`, `DOCKER_AUTH_CONFIG` and credential helpers.
+//!
+//! All sources have one format. They are asked in the order in which the caller passes them; within
+//! one source a helper named for the host comes first, then stored entries, then the default helper.
+//! The caller reads files and environment; this module only parses texts and runs helpers.
+
+mod helper;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde::Deserialize;
+
+use crate::config::canonical_host;
+pub use helper::HelperError;
+
+/// The key under which Docker Hub's credentials are kept.
+pub const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// Says why credentials could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// A source is not JSON of this form.
+    #[error("{origin} is not a valid credentials file (docker's config.json or podman's auth.json)")]
+    Json {
+        /// Which source.
+        origin: String,
+        /// What the parser said; it shows no values.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An entry's `auth` field is not base64 of `user:password`.
+    #[error(
+        "{origin}: the `auth` field of {host:?} is not base64 of `user:password`; run `polyarch login {host}` again"
+    )]
+    Auth {
+        /// Which source.
+        origin: String,
+        /// The entry.
+        host: String,
+    },
+    /// A helper failed.
+    #[error("{origin} names the credential helper {helper:?}, which failed")]
+    Helper {
+        /// Which source.
+        origin: String,
+        /// The helper, without `docker-credential-`.
+        helper: String,
+        /// How.
+        #[source]
+        source: HelperError,
+    },
+}
+
+/// One source: a file's content and its name for messages.
+#[derive(Clone)]
+pub struct AuthFile {
+    /// How messages call the source: a file name or a variable's name.
+    pub origin: String,
+    /// The content, JSON.
+    pub text: String,
+}
+
+/// What to present to a registry or its token server.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A user and a password.
+    UserPassword {
+        /// The user.
+        user: String,
+        /// The password or access token.
+        password: String,
+    },
+    /// An OAuth2 refresh token.
+    IdentityToken {
+        /// The token.
+        token: String,
+    },
+    /// A bearer token to send as it is.
+    RegistryToken {
+        /// The token.
+        token: String,
+    },
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Secrets stay out of logs.
+        f.write_str(match self {
+            Credential::UserPassword { .. } => "UserPassword",
+            Credential::IdentityToken { .. } => "IdentityToken",
+            Credential::RegistryToken { .. } => "RegistryToken",
+        })
+    }
+}
+
+/// A credential and where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundCredential {
+    /// The credential.
+    pub credential: Credential,
+    /// Its source, for messages.
+    pub origin: String,
+}
+
+/// All sources of credentials; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    sources: Vec<Source>,
+    helper_directories: Vec<PathBuf>,
+    answers: helper::Answers,
+}
+
+struct Source {
+    origin: String,
+    file: ConfigFile,
+}
+
+/// The fields of `config.json` that matter here.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ConfigFile {
+    #[serde(default)]
+    auths: BTreeMap<String, AuthEntry>,
+    #[serde(default)]
+    cred_helpers: BTreeMap<String, String>,
+    #[serde(default)]
+    creds_store: String,
+}
+
+#[derive(Default, Deserialize)]
+struct AuthEntry {
+    #[serde(default)]
+    auth: String,
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    password: String,
+    #[serde(default)]
+    identitytoken: String,
+    #[serde(default)]
+    registrytoken: String,
+}
+
+impl Credentials {
+    /// Returns credentials for nobody.
+    pub fn anonymous() -> Credentials {
+        Credentials::default()
+    }
+
+    /// Parses sources, the first being asked first; helpers are searched in `helper_directories`
+    /// (the directories of `PATH`). Empty texts count as empty files.
+    ///
+    /// # Errors
+    /// When a source is not JSON of the known form. Single entries are looked at only when used.
+    pub fn new(
+        sources: Vec<AuthFile>,
+        helper_directories: Vec<PathBuf>,
+    ) -> Result<Credentials, CredentialsError> {
+        let parse = |source: AuthFile| {
+            let text = if source.text.trim().is_empty() { "{}" } else { &source.text };
+            match serde_json::from_str(text) {
+                Ok(file) => Ok(Source { origin: source.origin, file }),
+                Err(error) => Err(CredentialsError::Json { origin: source.origin, source: error }),
+            }
+        };
+        let sources = sources.into_iter().map(parse).collect::<Result<_, _>>()?;
+        let inner = Inner { sources, helper_directories, answers: helper::Answers::default() };
+        Ok(Credentials { inner: Arc::new(inner) })
+    }
+
+    /// Finds the credential for a repository of a host; `None` means to go without.
+    ///
+    /// May run a credential helper; its answer is remembered for the life of this value.
+    ///
+    /// # Errors
+    /// When a stored entry is malformed or a helper fails. A helper that knows nothing is no error.
+    pub async fn find(
+        &self,
+        host: &str,
+        repository: &str,
+    ) -> Result<Option<FoundCredential>, CredentialsError> {
+        let host = canonical_host(host);
+        for source in &self.inner.sources {
+            if let Some(helper) = source.helper_of(host) {
+                let found = self.ask_helper(source, helper, host).await?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            if let Some(credential) = source.entry_of(host, repository)? {
+                return Ok(Some(FoundCredential { credential, origin: source.origin.clone() }));
+            }
+            if !source.file.creds_store.is_empty() {
+                let found = self.ask_helper(source, &source.file.creds_store, host).await?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn ask_helper(
+        &self,
+        source: &Source,
+        helper: &str,
+        host: &str,
+    ) -> Result<Option<FoundCredential>, CredentialsError> {
+        let server = if host == polyarch_oci::reference::DEFAULT_HOST { DOCKER_HUB_KEY } else { host };
+        let answer = self.inner.answers.get(&self.inner.helper_directories, helper, server).await;
+        match answer {
+            Ok(credential) => Ok(credential.map(|credential| FoundCredential {
+                credential,
+                origin: format!("docker-credential-{helper}"),
+            })),
+            Err(error) => Err(CredentialsError::Helper {
+                origin: source.origin.clone(),
+                helper: helper.to_owned(),
+                source: error,
+            }),
+        }
+    }
+}
+
+impl Source {
+    fn helper_of(&self, host: &str) -> Option<&str> {
+        self.file.cred_helpers.iter().find(|(key, _)| host_of_key(key) == host).map(|(_, name)| name.as_str())
+    }
+
+    /// Finds the stored entry with the longest matching name: podman's keys may name a repository or
+    /// a namespace of it (containers-auth.json(5)).
+    fn entry_of(&self, host: &str, repository: &str) -> Result<Option<Credential>, CredentialsError> {
+        let mut name = format!("{host}/{repository}");
+        loop {
+            for (key, entry) in &self.file.auths {
+                if name_of_key(key) == name
+                    && let Some(credential) = entry.credential(&self.origin, key)?
+                {
+                    return Ok(Some(credential));
+                }
+            }
+            match name.rfind('/') {
+                Some(at) => name.truncate(at),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+impl AuthEntry {
+    fn credential(&self, origin: &str, host: &str) -> Result<Option<Credential>, CredentialsError> {
+        if !self.registrytoken.is_empty() {
+            return Ok(Some(Credential::RegistryToken { token: self.registrytoken.clone() }));
+        }
+        if !self.identitytoken.is_empty() {
+            return Ok(Some(Credential::IdentityToken { token: self.identitytoken.clone() }));
+        }
+        if !self.auth.is_empty() {
+            let malformed = || CredentialsError::Auth { origin: origin.to_owned(), host: host.to_owned() };
+            let text = self.auth.trim();
+            let bytes =
+                STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).map_err(|_| malformed())?;
+            let text = String::from_utf8(bytes).map_err(|_| malformed())?;
+            let (user, password) = text.split_once(':').ok_or_else(malformed)?;
+            // Docker pads what it stores with zero bytes.
+            let password = password.trim_end_matches('\0');
+            return Ok(Some(Credential::UserPassword {
+                user: user.to_owned(),
+                password: password.to_owned(),
+            }));
+        }
+        if !self.username.is_empty() {
+            let (user, password) = (self.username.clone(), self.password.clone());
+            return Ok(Some(Credential::UserPassword { user, password }));
+        }
+        // Docker leaves `{}` as a mark that the default helper knows more.
+        Ok(None)
+    }
+}
+
+/// Strips what docker puts around a host in its keys: a scheme, and `/v1/` or `/v2/`.
+fn name_of_key(key: &str) -> String {
+    let name = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let name = name.trim_end_matches('/');
+    let name = name.strip_suffix("/v1").or_else(|| name.strip_suffix("/v2")).unwrap_or(name);
+    match name.split_once('/') {
+        Some((host, path)) => format!("{}/{path}", canonical_host(host)),
+        None => canonical_host(name).to_owned(),
+    }
+}
+
+fn host_of_key(key: &str) -> String {
+    let name = name_of_key(key);
+    name.split('/').next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn credentials(text: &str) -> Credentials {
+        let file = AuthFile { origin: "config.json".into(), text: text.into() };
+        Credentials::new(vec![file], Vec::new()).unwrap()
+    }
+
+    async fn user_of(credentials: &Credentials, host: &str, repository: &str) -> Option<String> {
+        match credentials.find(host, repository).await.unwrap()?.credential {
+            Credential::UserPassword { user, .. } => Some(user),
+            other => Some(format!("{other:?}")),
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_match_as_docker_and_podman_write_them() {
+        let auth = |user: &str| STANDARD.encode(format!("{user}:secret:with:colons"));
+        let text = serde_json::json!({"auths": {
+            "https://index.docker.io/v1/": {"auth": auth("hub")},
+            "https://old.example/v2/": {"auth": auth("old")},
+            "quay.example": {"auth": auth("whole")},
+            "quay.example/team": {"auth": auth("team")},
+            "quay.example/team/app": {"username": "app", "password": "x"},
+            "id.example": {"auth": auth("ignored"), "identitytoken": "t"},
+            "localhost:5000": {"registrytoken": "t"},
+            "empty.example": {},
+        }});
+        let credentials = credentials(&text.to_string());
+        let table = [
+            ("docker.io", "library/alpine", Some("hub")),
+            ("registry-1.docker.io", "library/alpine", Some("hub")),
+            ("old.example", "a", Some("old")),
+            ("quay.example", "other/app", Some("whole")),
+            ("quay.example", "team/other", Some("team")),
+            ("quay.example", "team/app", Some("app")),
+            ("quay.example", "teamster/app", Some("whole")),
+            ("id.example", "a", Some("IdentityToken")),
+            ("localhost:5000", "a", Some("RegistryToken")),
+            ("localhost:5001", "a", None),
+            ("empty.example", "a", None),
+        ];
+        for (host, repository, user) in table {
+            assert_eq!(user_of(&credentials, host, repository).await.as_deref(), user, "{host}/{repository}");
+        }
+        let found = credentials.find("old.example", "a").await.unwrap().unwrap();
+        assert_eq!(found.origin, "config.json");
+        let expected = Credential::UserPassword { user: "old".into(), password: "secret:with:colons".into() };
+        assert_eq!(found.credential, expected);
+    }
+
+    #[tokio::test]
+    async fn malformed_entries_are_named_without_their_secret() {
+        let credentials = credentials(r#"{"auths":{"a.example":{"auth":"c2VjcmV0"}}}"#);
+        let error = credentials.find("a.example", "x").await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("a.example") && text.contains("config.json") && !text.contains("c2VjcmV0"));
+        let broken = AuthFile { origin: "auth.json".into(), text: "{".into() };
+        assert!(matches!(Credentials::new(vec![broken], Vec::new()), Err(CredentialsError::Json { .. })));
+        let empty = AuthFile { origin: "auth.json".into(), text: String::new() };
+        assert!(Credentials::new(vec![empty], Vec::new()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_first_source_that_knows_the_host_wins() {
+        let file = |origin: &str, user: &str| AuthFile {
+            origin: origin.into(),
+            text: format!(r#"{{"auths":{{"a.example":{{"username":"{user}","password":"p"}}}}}}"#),
+        };
+        let none = AuthFile { origin: "none".into(), text: "{}".into() };
+        let credentials =
+            Credentials::new(vec![none, file("one", "first"), file("two", "second")], Vec::new()).unwrap();
+        assert_eq!(user_of(&credentials, "a.example", "x").await.as_deref(), Some("first"));
+    }
+}
