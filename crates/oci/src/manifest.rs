@@ -99,6 +99,7 @@ impl Manifest {
 }
 
 /// What a tag may point at.
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and both hold their bytes elsewhere")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum ManifestOrIndex {
     /// One image.
