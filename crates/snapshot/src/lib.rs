@@ -15,6 +15,7 @@
 //! Out of scope: where blobs are kept, and running anything inside a tree. Everything is synchronous.
 
 mod error;
+mod gzip_members;
 mod id;
 
 pub mod compress;
