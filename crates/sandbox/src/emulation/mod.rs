@@ -18,6 +18,7 @@ mod crash;
 mod host;
 mod probe;
 mod qemu;
+mod run;
 mod support;
 
 pub use arch::Architecture;
