@@ -23,21 +23,27 @@ impl Disk {
     /// Makes the bytes of a file durable.
     pub(crate) fn sync_file(&self, file: &File, path: &Path) -> Result<(), StoreError> {
         #[cfg(test)]
-        self.power.step(power::Step::SyncFile(path.to_owned()))?;
+        if self.power.step(power::Step::SyncFile(path.to_owned()))? == power::Mode::Simulated {
+            return Ok(());
+        }
         file.sync_all().map_err(StoreError::io("sync", path))
     }
 
     /// Makes the entries of a directory durable.
     pub(crate) fn sync_dir(&self, path: &Path) -> Result<(), StoreError> {
         #[cfg(test)]
-        self.power.step(power::Step::SyncDir(path.to_owned()))?;
+        if self.power.step(power::Step::SyncDir(path.to_owned()))? == power::Mode::Simulated {
+            return Ok(());
+        }
         File::open(path).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", path))
     }
 
     /// Makes everything on the file system of `dir` durable.
     pub(crate) fn sync_file_system(&self, dir: &File, path: &Path) -> Result<(), StoreError> {
         #[cfg(test)]
-        self.power.step(power::Step::SyncFileSystem)?;
+        if self.power.step(power::Step::SyncFileSystem)? == power::Mode::Simulated {
+            return Ok(());
+        }
         rustix::fs::syncfs(dir).map_err(|errno| StoreError::io("sync the file system of", path)(errno.into()))
     }
 
@@ -45,21 +51,26 @@ impl Disk {
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         #[cfg(test)]
         self.power.step(power::Step::Rename(from.to_owned(), to.to_owned()))?;
-        fs::rename(from, to)
+        let renamed = fs::rename(from, to);
+        #[cfg(test)]
+        self.power.forget_failed(&renamed);
+        renamed
     }
 
     /// Renames a file to a name that is free; fails with `AlreadyExists` when it is taken.
     pub(crate) fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         #[cfg(test)]
         self.power.step(power::Step::Rename(from.to_owned(), to.to_owned()))?;
-        match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        let renamed = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
             // Some file systems (NFS) lack the flag; a hard link never replaces either.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                fs::hard_link(from, to)?;
-                fs::remove_file(from)
+                fs::hard_link(from, to).and_then(|()| fs::remove_file(from))
             }
             other => other.map_err(io::Error::from),
-        }
+        };
+        #[cfg(test)]
+        self.power.forget_failed(&renamed);
+        renamed
     }
 
     /// Removes a file; one that is gone already is fine.
@@ -139,8 +150,16 @@ pub(crate) mod power {
         left: Option<usize>,
     }
 
+    /// Whether syncs reach the kernel.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub(crate) enum Mode {
+        Real,
+        /// They are only written down, because the test decides what reaches the disk.
+        Simulated,
+    }
+
     impl Power {
-        /// Lets `steps` more operations happen and then none.
+        /// Lets `steps` more operations happen, syncs only in the log, and then none.
         pub(crate) fn cut_after(&self, steps: usize) {
             self.state.lock().unwrap().left = Some(steps);
         }
@@ -150,15 +169,27 @@ pub(crate) mod power {
             self.state.lock().unwrap().done.clone()
         }
 
-        pub(crate) fn step(&self, step: Step) -> Result<(), PowerCut> {
+        pub(crate) fn step(&self, step: Step) -> Result<Mode, PowerCut> {
             let mut state = self.state.lock().unwrap();
-            match &mut state.left {
-                Some(0) => return Err(PowerCut),
-                Some(left) => *left -= 1,
-                None => {}
-            }
             state.done.push(step);
-            Ok(())
+            match &mut state.left {
+                Some(0) => {
+                    state.done.pop();
+                    Err(PowerCut)
+                }
+                Some(left) => {
+                    *left -= 1;
+                    Ok(Mode::Simulated)
+                }
+                None => Ok(Mode::Real),
+            }
+        }
+
+        /// Takes the last operation back if it failed: then it changed nothing.
+        pub(crate) fn forget_failed(&self, result: &io::Result<()>) {
+            if result.is_err() {
+                self.state.lock().unwrap().done.pop();
+            }
         }
     }
 

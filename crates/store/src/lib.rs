@@ -12,6 +12,8 @@
 //! Out of scope: file trees (snapshot), the network (registry), and what a cache record means (build).
 
 mod blobs;
+#[cfg(test)]
+mod crash_tests;
 mod disk;
 mod docker_archive;
 mod documents;
