@@ -14,9 +14,16 @@
 //!
 //! Out of scope: where blobs are kept, and running anything inside a tree. Everything is synchronous.
 
+mod attributes;
 mod error;
 mod gzip_members;
 mod id;
+mod meta;
+mod records;
+mod remove;
+mod resolve;
+mod stack;
+mod workspace;
 
 pub mod compress;
 pub mod content_key;
