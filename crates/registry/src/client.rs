@@ -5,18 +5,39 @@
 //! authorization state and the limits on parallel transfers, so one client should serve a whole
 //! process. Pulls try a host's mirrors in order and then the host itself; pushes only the host.
 
+mod auth;
+mod call;
+mod challenge;
+mod download;
+mod endpoint;
+mod host;
+mod manifest;
 mod options;
+mod push;
+mod retry;
+mod sending;
 mod stream;
+mod tls;
+mod transport;
+mod upload;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use http::Method;
 use polyarch_oci::{Descriptor, Digest, Reference};
 
+use self::call::Subject;
+use self::endpoint::Endpoint;
+use self::host::{Attempts, Host, Permission};
+use self::transport::{SharedTransport, Transport};
+use crate::config::canonical_host;
 use crate::error::RegistryError;
 
 pub use options::{ClientOptions, ProxySettings, RetryPolicy, TrustRoots};
 pub use stream::{BlobReader, BlobSink, BlobSource, FnSink, Progress};
+pub use upload::UploadSession;
 
 /// A manifest or index, byte for byte as the registry has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +68,6 @@ pub enum MountOutcome {
     Upload(UploadSession),
 }
 
-/// An upload that a registry has opened; dropping it leaves its end to the registry.
-#[derive(Debug)]
-pub struct UploadSession {
-    _private: (),
-}
-
 /// How a blob came to be in the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PushOutcome {
@@ -70,124 +85,78 @@ pub enum PushOutcome {
 /// A client of registries; cheap to clone, all clones share their state.
 #[derive(Clone)]
 pub struct Client {
-    _options: Arc<ClientOptions>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    transport: SharedTransport,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+    running: push::Running,
 }
 
 impl Client {
     /// Makes a client; nothing is read or connected yet.
     pub fn new(options: ClientOptions) -> Client {
-        Client { _options: Arc::new(options) }
-    }
-
-    /// Asks what a tag or digest points at, without fetching it.
-    ///
-    /// Falls back to fetching where the registry does not tell the digest.
-    ///
-    /// # Errors
-    /// [`RegistryError::ManifestUnknown`] when there is none; whatever keeps the registry from answering.
-    pub async fn head_manifest(&self, _reference: &Reference) -> Result<Descriptor, RegistryError> {
-        Err(unfinished())
-    }
-
-    /// Fetches a manifest or index; a reference's digest wins over its tag.
-    ///
-    /// The digest is verified against the reference's and against what the registry claims.
-    ///
-    /// # Errors
-    /// [`RegistryError::ManifestUnknown`] when there is none, [`RegistryError::DigestMismatch`],
-    /// [`RegistryError::TooLarge`]; whatever keeps the registry from answering.
-    pub async fn get_manifest(&self, _reference: &Reference) -> Result<FetchedManifest, RegistryError> {
-        Err(unfinished())
-    }
-
-    /// Tells whether a repository has a blob. Asks the origin, not the mirrors.
-    ///
-    /// # Errors
-    /// Whatever keeps the registry from answering.
-    pub async fn blob_exists(
-        &self,
-        _repository: &Reference,
-        _blob: &Descriptor,
-    ) -> Result<bool, RegistryError> {
-        Err(unfinished())
-    }
-
-    /// Fetches a blob of a repository into a sink; size and digest are verified.
-    ///
-    /// A broken transfer goes on from where it broke. Sources are the descriptor's own data, mirrors,
-    /// the origin, then the descriptor's `urls`. Returns the host that served (the end of) it.
-    /// The sink has seen unverified bytes until this returns: commit only afterwards.
-    ///
-    /// # Errors
-    /// [`RegistryError::BlobUnknown`] when there is none, [`RegistryError::DigestMismatch`],
-    /// [`RegistryError::SizeMismatch`], [`RegistryError::Sink`]; whatever keeps the registry from answering.
-    pub async fn get_blob<S: BlobSink>(
-        &self,
-        _repository: &Reference,
-        _blob: &Descriptor,
-        _into: &mut S,
-        _progress: &Progress,
-    ) -> Result<String, RegistryError> {
-        Err(unfinished())
-    }
-
-    /// Asks a registry to take a blob from another of its repositories.
-    ///
-    /// # Errors
-    /// Whatever keeps the registry from answering. That it does not mount is no error.
-    pub async fn mount_blob(
-        &self,
-        _target: &Reference,
-        _blob: &Descriptor,
-        _from: &Reference,
-    ) -> Result<MountOutcome, RegistryError> {
-        Err(unfinished())
-    }
-
-    /// Brings a blob into a repository: looks whether it is there, mounts it from one of the
-    /// repositories in `mount_from` that are on the same host, else uploads it.
-    ///
-    /// The same blob pushed into the same repository by several callers at once is uploaded once.
-    ///
-    /// # Errors
-    /// [`RegistryError::Source`] when the source cannot be read; the registry's refusals; what
-    /// remains of connection errors after retries.
-    pub async fn push_blob<S: BlobSource>(
-        &self,
-        _repository: &Reference,
-        _blob: &Descriptor,
-        _source: &S,
-        _mount_from: &[Reference],
-        _progress: &Progress,
-    ) -> Result<PushOutcome, RegistryError> {
-        Err(unfinished())
-    }
-
-    /// Puts a manifest or index under a tag, or under its digest when the reference has no tag.
-    ///
-    /// Everything that it refers to must be in the repository. Returns the digest of the bytes.
-    ///
-    /// # Errors
-    /// [`RegistryError::DigestMismatch`] when the reference's digest or the registry's answer differs
-    /// from that of the bytes; the registry's refusals.
-    pub async fn put_manifest(
-        &self,
-        _reference: &Reference,
-        _bytes: Bytes,
-        _media_type: &str,
-    ) -> Result<Digest, RegistryError> {
-        Err(unfinished())
+        let transport = Arc::new(Transport::new(options));
+        let inner = Inner { transport, hosts: Mutex::default(), running: push::Running::default() };
+        Client { inner: Arc::new(inner) }
     }
 
     /// Checks that a host accepts the credentials (or their absence), as a login does.
     ///
     /// # Errors
     /// [`RegistryError::Unauthorized`] when it does not; whatever keeps the host from answering.
-    pub async fn check_login(&self, _host: &str) -> Result<(), RegistryError> {
-        Err(unfinished())
+    pub async fn check_login(&self, host: &str) -> Result<(), RegistryError> {
+        let host = self.host(host);
+        let text = format!("log in to {}", host.name);
+        let call = host.call(Method::GET, "/v2/", text, Subject::Other).await?;
+        let permission = Permission { repository: String::new(), scopes: challenge::Scopes::default() };
+        host.send(&call, &permission, Attempts::ByPolicy).await.map(|_| ())
     }
-}
 
-fn unfinished() -> RegistryError {
-    RegistryError::Settings { host: String::new(), problem: "not available in this version".to_owned() }
+    /// Returns where a repository can be pulled from: its mirrors that are up, then its own host.
+    fn pull_endpoints(&self, reference: &Reference) -> Vec<Endpoint> {
+        let settings = self.transport().options.hosts.get(reference.host());
+        let mirrors = settings.map(|settings| settings.mirrors.as_slice()).unwrap_or_default();
+        let mut endpoints: Vec<Endpoint> = mirrors
+            .iter()
+            .map(|mirror| {
+                let separator = if mirror.path.is_empty() { "" } else { "/" };
+                Endpoint {
+                    host: self.host(&mirror.host),
+                    repository: format!("{}{separator}{}", mirror.path, reference.repository()),
+                    is_mirror: true,
+                    origin: reference.host().to_owned(),
+                }
+            })
+            .filter(|endpoint| !endpoint.host.is_resting())
+            .collect();
+        endpoints.push(self.origin(reference));
+        endpoints
+    }
+
+    /// Returns a repository at its own host.
+    fn origin(&self, reference: &Reference) -> Endpoint {
+        Endpoint {
+            host: self.host(reference.host()),
+            repository: reference.repository().to_owned(),
+            is_mirror: false,
+            origin: reference.host().to_owned(),
+        }
+    }
+
+    fn host(&self, name: &str) -> Arc<Host> {
+        let name = canonical_host(name);
+        let mut hosts = self.inner.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Arc::new(Host::new(name, self.inner.transport.clone()));
+        hosts.entry(name.to_owned()).or_insert_with(make).clone()
+    }
+
+    fn transport(&self) -> &Transport {
+        &self.inner.transport
+    }
+
+    fn running(&self) -> &push::Running {
+        &self.inner.running
+    }
 }

@@ -23,6 +23,8 @@ pub struct Refusal {
     pub scope: String,
     /// The registry's own words.
     pub body: ErrorBody,
+    /// How long the registry asks to wait.
+    pub retry_after: Option<Duration>,
 }
 
 impl fmt::Display for Refusal {
@@ -117,12 +119,10 @@ pub enum RegistryError {
         refusal: Box<Refusal>,
     },
     /// Too many requests, also after waiting.
-    #[error("rate limited: {refusal}; {}", rate_advice(*.retry_after))]
+    #[error("rate limited: {refusal}; {}", rate_advice(refusal.retry_after))]
     RateLimited {
         /// The registry's answer.
         refusal: Box<Refusal>,
-        /// How long the registry asks to wait.
-        retry_after: Option<Duration>,
     },
     /// Any other refusal.
     #[error("{refusal}")]
@@ -324,16 +324,31 @@ impl RegistryError {
         }
     }
 
+    /// Tells whether what came is not what was asked for.
+    pub(crate) fn is_about_content(&self) -> bool {
+        matches!(self, RegistryError::DigestMismatch { .. } | RegistryError::SizeMismatch { .. })
+    }
+
     /// Returns the HTTP status of a refusal.
     pub fn status(&self) -> Option<u16> {
+        self.refusal().map(|refusal| refusal.status)
+    }
+
+    /// Returns how long the registry asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.refusal().and_then(|refusal| refusal.retry_after)
+    }
+
+    /// Returns the registry's answer, where it answered.
+    pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             RegistryError::Unauthorized { refusal, .. }
             | RegistryError::Denied { refusal, .. }
             | RegistryError::RepositoryUnknown { refusal, .. }
             | RegistryError::ManifestUnknown { refusal, .. }
             | RegistryError::BlobUnknown { refusal, .. }
-            | RegistryError::RateLimited { refusal, .. }
-            | RegistryError::Refused { refusal } => Some(refusal.status),
+            | RegistryError::RateLimited { refusal }
+            | RegistryError::Refused { refusal } => Some(refusal),
             _ => None,
         }
     }
