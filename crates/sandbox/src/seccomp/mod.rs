@@ -5,7 +5,12 @@
 //! it as well; emulated programs are processes of the host's architecture and need nothing else. Nothing is
 //! ever killed: what is not permitted fails with EPERM, what is younger than our tables with ENOSYS.
 
+mod bpf;
 mod install;
+mod profile;
+mod tables;
+
+use std::sync::OnceLock;
 
 pub use install::install;
 
@@ -99,11 +104,13 @@ pub enum SeccompError {
 /// # Errors
 /// [`SeccompError::UnknownHost`] where no table exists.
 pub fn default_program() -> Result<&'static Program, SeccompError> {
-    Err(SeccompError::UnknownHost { architecture: std::env::consts::ARCH })
+    static PROGRAM: OnceLock<Program> = OnceLock::new();
+    let host =
+        HostArch::current().ok_or(SeccompError::UnknownHost { architecture: std::env::consts::ARCH })?;
+    Ok(PROGRAM.get_or_init(|| program_for(host, DEFAULT_CAPABILITIES)))
 }
 
-/// Makes the filter for a host and for a process with the given capabilities.
+/// Makes the filter for a host and for a process with the given capabilities (a mask, as capset(2) has it).
 pub fn program_for(host: HostArch, capabilities: u64) -> Program {
-    let _ = (host, capabilities);
-    Program { instructions: Vec::new() }
+    bpf::compile(host, capabilities)
 }
