@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Heredocs: `N<<[-]WORD` in RUN, COPY and ADD, and the lines that follow up to `WORD`.
 
-use crate::{ExpandError, Expander, Span};
+use crate::expand::{self, Mode};
+use crate::{ExpandError, Expander, ParseErrorKind, Span};
 
 /// One heredoc with its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,54 @@ impl Heredoc {
     }
 }
 
-pub(crate) fn is_only_heredoc(_text: &str) -> bool {
-    false
+/// Returns the heredocs that a line announces, still without text.
+pub(crate) fn announced(line: &str) -> Result<Vec<Heredoc>, ParseErrorKind> {
+    if !line.contains("<<") {
+        return Ok(Vec::new());
+    }
+    let mode = Mode { keep_quotes: true, keep_escapes: true, keep_unset: true, ..Mode::default() };
+    // A line whose quotes do not match is left to the shell; heredocs in it can't be told.
+    let words = expand::split(line, '\\', mode).unwrap_or_default();
+    let mut heredocs = Vec::new();
+    for word in words {
+        heredocs.extend(read_word(&word).map_err(|source| ParseErrorKind::HeredocQuotes { source })?);
+    }
+    Ok(heredocs)
+}
+
+/// Reads a word such as `<<EOF`, `<<-"EOF"` or `3<<EOF`; another word is none.
+pub(crate) fn read_word(word: &str) -> Result<Option<Heredoc>, ExpandError> {
+    let rest = word.trim_start_matches(|character: char| character.is_ascii_digit());
+    let digits = &word[..word.len() - rest.len()];
+    let Some(rest) = rest.strip_prefix("<<") else { return Ok(None) };
+    let (strip_tabs, rest) = match rest.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, rest),
+    };
+    let name = rest.trim_start();
+    if name.is_empty() || name.contains('<') {
+        return Ok(None);
+    }
+    let mode = Mode { keep_unset: true, ..Mode::default() };
+    let words = expand::split(name, '\\', mode)?;
+    let quoted = expand::split(name, '\\', Mode { keep_quotes: true, ..mode })?;
+    let ([name], [quoted]) = (words.as_slice(), quoted.as_slice()) else { return Ok(None) };
+    Ok(Some(Heredoc {
+        name: name.clone(),
+        file_descriptor: digits.parse().unwrap_or_default(),
+        // Quotes that are gone from one and not from the other quoted some part of the word.
+        expand: count_quotes(name) == count_quotes(quoted),
+        strip_tabs,
+        content: String::new(),
+        span: Span::default(),
+    }))
+}
+
+/// Tells whether a command is a heredoc and nothing else.
+pub(crate) fn is_only_heredoc(command: &str) -> bool {
+    matches!(read_word(command), Ok(Some(_)))
+}
+
+fn count_quotes(text: &str) -> usize {
+    text.matches(['"', '\'']).count()
 }

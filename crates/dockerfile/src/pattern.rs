@@ -50,3 +50,63 @@ impl Pattern {
         self.glob.literal_prefix().rsplit_once('/').map_or("", |(directory, _)| directory)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards() {
+        for (pattern, path, expected) in [
+            ("abc", "abc", true),
+            ("abc", "abcd", false),
+            ("*", "abc", true),
+            ("*", "", true),
+            ("*c", "abc", true),
+            ("a*", "a", true),
+            ("a*", "ab/c", false),
+            ("a*/b", "abc/b", true),
+            ("a*/b", "a/c/b", false),
+            ("a**b", "axxb", true),
+            ("a**b", "a/b", false),
+            ("a*b*c*d*e*/f", "axbxcxdxe/f", true),
+            ("a*b*c*d*e*/f", "axbxcxdxexxx/fff", false),
+            ("a*b?c*x", "abxbbxdbxebxczzx", true),
+            ("a*b?c*x", "abxbbxdbxebxczzy", false),
+            ("ab[c]", "abc", true),
+            ("ab[b-d]", "abc", true),
+            ("ab[e-g]", "abc", false),
+            ("ab[^c]", "abc", false),
+            ("ab[^e-g]", "abc", true),
+            ("a\\*b", "a*b", true),
+            ("a\\*b", "ab", false),
+            ("a?b", "a\u{263a}b", true),
+            ("a???b", "a\u{263a}b", false),
+            ("a?b", "a/b", false),
+            ("[\\]a]", "]", true),
+            ("[\\-x]", "-", true),
+            ("[x\\-]", "z", false),
+            ("*[a-z].txt", "9q.txt", true),
+            ("*x", "xxx", true),
+        ] {
+            assert_eq!(Pattern::new(pattern).unwrap().matches(path), expected, "{pattern} on {path}");
+        }
+        for pattern in ["[]a]", "[-]", "[x-]", "[-x]", "[a-b-c]", "[", "[^", "[^bc", "a[", "a\\"] {
+            assert!(Pattern::new(pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn walking() {
+        let pattern = Pattern::new("src/gen-*/[ab].c").unwrap();
+        assert_eq!(pattern.literal_directory(), "src");
+        assert!(pattern.may_match_below(""));
+        assert!(pattern.may_match_below("src"));
+        assert!(pattern.may_match_below("src/gen-1"));
+        assert!(!pattern.may_match_below("src/other"));
+        assert!(!pattern.may_match_below("src/gen-1/a.c"));
+        assert_eq!(Pattern::new("*.c").unwrap().literal_directory(), "");
+        assert_eq!(Pattern::new("a/b").unwrap().literal_directory(), "a");
+        assert!(has_wildcards("a*") && has_wildcards("[") && !has_wildcards("a.b"));
+    }
+}

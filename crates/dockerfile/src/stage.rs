@@ -2,7 +2,9 @@
 //! A whole Dockerfile: global arguments and stages.
 
 use crate::instruction::{Arg, InstructionKind};
-use crate::{Directive, ExpandError, Expander, Instruction, ParseError, Span};
+use crate::{
+    Ast, Directive, ExpandError, Expander, Instruction, Node, ParseError, ParseErrorKind, Span, instruction,
+};
 
 /// A Dockerfile.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,8 +80,7 @@ impl Dockerfile {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn parse(source: &str) -> Result<Dockerfile, ParseError> {
-        let ast = crate::Ast::parse(source)?;
-        crate::instruction::dockerfile(ast)
+        instruction::dockerfile(Ast::parse(source)?)
     }
 
     /// Reads a Dockerfile from bytes. Bytes that are not UTF-8 are borne in comments only.
@@ -87,8 +88,22 @@ impl Dockerfile {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn parse_bytes(source: &[u8]) -> Result<Dockerfile, ParseError> {
-        let _ = source;
-        Dockerfile::parse("")
+        if let Ok(text) = std::str::from_utf8(source) {
+            return Dockerfile::parse(text);
+        }
+        // What is not UTF-8 becomes the replacement character; where one got into an instruction, the text
+        // would not be what was written.
+        let text = String::from_utf8_lossy(source);
+        let ast = Ast::parse(&text)?;
+        let is_damaged = |node: &&Node| {
+            node.original.contains(char::REPLACEMENT_CHARACTER)
+                || node.heredocs.iter().any(|heredoc| heredoc.content.contains(char::REPLACEMENT_CHARACTER))
+        };
+        if let Some(node) = ast.nodes.iter().find(is_damaged) {
+            let hint = "save the file as UTF-8".to_owned();
+            return Err(ParseError::new(ParseErrorKind::NotUtf8, node.span).with_hint(Some(hint)));
+        }
+        instruction::dockerfile(ast)
     }
 
     /// Returns the stage to build: by name (whatever the casing; the last of that name) or index, or
@@ -116,7 +131,7 @@ impl Dockerfile {
     }
 
     /// Returns the definitions of all global arguments, in order.
-    pub fn global_arg_definitions(&self) -> impl Iterator<Item = &crate::instruction::ArgDefinition> {
+    pub fn global_arg_definitions(&self) -> impl Iterator<Item = &instruction::ArgDefinition> {
         self.global_args
             .iter()
             .filter_map(|instruction| match &instruction.kind {

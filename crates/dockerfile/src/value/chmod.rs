@@ -105,7 +105,8 @@ fn parse_clause(clause: &str, changes: &mut Vec<Change>) -> Option<()> {
         rest = &rest[1..];
         let end = rest.find(['+', '-', '=']).unwrap_or(rest.len());
         let (permissions, after) = rest.split_at(end);
-        changes.push(Change { who, operator, what: parse_what(permissions, operator)? });
+        let what = parse_what(permissions, operator)?;
+        changes.push(Change { who: with_sticky(who, what), operator, what });
         rest = after;
     }
     Some(())
@@ -122,8 +123,15 @@ fn parse_who(who: &str) -> Option<u32> {
             _ => return None,
         };
     }
-    // The sticky bit belongs to nobody in particular; nobody named means everybody.
-    Some(if bits == 0 || bits & 0o770 != 0 { if bits == 0 { ALL } else { bits | 0o1000 } } else { bits })
+    Some(if bits == 0 { 0o6777 } else { bits })
+}
+
+/// The sticky bit belongs to nobody in particular: it changes only where it is named, and not for others alone.
+fn with_sticky(who: u32, what: What) -> u32 {
+    match what {
+        What::Bits { bits, .. } if bits & 0o1000 != 0 && who & 0o770 != 0 => who | 0o1000,
+        _ => who,
+    }
 }
 
 fn parse_what(permissions: &str, operator: Operator) -> Option<What> {
@@ -150,4 +158,70 @@ fn parse_what(permissions: &str, operator: Operator) -> Option<What> {
         }
     }
     Some(What::Bits { bits, execute_if_any })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes() {
+        // Text, mode before, whether a directory, mode after.
+        for (text, before, is_directory, after) in [
+            ("644", 0o777, false, 0o644),
+            ("0", 0o777, true, 0),
+            ("4755", 0o644, false, 0o4755),
+            ("07777", 0, false, 0o7777),
+            ("u+x", 0o644, false, 0o744),
+            ("+x", 0o644, false, 0o755),
+            ("a+x", 0o644, false, 0o755),
+            ("go-w", 0o666, false, 0o644),
+            ("go=", 0o777, false, 0o700),
+            ("u=rwx,go=rx", 0o000, false, 0o755),
+            ("u=rwX,go=rX", 0o644, false, 0o644),
+            ("u=rwX,go=rX", 0o600, true, 0o755),
+            ("u=rwX,go=rX", 0o100, false, 0o755),
+            ("a=rX", 0o755, false, 0o555),
+            ("+X", 0o644, false, 0o644),
+            ("+X", 0o744, false, 0o755),
+            ("+X", 0o644, true, 0o755),
+            ("g=u", 0o750, false, 0o770),
+            ("g=u-w", 0o750, false, 0o750),
+            ("o+g", 0o750, false, 0o755),
+            ("u-g", 0o750, false, 0o250),
+            ("u+s", 0o755, false, 0o4755),
+            ("g+s", 0o755, false, 0o2755),
+            ("o+s", 0o755, false, 0o755),
+            ("+t", 0o755, true, 0o1755),
+            ("u+t", 0o755, true, 0o1755),
+            ("o+t", 0o755, true, 0o755),
+            ("a+t", 0o755, true, 0o1755),
+            ("=", 0o7777, true, 0o1000),
+            ("-t", 0o1777, true, 0o777),
+            ("u=rwx", 0o1077, true, 0o1777),
+            ("u=rw,u+x", 0, false, 0o700),
+            ("u+r-w", 0o200, false, 0o400),
+            ("a-X", 0o755, false, 0o644),
+        ] {
+            let chmod = Chmod::parse(text).unwrap();
+            assert_eq!(chmod.apply(before, is_directory), after, "{text} on {before:o}");
+        }
+        for text in [
+            "",
+            "8",
+            "10000",
+            "0x1",
+            "+z",
+            "z+r",
+            "u",
+            "u+r,",
+            ",u+r",
+            "u+r g+r",
+            "77777777777777",
+            "-1",
+            "u+ug",
+        ] {
+            assert!(Chmod::parse(text).is_err(), "{text}");
+        }
+    }
 }
