@@ -23,6 +23,7 @@ mod records;
 mod remove;
 mod resolve;
 mod stack;
+mod tar_read;
 mod workspace;
 
 pub mod compress;
