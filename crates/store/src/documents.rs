@@ -13,7 +13,7 @@ use crate::{Store, StoreError};
 const MAX_DEPTH: usize = 8;
 
 /// The largest number of distinct blobs of one image.
-const MAX_BLOBS: usize = 100_000;
+pub(crate) const MAX_BLOBS: usize = 100_000;
 
 /// What to do about blobs that a document names and the store lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,12 +93,12 @@ pub fn direct_children(document: &ManifestOrIndex) -> Vec<Descriptor> {
 }
 
 /// Tells whether a descriptor names a document; an empty media type occurs only at old ones.
-fn is_document(descriptor: &Descriptor) -> bool {
+pub(crate) fn is_document(descriptor: &Descriptor) -> bool {
     let media_type = descriptor.media_type.as_str();
     media_type.is_empty() || media_type::is_index(media_type) || media_type::is_manifest(media_type)
 }
 
-fn too_complex(root: &Descriptor) -> StoreError {
+pub(crate) fn too_complex(root: &Descriptor) -> StoreError {
     StoreError::TooComplex { digest: root.digest.clone(), depth: MAX_DEPTH, blobs: MAX_BLOBS }
 }
 

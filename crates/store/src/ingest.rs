@@ -27,6 +27,23 @@ pub struct BlobWriter {
     is_broken: bool,
 }
 
+/// Copies everything, in pieces large enough that hashing and not system calls takes the time.
+pub(crate) fn copy(mut reader: impl Read, mut writer: impl Write) -> io::Result<u64> {
+    let mut buffer = Vec::new();
+    let mut total = 0;
+    loop {
+        // Small contents, of which there are many, need no large buffer.
+        buffer.resize(if total == 0 { 8 << 10 } else { BUFFER_BYTES }, 0);
+        let got = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(total),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        writer.write_all(&buffer[..got])?;
+        total += got as u64;
+    }
+}
+
 impl Store {
     /// Starts a blob that is named by its SHA-256 digest.
     pub fn writer(&self) -> Result<BlobWriter, StoreError> {
@@ -71,7 +88,7 @@ impl Store {
         let algorithm = expected.map_or(Algorithm::Sha256, |(digest, _)| digest.algorithm());
         let mut writer = self.writer_of(algorithm)?;
         let limit = expected.map_or(u64::MAX, |(_, size)| size.saturating_add(1));
-        io::copy(&mut reader.take(limit), &mut writer).map_err(StoreError::stream("read"))?;
+        copy(reader.take(limit), &mut writer).map_err(StoreError::stream("read"))?;
         writer.commit(expected)
     }
 
@@ -168,8 +185,7 @@ impl BlobWriter {
 
     /// Hashes what the file already has.
     fn adopt_file(&mut self) -> Result<(), StoreError> {
-        let mut file = &self.file;
-        self.size = io::copy(&mut file, &mut self.hasher).map_err(StoreError::io("read", &self.path))?;
+        self.size = copy(&self.file, &mut self.hasher).map_err(StoreError::io("read", &self.path))?;
         Ok(())
     }
 }

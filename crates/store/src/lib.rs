@@ -11,11 +11,13 @@
 //!
 //! Out of scope: file trees (snapshot), the network (registry), and what a cache record means (build).
 
+mod archive;
 mod blobs;
 #[cfg(test)]
 mod crash_tests;
 mod disk;
 mod docker_archive;
+mod docker_import;
 mod documents;
 mod error;
 mod gc;
@@ -27,6 +29,8 @@ mod ref_name;
 mod refs;
 mod staging;
 mod store;
+mod tar_read;
+mod tar_write;
 mod verified;
 
 pub use docker_archive::{DockerArchive, DockerLayers};
