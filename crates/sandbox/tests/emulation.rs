@@ -305,3 +305,100 @@ fn kernel_an_old_emulator_is_registered_without_the_first_argument() {
     assert!(matches!(support, Support::Private { .. }), "{support:?}");
     assert_eq!(run_probe(&platform("linux/s390x")).unwrap(), Some(PROBE_STATUS));
 }
+
+/// Compiles a C program or library for this machine; says why not, where there is no compiler.
+fn compile(directory: &Path, output: &str, source: &str, arguments: &[&str]) -> bool {
+    let file = directory.join(format!("{output}.c"));
+    std::fs::write(&file, source).expect("the tests' directories are writable");
+    let compiler = Command::new("cc")
+        .current_dir(directory)
+        .arg(&file)
+        .args(["-o", output, "-L.", "-Wl,--enable-new-dtags"])
+        .args(arguments)
+        .status();
+    match compiler {
+        Ok(status) => {
+            assert!(status.success(), "{output}");
+            true
+        }
+        Err(error) => {
+            eprintln!("skipped: no C compiler: {error}");
+            false
+        }
+    }
+}
+
+/// An emulator with libraries runs where neither they nor its loader are: in an empty root.
+#[test]
+fn kernel_a_dynamically_linked_emulator_works_in_an_empty_root() {
+    const FOREIGN: &str = if cfg!(target_arch = "s390x") { "linux/riscv64" } else { "linux/s390x" };
+    if depth() == 0 {
+        deeper("kernel_a_dynamically_linked_emulator_works_in_an_empty_root", &[]);
+        return;
+    }
+    if !has_private_binfmt() {
+        return;
+    }
+    // The "emulator" needs a library that needs another one; both are found by search paths on this machine.
+    let emulators = tempfile::tempdir().unwrap();
+    let rpath = format!("-Wl,-rpath,{}", emulators.path().display());
+    let name = format!("qemu-{}", Architecture::of(&platform(FOREIGN)).unwrap().qemu_name());
+    let is_compiled =
+        compile(emulators.path(), "libinner.so", "int inner(void) { return 42; }", &["-shared", "-fPIC"])
+            && compile(
+                emulators.path(),
+                "libouter.so",
+                "int inner(void); int outer(void) { return inner(); }",
+                &["-shared", "-fPIC", "-linner", &rpath],
+            )
+            && compile(
+                emulators.path(),
+                &name,
+                "int outer(void); int main(void) { return outer(); }",
+                &["-louter", "-lm", &rpath],
+            );
+    if !is_compiled {
+        return;
+    }
+    let state = tempfile::tempdir().unwrap();
+    let configuration = EmulationConfig {
+        state: state.path().join("emulators"),
+        ..config(&[emulators.path()], Path::new("/nonexistent"))
+    };
+    let mut emulation = Emulation::prepare(configuration.clone());
+    let support = emulation.support(&[platform(FOREIGN)]).remove(0);
+    let path = emulators.path().join(&name);
+    assert_eq!(support, Support::Private { emulator: Emulator { path, is_static: false } });
+    let (bundle, target) = emulation.dev_bind().unwrap();
+    assert_eq!(target, "/dev/.q");
+    let mut files: Vec<String> = std::fs::read_dir(bundle)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert!(files.contains(&"ld".to_owned()) && files.contains(&"libinner.so".to_owned()), "{files:?}");
+
+    // Another build finds the same directory and makes nothing.
+    let mut again = Emulation::prepare(configuration);
+    // This namespace has its instance already; only the directory is of interest.
+    again.support(&[platform(FOREIGN)]);
+    assert_eq!(again.dev_bind().unwrap().0, bundle);
+    assert_eq!(std::fs::read_dir(state.path().join("emulators")).unwrap().count(), 1, "no temporary is left");
+
+    // With the originals gone, in a root that has nothing but the probe and the directory.
+    drop(emulators);
+    let root = tempfile::tempdir().unwrap();
+    write_executable(&root.path().join("probe"), &probe_executable(&platform(FOREIGN)).unwrap());
+    std::fs::create_dir_all(root.path().join("dev/.q")).unwrap();
+    let script = "mount --bind \"$1\" \"$2/dev/.q\" && exec chroot \"$2\" /probe";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .args([bundle, root.path()])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(PROBE_STATUS), "{}", String::from_utf8_lossy(&output.stderr));
+    // Without the directory the loader is missing, which proves that nothing else provided it.
+    let status =
+        Command::new("chroot").arg(root.path()).arg("/probe").stderr(std::process::Stdio::null()).status();
+    assert_eq!(status.unwrap().code(), Some(127));
+}

@@ -14,7 +14,9 @@
 
 pub mod arch;
 pub mod binfmt;
+mod bundle;
 mod crash;
+mod elf_patch;
 mod host;
 mod probe;
 mod qemu;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use polyarch_oci::Platform;
 use serde::{Deserialize, Serialize};
 
+use super::bundle::{Bundle, CONTAINER_DIRECTORY};
 use super::host::{HostHandler, read_host_handlers};
 use super::run::{Outcome, execute};
 use super::{Architecture, BinfmtError, Emulator, Handler, PrivateBinfmt, probe_executable};
@@ -56,13 +57,13 @@ pub enum Support {
 }
 
 /// Runs programs of foreign platforms in this user namespace; see the module's documentation.
-///
-/// Use it from a process with a single thread: it starts children and passes them open files.
 #[derive(Debug)]
 pub struct Emulation {
     config: EmulationConfig,
     known: BTreeMap<Platform, Support>,
     private: Private,
+    /// What dynamically linked emulators need, if any were registered.
+    bundle: Option<Bundle>,
     /// Read at the first need.
     host_handlers: Option<Vec<HostHandler>>,
 }
@@ -75,7 +76,14 @@ enum Private {
     /// It can't or must not be had, and why.
     Impossible { reason: String },
     /// It exists, with handlers for these architectures. The host's are out of sight.
-    Exists { binfmt: PrivateBinfmt, emulators: BTreeMap<Architecture, Emulator> },
+    Exists { binfmt: PrivateBinfmt, emulators: BTreeMap<Architecture, Registered> },
+}
+
+/// An emulator and the file that was registered for it: itself, or its copy in the bundle.
+#[derive(Debug)]
+struct Registered {
+    emulator: Emulator,
+    interpreter: PathBuf,
 }
 
 impl Emulation {
@@ -86,7 +94,7 @@ impl Emulation {
         } else {
             Private::Impossible { reason: "this build has no user namespace of its own".to_owned() }
         };
-        Emulation { config, known: BTreeMap::new(), private, host_handlers: None }
+        Emulation { config, known: BTreeMap::new(), private, bundle: None, host_handlers: None }
     }
 
     /// Finds out how each of the platforms runs, in their order, and registers what they need.
@@ -123,7 +131,7 @@ impl Emulation {
     /// It carries the loader and libraries of a dynamically linked QEMU, which the kernel looks up inside
     /// the container. Only meaningful after [`Emulation::support`].
     pub fn dev_bind(&self) -> Option<(&Path, &'static str)> {
-        None
+        self.bundle.as_ref().map(|bundle| (bundle.directory.as_path(), CONTAINER_DIRECTORY))
     }
 
     /// Settles what needs no look at the machine: its own platform, and what no Linux can run.
@@ -162,7 +170,7 @@ impl Emulation {
                 is_candidate && (architecture == Some(host) || !self.is_taken_by_a_handler(architecture))
             })
             .collect();
-        for (platform, outcome) in candidates.iter().zip(probe_all(&candidates)) {
+        for (platform, outcome) in candidates.iter().zip(self.probe_all(&candidates)) {
             if matches!(outcome, Outcome::Ran) {
                 self.known.insert((*platform).clone(), Support::Native);
             } else if Architecture::of(platform) == Some(host) {
@@ -194,9 +202,9 @@ impl Emulation {
         let plan = self.plan(&architectures);
         let refused = self.register(plan);
         let platforms: Vec<&Platform> = platforms.iter().collect();
-        let mut outcomes = probe_all(&platforms);
+        let mut outcomes = self.probe_all(&platforms);
         if self.mend_first_argument(&platforms, &outcomes) {
-            outcomes = probe_all(&platforms);
+            outcomes = self.probe_all(&platforms);
         }
         for (platform, outcome) in platforms.into_iter().zip(outcomes) {
             let support = Architecture::of(platform).map_or_else(
@@ -252,10 +260,30 @@ impl Emulation {
             };
         }
         let Private::Exists { binfmt, emulators } = &mut self.private else { return refused };
+        // Those of earlier calls stay in the bundle, since containers see one at a time.
+        let earlier =
+            emulators.iter().map(|(architecture, registered)| (*architecture, registered.emulator.clone()));
+        let mut dynamic: BTreeMap<Architecture, Emulator> = earlier.chain(plan.clone()).collect();
+        dynamic.retain(|_, emulator| !emulator.is_static);
+        let mut bundle_refusal = None;
+        if plan.values().any(|emulator| !emulator.is_static) {
+            match Bundle::make(&self.config.state, &dynamic) {
+                Ok(bundle) => self.bundle = Some(bundle),
+                Err(error) => bundle_refusal = Some(error.to_string()),
+            }
+        }
         for (architecture, emulator) in plan {
-            match binfmt.register(&Handler::new(architecture, emulator.path.clone())) {
+            let interpreter = match (&self.bundle, &bundle_refusal) {
+                _ if emulator.is_static => emulator.path.clone(),
+                (Some(bundle), None) => bundle.emulator(architecture),
+                (_, refusal) => {
+                    refused.insert(architecture, refusal.clone().unwrap_or_default());
+                    continue;
+                }
+            };
+            match binfmt.register(&Handler::new(architecture, interpreter.clone())) {
                 Ok(()) => {
-                    emulators.insert(architecture, emulator);
+                    emulators.insert(architecture, Registered { emulator, interpreter });
                 }
                 Err(error) => {
                     refused.insert(architecture, with_source(&error));
@@ -276,8 +304,8 @@ impl Emulation {
             .collect();
         let mut is_changed = false;
         for architecture in too_old {
-            let Some(emulator) = emulators.get(&architecture) else { continue };
-            let mut handler = Handler::new(architecture, emulator.path.clone());
+            let Some(registered) = emulators.get(&architecture) else { continue };
+            let mut handler = Handler::new(architecture, registered.interpreter.clone());
             handler.keeps_first_argument = false;
             // If the kernel refuses, the second probe says that the program doesn't run.
             is_changed |= binfmt.remove(&handler.name).and_then(|()| binfmt.register(&handler)).is_ok();
@@ -294,7 +322,7 @@ impl Emulation {
         refusal: Option<&String>,
     ) -> Support {
         let private = match &self.private {
-            Private::Exists { emulators, .. } => emulators.get(&architecture).cloned(),
+            Private::Exists { emulators, .. } => emulators.get(&architecture).map(|r| r.emulator.clone()),
             _ => None,
         };
         let exists = matches!(self.private, Private::Exists { .. });
@@ -311,7 +339,7 @@ impl Emulation {
             // Out of sight of the host's handlers, and not taken by one of ours: only the processor is left.
             (Outcome::Ran, None) if exists => Support::Native,
             (Outcome::Ran, None) => match handler {
-                Some(HostHandler { name, interpreter, .. }) => Support::HostHandler { name, interpreter },
+                Some(handler) => host_support(platform, handler),
                 None => Support::HostHandler { name: "out of sight".to_owned(), interpreter: PathBuf::new() },
             },
             (outcome, None) => self.explain(platform, architecture, outcome, refusal, handler),
@@ -371,6 +399,13 @@ impl Emulation {
         }
     }
 
+    /// Executes the probe of each platform, at the same time.
+    fn probe_all(&self, platforms: &[&Platform]) -> Vec<Outcome> {
+        let programs: Vec<Vec<u8>> =
+            platforms.iter().map(|platform| probe_executable(platform).unwrap_or_default()).collect();
+        execute(&programs, self.bundle.as_ref().map(|bundle| bundle.directory.as_path()))
+    }
+
     /// Lists the directories that were searched.
     fn searched(&self) -> String {
         let mut directories: Vec<String> = Vec::new();
@@ -395,17 +430,28 @@ fn none(reason: impl Into<String>, fix: impl Into<String>) -> Support {
     Support::None { reason: reason.into(), fix: fix.into() }
 }
 
+/// Judges a handler of the host whose probe ran out here: does it also run inside a container?
+fn host_support(platform: &Platform, handler: HostHandler) -> Support {
+    let HostHandler { name, interpreter, flags, .. } = handler;
+    let refuse = |reason: &str| {
+        none(
+            format!("the host's handler {name} ({}) for {platform} {reason}", interpreter.display()),
+            "apt-get install qemu-user-static binfmt-support (registers static emulators with the flag F)",
+        )
+    };
+    if !flags.contains('F') {
+        return refuse("lacks the flag F, so its interpreter would be looked for inside the container");
+    }
+    if Emulator::inspect(&interpreter).is_some_and(|emulator| !emulator.is_static) {
+        return refuse("is dynamically linked, so its libraries would be looked for inside the container");
+    }
+    Support::HostHandler { name, interpreter }
+}
+
 /// Writes an error with what the kernel said.
 fn with_source(error: &BinfmtError) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }
-}
-
-/// Executes the probe of each platform, at the same time.
-fn probe_all(platforms: &[&Platform]) -> Vec<Outcome> {
-    let programs: Vec<Vec<u8>> =
-        platforms.iter().map(|platform| probe_executable(platform).unwrap_or_default()).collect();
-    execute(&programs)
 }
