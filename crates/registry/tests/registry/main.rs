@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The client against registries: a fake one that misbehaves on request, and Debian's `docker-registry`.
+
+mod auth;
+mod debian;
+mod download;
+mod fake;
+mod manifest;
+mod proxy;
+mod push;
+mod tls;
+
+/// A file that nobody declares would silently not be tested.
+#[test]
+fn every_file_here_is_part_of_the_binary() {
+    let main = include_str!("main.rs");
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/registry")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = name.strip_suffix(".rs").unwrap();
+        assert!(module == "main" || main.contains(&format!("mod {module};")), "{name} is not declared");
+    }
+}
