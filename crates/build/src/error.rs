@@ -33,9 +33,9 @@ pub struct SourceLocation {
     /// The name of the file as the user gave it.
     pub file: String,
     /// The whole text.
-    pub text: String,
+    pub text: std::sync::Arc<str>,
     /// The lines, from 1.
-    pub lines: RangeInclusive<usize>,
+    pub lines: RangeInclusive<u32>,
 }
 
 /// The last output of a step that failed.
@@ -48,7 +48,7 @@ pub struct StepLog {
 }
 
 /// A failure: one sentence, its place, and what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct BuildError {
     /// The kind.
@@ -84,7 +84,7 @@ impl BuildError {
         context: impl std::fmt::Display,
         source: &(dyn std::error::Error + 'static),
     ) -> BuildError {
-        BuildError::new(kind, format!("{context}: {}", chain(source)))
+        BuildError::new(kind, format!("{context}: {}", chain_of(source)))
     }
 
     /// Adds something to do about it.
@@ -127,7 +127,7 @@ impl BuildError {
 }
 
 /// Joins an error and its causes, leaving out those that the text above them already says.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,10 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an image build is: every other room meets here.
+//!
+//! A [`BuildRequest`] comes in; [`Services::build`] loads the context and the Dockerfile, probes the
+//! platforms, lowers every platform's stages into one graph, solves it and exports the result. The
+//! same [`Services`] pull, push, run and prune images.
 
+mod builder;
+mod cache;
+pub mod context;
 pub mod error;
+mod exporter;
+mod fetch;
+mod frontend;
+pub mod image;
+mod image_source;
+mod layers;
+mod once_map;
+mod ops;
+mod platform_args;
+mod prune;
+mod pull;
+mod push;
 pub mod request;
 pub mod result;
+mod run;
+mod services;
+mod stats;
+pub mod tree;
 
 pub use error::{BuildError, ErrorKind};
+pub use prune::{PruneReport, prune};
+pub use pull::{PullRequest, PullResult};
 pub use request::BuildRequest;
 pub use result::{BuildResult, PlatformResult};
+pub use run::{RunRequest, RunStdio};
+pub use services::{ServiceOptions, Services};

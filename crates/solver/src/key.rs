@@ -13,6 +13,13 @@ impl CacheKey {
         hex::encode(self.0)
     }
 
+    /// Reads what [`CacheKey::hex`] wrote; `None` for any other text.
+    pub fn from_hex(text: &str) -> Option<CacheKey> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(CacheKey(bytes))
+    }
+
     /// Returns the raw bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A build from its request to its result.
+
+use std::sync::Arc;
+
+use polyarch_dockerfile::Dockerfile;
+use polyarch_oci::Platform;
+use polyarch_sandbox::emulation::Support;
+use polyarch_solver::progress::Progress;
+use polyarch_solver::{CancelFlag, Graph, Job, JobOptions, SolveError, VertexId};
+
+use crate::cache::StepRecords;
+use crate::context::{DockerfileText, LocalContext};
+use crate::error::{BuildError, ErrorKind, SourceLocation};
+use crate::exporter::{self, Exported, PlatformTree};
+use crate::fetch::blocking;
+use crate::frontend::{Frontend, LoweredPlatform};
+use crate::once_map::OnceMap;
+use crate::ops::BuildOp;
+use crate::request::BuildRequest;
+use crate::result::{BuildResult, PlatformResult};
+use crate::services::Services;
+use crate::stats::Stats;
+use crate::tree::Output;
+
+/// How many steps run at a time when nobody says.
+const DEFAULT_PARALLEL: usize = 8;
+
+/// A build that takes longer than this is worth being made durable when it ends.
+const SYNC_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
+
+impl Services {
+    /// Builds an image.
+    ///
+    /// Nothing is published, and no name changes, until every platform has succeeded.
+    ///
+    /// # Errors
+    /// The first failure; other steps are stopped and the store stays whole.
+    pub async fn build(
+        self: &Arc<Self>,
+        mut request: BuildRequest,
+        progress: Progress,
+        cancel: CancelFlag,
+    ) -> Result<BuildResult, BuildError> {
+        let begun = std::time::Instant::now();
+        let host = Platform::host();
+        if request.platforms.is_empty() {
+            request.platforms.push(host.clone());
+        }
+        if let Some(reason) = self.copy_mode_reason() {
+            progress.warn(format!("trees are made by copying, which is slower: {reason}"));
+        }
+        let (context, text) = self.load(&request, &progress).await?;
+        let dockerfile = parse(&text)?;
+        let stats = Arc::new(Stats::default());
+        let frontend = Frontend {
+            services: self.clone(),
+            stats: stats.clone(),
+            request: &request,
+            context: Arc::new(context),
+            dockerfile,
+            file_name: text.name.clone(),
+            text: String::from_utf8_lossy(&text.bytes).into(),
+            host,
+            progress: progress.clone(),
+            images: OnceMap::default(),
+        };
+        let unused = frontend.unused_build_args();
+        if !unused.is_empty() {
+            progress.warn(format!("one or more build-args [{}] were not consumed", unused.join(" ")));
+        }
+        self.preflight(&frontend).await?;
+        let mut graph = Graph::new();
+        let mut lowered = Vec::new();
+        for platform in &request.platforms {
+            if cancel.is_cancelled() {
+                return Err(BuildError::cancelled());
+            }
+            lowered.push(frontend.lower(&mut graph, platform).await?);
+        }
+        let graph = Arc::new(graph);
+        let trees = self.solve(&graph, &lowered, &request, &progress, &cancel).await?;
+        let exporting = exporter::export(self, &request, &trees, &progress);
+        let exported = tokio::select! {
+            exported = exporting => exported?,
+            () = cancel.cancelled() => return Err(BuildError::cancelled()),
+        };
+        self.finish(begun).await;
+        Ok(result(&request, &graph, &lowered, exported, &stats))
+    }
+
+    async fn load(
+        self: &Arc<Self>,
+        request: &BuildRequest,
+        progress: &Progress,
+    ) -> Result<(LocalContext, DockerfileText), BuildError> {
+        let vertex =
+            progress.begin("load build definition", "[internal] load build definition from Dockerfile");
+        let (services, context, source) = (self.clone(), request.context.clone(), request.dockerfile.clone());
+        let opened = blocking(move || LocalContext::open(&services, &context, &source)).await;
+        match opened {
+            Ok((context, text)) => {
+                let size = text.bytes.len() as u64;
+                vertex.status("transferring dockerfile:", size).update(size);
+                vertex.done();
+                Ok((context, text))
+            }
+            Err(error) => {
+                vertex.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes sure, before the first step, that programs of every platform can run here.
+    async fn preflight(self: &Arc<Self>, frontend: &Frontend<'_>) -> Result<(), BuildError> {
+        let mut platforms = Vec::new();
+        for target in &frontend.request.platforms {
+            for platform in frontend.executing_platforms(target)? {
+                if !platforms.contains(&platform) {
+                    platforms.push(platform);
+                }
+            }
+        }
+        if platforms.is_empty() {
+            return Ok(());
+        }
+        let services = self.clone();
+        let asked = platforms.clone();
+        let supports = blocking(move || services.support(&asked)).await;
+        let mut failure: Option<BuildError> = None;
+        for (platform, support) in platforms.iter().zip(supports) {
+            if let Support::None { reason, fix } = support {
+                let this = BuildError::platform_unsupported(platform, &reason, &fix);
+                failure = Some(match failure {
+                    None => this,
+                    Some(first) => {
+                        let mut both = BuildError::new(first.kind, format!("{first}; {this}"));
+                        both.hints = first.hints;
+                        for hint in this.hints {
+                            if !both.hints.contains(&hint) {
+                                both.hints.push(hint);
+                            }
+                        }
+                        both
+                    }
+                });
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn solve(
+        self: &Arc<Self>,
+        graph: &Arc<Graph<BuildOp>>,
+        lowered: &[LoweredPlatform],
+        request: &BuildRequest,
+        progress: &Progress,
+        cancel: &CancelFlag,
+    ) -> Result<Vec<PlatformTree>, BuildError> {
+        let max_parallel = if request.max_parallel == 0 { DEFAULT_PARALLEL } else { request.max_parallel };
+        let options = JobOptions {
+            progress: progress.clone(),
+            cancel: cancel.clone(),
+            max_parallel,
+            keep_going: false,
+        };
+        let job = Job::new(graph.clone(), Arc::new(StepRecords { services: self.clone() }), options);
+        let targets: Vec<VertexId> = lowered.iter().map(|it| it.vertex).collect();
+        let outputs = job.solve(&targets).await;
+        // The failure that stopped the others tells what went wrong, not those that were stopped.
+        if let Some(SolveError::Op { source, .. }) =
+            outputs.iter().filter_map(|it| it.as_ref().err()).find(|it| matches!(it, SolveError::Op { .. }))
+        {
+            return Err(BuildError::clone(source));
+        }
+        let trees = lowered.iter().zip(outputs).map(|(lowered, output)| match output {
+            Ok(Output::Tree(tree)) => Ok(PlatformTree { draft: lowered.draft.clone(), tree }),
+            Ok(Output::Context(_)) | Err(_) => Err(BuildError::cancelled()),
+        });
+        trees.collect()
+    }
+
+    /// Keeps what was learned.
+    async fn finish(self: &Arc<Self>, begun: std::time::Instant) {
+        let services = self.clone();
+        blocking(move || {
+            services.save_memory();
+            if begun.elapsed() > SYNC_AFTER {
+                // What a power loss takes is only built again; a long build deserves better.
+                let _ = services.store.sync();
+            }
+        })
+        .await;
+    }
+}
+
+fn parse(text: &DockerfileText) -> Result<Dockerfile, BuildError> {
+    Dockerfile::parse_bytes(&text.bytes).map_err(|error| {
+        let location = SourceLocation {
+            file: text.name.clone(),
+            text: String::from_utf8_lossy(&text.bytes).into(),
+            lines: error.span.lines(),
+        };
+        let mut failure = BuildError::new(ErrorKind::Dockerfile, error.to_string()).at(location);
+        failure.hints.extend(error.hint.clone());
+        failure
+    })
+}
+
+fn result(
+    request: &BuildRequest,
+    graph: &Graph<BuildOp>,
+    lowered: &[LoweredPlatform],
+    exported: Exported,
+    stats: &Stats,
+) -> BuildResult {
+    let platforms = lowered.iter().enumerate().map(|(at, lowered)| {
+        let digests: Vec<_> =
+            graph.reachable(&[lowered.vertex]).into_iter().map(|id| graph.progress_digest(id)).collect();
+        let (execution, duration) = stats.summary(digests.iter());
+        let image = exported.images.get(at);
+        PlatformResult {
+            platform: lowered.draft.platform.clone(),
+            manifest: image.map(|image| image.descriptor()),
+            config: image.map(|image| image.config.digest.clone()),
+            size_bytes: image.map_or(0, |image| image.size_bytes()),
+            execution,
+            duration,
+        }
+    });
+    BuildResult {
+        platforms: platforms.collect(),
+        names: if exported.root.is_some() { request.names.clone() } else { Vec::new() },
+        pushed: exported.pushed,
+        root: exported.root,
+    }
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The user's context, read where it lies, and the Dockerfile.
+
+use std::path::{Path, PathBuf};
+
+use polyarch_dockerfile::{IgnoreRules, IgnoreState};
+use polyarch_snapshot::{CopySource, CopySpec, KeepAll, PathFilter, TreeRoot, Verdict, copy};
+
+use crate::error::{BuildError, ErrorKind};
+use crate::request::{Context, DockerfileSource};
+use crate::services::Services;
+
+/// The largest Dockerfile or ignore file that is read, in bytes.
+const MAX_TEXT_BYTES: u64 = 16 << 20;
+
+/// A context, opened.
+#[derive(Debug)]
+pub struct LocalContext {
+    root: PathBuf,
+    tree: TreeRoot,
+    ignored: Option<IgnoreRules>,
+    /// Keeps an unpacked archive, or the empty directory, until the build ends.
+    _scratch: Option<tempfile::TempDir>,
+}
+
+/// The text to build from.
+#[derive(Debug, Clone)]
+pub struct DockerfileText {
+    /// The name that people know it by.
+    pub name: String,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl LocalContext {
+    /// Opens a context and reads its Dockerfile and ignore rules.
+    ///
+    /// # Errors
+    /// When a directory or file is not there or can't be read, or the ignore rules are malformed.
+    pub fn open(
+        services: &Services,
+        context: &Context,
+        dockerfile: &DockerfileSource,
+    ) -> Result<(LocalContext, DockerfileText), BuildError> {
+        let mut scratch = None;
+        let root = match context {
+            Context::Directory(path) => {
+                let metadata = std::fs::metadata(path).map_err(|error| unreadable_context(path, &error))?;
+                if !metadata.is_dir() {
+                    return Err(BuildError::new(
+                        ErrorKind::Usage,
+                        format!("the build context {} is not a directory", path.display()),
+                    )
+                    .with_hint(
+                        "name the directory that holds the Dockerfile, or `-` to read from standard input",
+                    ));
+                }
+                path.clone()
+            }
+            Context::Archive(path) => {
+                let directory = services.scratch()?;
+                unpack_archive(services, path, directory.path())?;
+                scratch.insert(directory).path().to_owned()
+            }
+            Context::Empty => scratch.insert(services.scratch()?).path().to_owned(),
+        };
+        let tree = TreeRoot::open(&root)
+            .map_err(|error| services.snapshot_error("can't open the context", &error))?;
+        let text = read_dockerfile(&root, &tree, dockerfile)?;
+        let ignored = read_ignore_rules(&tree, dockerfile)?;
+        Ok((LocalContext { root, tree, ignored, _scratch: scratch }, text))
+    }
+
+    /// Returns the files.
+    pub(crate) fn tree(&self) -> Result<TreeRoot, BuildError> {
+        Ok(self.tree.clone())
+    }
+
+    /// Returns the rules of the ignore file, when there are any.
+    pub(crate) fn ignored(&self) -> Option<&IgnoreRules> {
+        self.ignored.as_ref()
+    }
+
+    /// Returns the directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+fn unreadable_context(path: &Path, error: &std::io::Error) -> BuildError {
+    BuildError::io("can't read the build context", path, error)
+        .with_hint("name the directory that holds the Dockerfile, or `-` to read from standard input")
+}
+
+fn unpack_archive(services: &Services, archive: &Path, into: &Path) -> Result<(), BuildError> {
+    let failed = |error| services.snapshot_error("can't unpack the context archive", &error);
+    let (Some(directory), Some(name)) = (archive.parent(), archive.file_name()) else {
+        return Err(BuildError::new(ErrorKind::Usage, format!("{} is not an archive", archive.display())));
+    };
+    let sources = [CopySource { pattern: name.to_string_lossy().into_owned(), allow_wildcard: false }];
+    let spec = CopySpec {
+        source: &TreeRoot::open(directory).map_err(failed)?,
+        sources: &sources,
+        filter: &KeepAll,
+        matcher: &|pattern, name| pattern == name,
+        destination: "/",
+        owner: None,
+        mode: None,
+        unpack: true,
+        unpack_owner: None,
+    };
+    copy(&spec, &TreeRoot::open(into).map_err(failed)?).map_err(failed)
+}
+
+fn read_dockerfile(
+    root: &Path,
+    tree: &TreeRoot,
+    source: &DockerfileSource,
+) -> Result<DockerfileText, BuildError> {
+    match source {
+        DockerfileSource::Text(bytes) => {
+            Ok(DockerfileText { name: "Dockerfile".to_owned(), bytes: bytes.clone() })
+        }
+        DockerfileSource::File(path) => {
+            let name = path.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy());
+            let bytes = std::fs::read(path).map_err(|error| {
+                BuildError::io("can't read the Dockerfile", path, &error)
+                    .with_hint("name another with -f FILE")
+            })?;
+            Ok(DockerfileText { name: name.into_owned(), bytes })
+        }
+        DockerfileSource::Default => {
+            for name in ["Dockerfile", "dockerfile"] {
+                if tree.exists(name) {
+                    return in_context(tree, name);
+                }
+            }
+            Err(BuildError::new(
+                ErrorKind::Dockerfile,
+                format!("there is no Dockerfile in the build context {}", root.display()),
+            )
+            .with_hint("create one there, or name it with -f FILE"))
+        }
+        DockerfileSource::InContext(name) => in_context(tree, name),
+    }
+}
+
+fn in_context(tree: &TreeRoot, name: &str) -> Result<DockerfileText, BuildError> {
+    let bytes = tree.read(name, MAX_TEXT_BYTES).map_err(|error| {
+        BuildError::from_source(ErrorKind::Dockerfile, format!("can't read the Dockerfile {name}"), &error)
+    })?;
+    let name = name.rsplit('/').next().unwrap_or(name).to_owned();
+    Ok(DockerfileText { name, bytes })
+}
+
+/// Reads `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in the context.
+fn read_ignore_rules(
+    tree: &TreeRoot,
+    dockerfile: &DockerfileSource,
+) -> Result<Option<IgnoreRules>, BuildError> {
+    let beside = match dockerfile {
+        DockerfileSource::File(path) => {
+            let mut name = path.clone().into_os_string();
+            name.push(".dockerignore");
+            std::fs::read(&name).ok().map(|bytes| (PathBuf::from(name).display().to_string(), bytes))
+        }
+        DockerfileSource::Default => read_if_there(tree, "Dockerfile.dockerignore"),
+        DockerfileSource::InContext(name) => read_if_there(tree, &format!("{name}.dockerignore")),
+        DockerfileSource::Text(_) => None,
+    };
+    let Some((name, bytes)) = beside.or_else(|| read_if_there(tree, ".dockerignore")) else {
+        return Ok(None);
+    };
+    let rules = IgnoreRules::parse(&bytes)
+        .map_err(|error| BuildError::from_source(ErrorKind::Dockerfile, format!("in {name}"), &error))?;
+    Ok(Some(rules).filter(|rules| !rules.is_empty()))
+}
+
+fn read_if_there(tree: &TreeRoot, name: &str) -> Option<(String, Vec<u8>)> {
+    Some((name.to_owned(), tree.read(name, MAX_TEXT_BYTES).ok()?))
+}
+
+/// Hides what ignore rules leave out: those of the context, and those of the instruction.
+pub(crate) struct IgnoreFilter<'a> {
+    pub(crate) rules: [Option<&'a IgnoreRules>; 2],
+}
+
+impl PathFilter for IgnoreFilter<'_> {
+    fn verdict(&self, path: &Path, is_directory: bool) -> Verdict {
+        let Some(path) = path.to_str().filter(|path| !path.is_empty() && *path != ".") else {
+            return Verdict::Keep;
+        };
+        let verdicts = self.rules.iter().flatten().map(|rules| verdict(rules, path, is_directory));
+        verdicts
+            .max_by_key(|verdict| match verdict {
+                Verdict::Keep => 0,
+                Verdict::Descend => 1,
+                Verdict::Skip => 2,
+            })
+            .unwrap_or(Verdict::Keep)
+    }
+}
+
+fn verdict(rules: &IgnoreRules, path: &str, is_directory: bool) -> Verdict {
+    // Rules decide about a path by what they decided about the directories above it.
+    let mut state = IgnoreState::default();
+    for (at, _) in path.match_indices('/') {
+        state = rules.check(&state, &path[..at]);
+    }
+    state = rules.check(&state, path);
+    if !state.is_ignored() {
+        Verdict::Keep
+    } else if is_directory && !rules.can_prune(&state, path) {
+        Verdict::Descend
+    } else {
+        Verdict::Skip
+    }
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Results leave the build: documents are made once, then every output gets what it asked for.
+
+mod archive;
+mod files;
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use polyarch_oci::media_type::Flavour;
+use polyarch_oci::{Descriptor, Document, ImageIndex, Reference};
+use polyarch_solver::progress::{ActiveStatus, ActiveVertex, Progress};
+
+use crate::error::{BuildError, ErrorKind};
+use crate::fetch::Shown;
+use crate::image::{ImageDraft, PlatformImage, assemble};
+use crate::image_source::storage_error;
+use crate::layers::LayerOptions;
+use crate::push::PushPlan;
+use crate::request::{BuildRequest, Output};
+use crate::services::Services;
+use crate::tree::Tree;
+
+/// A platform's result on its way out.
+pub(crate) struct PlatformTree {
+    pub(crate) draft: ImageDraft,
+    pub(crate) tree: Tree,
+}
+
+/// What the image outputs made.
+#[derive(Default)]
+pub(crate) struct Exported {
+    /// The index, or the manifest of the only platform.
+    pub(crate) root: Option<Descriptor>,
+    /// The documents of each platform.
+    pub(crate) images: Vec<PlatformImage>,
+    /// The names that were pushed.
+    pub(crate) pushed: Vec<Reference>,
+}
+
+/// Gives every output what it asked for. Names change last, and only when all else has succeeded.
+pub(crate) async fn export(
+    services: &Arc<Services>,
+    request: &BuildRequest,
+    platforms: &[PlatformTree],
+    progress: &Progress,
+) -> Result<Exported, BuildError> {
+    let mut exported = Exported::default();
+    if request.outputs.iter().any(|output| !output.is_image()) {
+        files::export(services, request, platforms, progress).await?;
+    }
+    if !request.outputs.is_empty() && !request.outputs.iter().any(Output::is_image) {
+        return Ok(exported);
+    }
+    let vertex = progress.begin("exporting to image", "exporting to image");
+    match export_image(services, request, platforms, &vertex, progress).await {
+        Ok(image) => {
+            exported = image;
+            vertex.done();
+            Ok(exported)
+        }
+        Err(error) => {
+            vertex.failed(&error);
+            Err(error)
+        }
+    }
+}
+
+async fn export_image(
+    services: &Arc<Services>,
+    request: &BuildRequest,
+    platforms: &[PlatformTree],
+    vertex: &ActiveVertex,
+    progress: &Progress,
+) -> Result<Exported, BuildError> {
+    let shown = Shown { progress: progress.clone(), vertex: vertex.digest() };
+    let options = LayerOptions {
+        image: request.image.clone(),
+        source_date_epoch: request.source_date_epoch,
+        threads: request.threads,
+    };
+    let created = created_time(request.source_date_epoch)?;
+    let layers = {
+        let _status = vertex.status("exporting layers", 0);
+        try_join_all(platforms.iter().map(|it| services.layer_blobs(&it.tree, &options, &shown))).await?
+    };
+    let images: Vec<PlatformImage> = platforms
+        .iter()
+        .zip(layers)
+        .map(|(it, layers)| assemble(&it.draft, &it.tree.produced, layers, &created, &request.image))
+        .collect();
+    let pushes = request.outputs.iter().any(|output| matches!(output, Output::Image { push: true, .. }));
+    if request.outputs.is_empty()
+        || request.outputs.iter().any(|it| !matches!(it, Output::Image { push: true, .. }))
+    {
+        // What stays here, or goes into an archive, must be whole; what is only pushed may stay where it lies.
+        let blobs = images.iter().flat_map(|image| &image.layers);
+        try_join_all(blobs.map(|layer| services.ensure_blob(&layer.descriptor, layer.from.as_ref(), &shown)))
+            .await?;
+    }
+    for image in &images {
+        put_document(services, &image.config, "config", vertex)?;
+        put_document(services, &image.manifest, "manifest", vertex)?;
+        image.layers.iter().for_each(|layer| services.remember_origin(layer));
+    }
+    let root = root_document(services, request, &images, vertex)?;
+    for output in &request.outputs {
+        match output {
+            Output::Oci { destination, tar } => {
+                archive::write_oci(services, request, &root, destination, *tar, &shown).await?;
+            }
+            Output::Docker { destination: Some(destination) } => {
+                archive::write_docker(services, request, &images, destination, &shown).await?;
+            }
+            _ => {}
+        }
+    }
+    let mut pushed = Vec::new();
+    if pushes {
+        if request.names.is_empty() {
+            return Err(BuildError::new(ErrorKind::Usage, "tag is needed when pushing to registry")
+                .with_hint("add -t HOST/REPOSITORY:TAG"));
+        }
+        let by_digest = request.outputs.iter().any(|it| matches!(it, Output::Image { by_digest: true, .. }));
+        let _status = vertex.status("pushing layers", 0);
+        let plan = PushPlan { root: root.clone(), names: request.names.clone(), by_digest };
+        services.push_plan(&plan, &shown).await?;
+        pushed = request.names.clone();
+    }
+    for name in &request.names {
+        let _status = vertex.status(format!("naming to {name}"), 0);
+        services.store.set_ref(name, &root).map_err(|error| storage_error(&error))?;
+    }
+    Ok(Exported { root: Some(root), images, pushed })
+}
+
+/// Makes the index, unless one platform goes without.
+fn root_document(
+    services: &Services,
+    request: &BuildRequest,
+    images: &[PlatformImage],
+    vertex: &ActiveVertex,
+) -> Result<Descriptor, BuildError> {
+    if let [image] = images
+        && !request.image.always_index
+        && request.image.index_annotations.is_empty()
+    {
+        let mut descriptor = image.descriptor();
+        descriptor.platform = None;
+        return Ok(descriptor);
+    }
+    let mut index =
+        ImageIndex::new(request.image.flavour, images.iter().map(PlatformImage::descriptor).collect());
+    if request.image.flavour == Flavour::Oci {
+        index.annotations = request.image.index_annotations.iter().cloned().collect();
+    }
+    let index = Document::indented(index);
+    put_document(services, &index, "manifest list", vertex)?;
+    Ok(Descriptor::new(request.image.flavour.index(), index.digest.clone(), index.size()))
+}
+
+fn put_document<T>(
+    services: &Services,
+    document: &Document<T>,
+    what: &str,
+    vertex: &ActiveVertex,
+) -> Result<(), BuildError> {
+    let _status: ActiveStatus = vertex.status(format!("exporting {what} {}", document.digest), 0);
+    services.store.put(&document.bytes).map_err(|error| storage_error(&error))?;
+    Ok(())
+}
+
+/// Returns the time that documents bear, RFC 3339.
+fn created_time(source_date_epoch: Option<i64>) -> Result<String, BuildError> {
+    let time = match source_date_epoch {
+        Some(epoch) => jiff::Timestamp::from_second(epoch).map_err(|error| {
+            BuildError::from_source(ErrorKind::Usage, format!("SOURCE_DATE_EPOCH={epoch}"), &error)
+        })?,
+        None => jiff::Timestamp::now(),
+    };
+    Ok(time.to_string())
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Layers of images brought here: blobs into the store, directories into the snapshots.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use polyarch_oci::media_type::Compression;
+use polyarch_oci::{Descriptor, Reference};
+use polyarch_registry::{BlobSink, Progress as TransferProgress};
+use polyarch_snapshot::{ApplyLimits, SnapshotId, UnpackedLayer};
+use polyarch_solver::progress::{ActiveStatus, Progress};
+use polyarch_store::{BlobWriter, Store};
+
+use crate::error::{BuildError, ErrorKind, chain_of};
+use crate::services::Services;
+use crate::tree::{ImageLayer, Layer, Tree};
+
+/// Where progress of transfers is shown: a step, and the sender of events.
+#[derive(Clone)]
+pub(crate) struct Shown {
+    pub(crate) progress: Progress,
+    pub(crate) vertex: Arc<str>,
+}
+
+impl Services {
+    /// Brings a blob into the store, unless it is there; asked for twice at once, it is fetched once.
+    pub(crate) async fn ensure_blob(
+        &self,
+        blob: &Descriptor,
+        from: Option<&Reference>,
+        shown: &Shown,
+    ) -> Result<(), BuildError> {
+        if self.store.contains(&blob.digest) {
+            return Ok(());
+        }
+        self.fetches.get(&blob.digest.to_string(), || self.fetch_blob(blob, from, shown)).await
+    }
+
+    async fn fetch_blob(
+        &self,
+        blob: &Descriptor,
+        from: Option<&Reference>,
+        shown: &Shown,
+    ) -> Result<(), BuildError> {
+        let remembered = self.blob_origin(&blob.digest);
+        let Some(from) = from.or(remembered.as_ref()) else {
+            return Err(BuildError::new(
+                ErrorKind::Storage,
+                format!("the store has lost the blob {} and knows no registry that has it", blob.digest),
+            )
+            .with_hint("pull or build the image again"));
+        };
+        let mut sink = StoreSink::new(&self.store)?;
+        let status = ActiveStatus::start(
+            shown.progress.clone(),
+            shown.vertex.clone(),
+            blob.digest.to_string(),
+            blob.size,
+        );
+        let status = std::sync::Mutex::new(status);
+        let report = TransferProgress::new(move |bytes| {
+            if let Ok(mut status) = status.lock() {
+                status.update(bytes);
+            }
+        });
+        self.registry
+            .get_blob(from, blob, &mut sink, &report)
+            .await
+            .map_err(|error| registry_error(format!("can't fetch {} of {from}", blob.digest), &error))?;
+        sink.writer
+            .commit(Some((&blob.digest, blob.size)))
+            .map_err(|error| BuildError::new(ErrorKind::Storage, chain_of(&error)))?;
+        Ok(())
+    }
+
+    /// Returns the layer directories of a tree, lowest first; image layers are fetched and unpacked as needed.
+    pub(crate) async fn directories(
+        self: &Arc<Self>,
+        tree: &Tree,
+        shown: &Shown,
+    ) -> Result<Vec<SnapshotId>, BuildError> {
+        let image_layers: Vec<ImageLayer> = tree.image_layers().cloned().collect();
+        let mut ids = if image_layers.is_empty() {
+            Vec::new()
+        } else {
+            let key: String = image_layers.iter().map(|layer| format!("{} ", layer.diff_id)).collect();
+            self.unpackings.get(&key, || self.unpack_all(&image_layers, shown)).await?
+        };
+        for layer in &tree.layers {
+            if let Layer::Step { id, .. } = layer {
+                ids.push(id.clone());
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Fetches and unpacks all layers at once; then puts them in place, lowest first.
+    async fn unpack_all(
+        self: &Arc<Self>,
+        layers: &[ImageLayer],
+        shown: &Shown,
+    ) -> Result<Vec<SnapshotId>, BuildError> {
+        let mut found = Vec::with_capacity(layers.len());
+        for layer in layers {
+            match self.snapshots.find_layer(&layer.diff_id, &found) {
+                Some(id) => found.push(id),
+                None => break,
+            }
+        }
+        let missing = &layers[found.len()..];
+        let unpacked = join_all(missing.iter().map(|layer| self.unpack_one(layer, shown))).await;
+        for layer in unpacked {
+            let layer = layer?;
+            let parents = found.clone();
+            let finish = move || layer.finish(&parents);
+            let id = blocking(finish)
+                .await
+                .map_err(|error| self.snapshot_error("can't unpack a layer", &error))?;
+            found.push(id);
+        }
+        Ok(found)
+    }
+
+    async fn unpack_one(
+        self: &Arc<Self>,
+        layer: &ImageLayer,
+        shown: &Shown,
+    ) -> Result<UnpackedLayer, BuildError> {
+        self.ensure_blob(&layer.descriptor, layer.from.as_ref(), shown).await?;
+        let (services, layer) = (self.clone(), layer.clone());
+        let id = format!("extracting {}", layer.descriptor.digest);
+        let _status = ActiveStatus::start(shown.progress.clone(), shown.vertex.clone(), id, 0);
+        blocking(move || {
+            let media_type = &layer.descriptor.media_type;
+            let compression = Compression::of_layer(media_type).ok_or_else(|| {
+                BuildError::new(
+                    ErrorKind::Registry,
+                    format!("layer {} has the unknown media type {media_type:?}", layer.descriptor.digest),
+                )
+            })?;
+            let blob = services
+                .store
+                .open_blob(&layer.descriptor.digest)
+                .map_err(|error| BuildError::new(ErrorKind::Storage, chain_of(&error)))?;
+            services
+                .snapshots
+                .unpack(&layer.diff_id, blob, compression, &ApplyLimits::default())
+                .map_err(|error| services.snapshot_error("can't unpack a layer", &error))
+        })
+        .await
+    }
+
+    /// Makes the error of a file tree, with a hint where missing identifiers may be the reason.
+    pub(crate) fn snapshot_error(
+        &self,
+        action: &str,
+        error: &polyarch_snapshot::SnapshotError,
+    ) -> BuildError {
+        let failure = BuildError::from_source(ErrorKind::Storage, action, error);
+        match self.mapping_hint() {
+            Some(hint) if failure.message.contains("Invalid argument") => failure.with_hint(hint),
+            _ => failure,
+        }
+    }
+
+    /// Remembers which repository has a blob that the store does not.
+    pub(crate) fn remember_origin(&self, layer: &crate::image::LayerBlob) {
+        if let Some(from) = layer.from.as_ref().filter(|_| !self.store.contains(&layer.descriptor.digest)) {
+            // Without the record the image must be pulled again before it can be run: no harm to its truth.
+            let _ =
+                self.store.put_record(ORIGINS, layer.descriptor.digest.hex(), from.to_string().as_bytes());
+        }
+    }
+
+    pub(crate) fn blob_origin(&self, digest: &polyarch_oci::Digest) -> Option<Reference> {
+        let bytes = self.store.get_record(ORIGINS, digest.hex()).ok()??;
+        std::str::from_utf8(&bytes).ok()?.parse().ok()
+    }
+}
+
+/// The namespace of records that tell where a blob can be had.
+const ORIGINS: &str = "origins";
+
+/// Runs blocking work on its own thread.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // Blocking work is never aborted, so a missing value means that it has panicked.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Makes the error of a registry; the registry's own message says what to do.
+pub(crate) fn registry_error(context: String, error: &polyarch_registry::RegistryError) -> BuildError {
+    BuildError::from_source(ErrorKind::Registry, context, error)
+}
+
+/// Writes a blob into the store as it comes.
+struct StoreSink {
+    store: Store,
+    writer: BlobWriter,
+}
+
+impl StoreSink {
+    fn new(store: &Store) -> Result<StoreSink, BuildError> {
+        let writer = store.writer().map_err(|error| BuildError::new(ErrorKind::Storage, chain_of(&error)))?;
+        Ok(StoreSink { store: store.clone(), writer })
+    }
+}
+
+impl BlobSink for StoreSink {
+    async fn write(&mut self, chunk: Bytes) -> std::io::Result<()> {
+        self.writer.write_all(&chunk)
+    }
+
+    async fn restart(&mut self) -> std::io::Result<()> {
+        self.writer = self.store.writer().map_err(std::io::Error::other)?;
+        Ok(())
+    }
+}

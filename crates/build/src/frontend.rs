@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The Dockerfile frontend: per platform, stages become vertices of one graph and drafts of images.
+
+mod args;
+mod instruction;
+mod stage;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use polyarch_dockerfile::{Dockerfile, Environment, Expander, Span};
+use polyarch_oci::{Platform, Reference};
+use polyarch_solver::{Graph, VertexId};
+
+use crate::context::LocalContext;
+use crate::error::{BuildError, ErrorKind, SourceLocation};
+use crate::fetch::Shown;
+use crate::image::ImageDraft;
+use crate::image_source::ResolvedImage;
+use crate::once_map::OnceMap;
+use crate::ops::BuildOp;
+use crate::request::BuildRequest;
+use crate::services::Services;
+use crate::stats::Stats;
+
+pub(crate) use stage::LoweredStage;
+
+/// What lowering works with; one for all platforms of a build.
+pub(crate) struct Frontend<'a> {
+    pub(crate) services: Arc<Services>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) context: Arc<LocalContext>,
+    pub(crate) dockerfile: Dockerfile,
+    pub(crate) file_name: String,
+    pub(crate) text: Arc<str>,
+    pub(crate) host: Platform,
+    pub(crate) progress: polyarch_solver::progress::Progress,
+    /// Images already resolved, by reference and platform.
+    pub(crate) images: OnceMap<Arc<ResolvedImage>, BuildError>,
+}
+
+/// A platform's target: its vertex and the draft of its image.
+pub(crate) struct LoweredPlatform {
+    pub(crate) vertex: VertexId,
+    pub(crate) draft: ImageDraft,
+}
+
+impl Frontend<'_> {
+    /// Lowers the target stage for one platform into the graph.
+    pub(crate) async fn lower(
+        &self,
+        graph: &mut Graph<BuildOp>,
+        platform: &Platform,
+    ) -> Result<LoweredPlatform, BuildError> {
+        let target = self.target_index()?;
+        let mut lowering = Lowering {
+            frontend: self,
+            graph,
+            global: self.global_scope(platform)?,
+            target: platform.clone(),
+            stages: HashMap::new(),
+        };
+        // Stages refer to earlier ones, so lowering what is needed from the first on never has to recurse.
+        for index in self.needed_stages(target, &lowering.global)? {
+            let lowered = lowering.lower_stage(index).await?;
+            lowering.stages.insert(index, lowered);
+        }
+        let stage = lowering.stages.remove(&target).ok_or_else(|| {
+            BuildError::new(ErrorKind::Dockerfile, "the target stage was not lowered".to_owned())
+        })?;
+        let mut draft = stage.draft;
+        for (name, value) in &self.request.labels {
+            draft.config.config.labels.insert(name.clone(), value.clone());
+        }
+        Ok(LoweredPlatform { vertex: stage.vertex, draft })
+    }
+
+    /// Returns the platforms whose programs the stages needed for `platform` execute.
+    pub(crate) fn executing_platforms(&self, platform: &Platform) -> Result<Vec<Platform>, BuildError> {
+        let global = self.global_scope(platform)?;
+        let mut platforms = Vec::new();
+        let mut of_stage: HashMap<usize, Platform> = HashMap::new();
+        for index in self.needed_stages(self.target_index()?, &global)? {
+            let stage = &self.dockerfile.stages[index];
+            let from = self.expand_from(index, &global)?;
+            let own = match (&from.platform, self.dockerfile.stage_before(&from.image, index)) {
+                (Some(text), _) => self.parse_platform(text, stage.span)?,
+                (None, Some(base)) => of_stage.get(&base.index).cloned().unwrap_or_else(|| platform.clone()),
+                (None, None) => platform.clone(),
+            };
+            let executes = stage
+                .instructions
+                .iter()
+                .any(|instruction| matches!(instruction.kind, polyarch_dockerfile::InstructionKind::Run(_)));
+            if executes && !platforms.contains(&own) {
+                platforms.push(own.clone());
+            }
+            of_stage.insert(index, own);
+        }
+        Ok(platforms)
+    }
+
+    fn target_index(&self) -> Result<usize, BuildError> {
+        let target = self.request.target.as_deref();
+        self.dockerfile.target(target).map(|stage| stage.index).ok_or_else(|| {
+            let names: Vec<&str> =
+                self.dockerfile.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
+            let wanted = target.unwrap_or_default();
+            let hint = polyarch_oci::platform::did_you_mean(wanted, &names);
+            let stages = if names.is_empty() { "none has a name".to_owned() } else { names.join(", ") };
+            BuildError::new(
+                ErrorKind::Dockerfile,
+                format!("target stage \"{wanted}\" could not be found{hint}"),
+            )
+            .with_hint(format!("stages of {}: {stages}", self.file_name))
+        })
+    }
+
+    /// Returns the stages that a target needs, in the order of the file.
+    fn needed_stages(&self, target: usize, global: &Environment) -> Result<Vec<usize>, BuildError> {
+        let mut needed = vec![false; self.dockerfile.stages.len()];
+        needed[target] = true;
+        for index in (0..=target).rev() {
+            if !needed[index] {
+                continue;
+            }
+            let stage = &self.dockerfile.stages[index];
+            if let Some(base) = self.dockerfile.stage_before(&self.expand_from(index, global)?.image, index) {
+                needed[base.index] = true;
+            }
+            for reference in stage.references() {
+                if let Some(other) = self.dockerfile.referenced_stage(reference.text) {
+                    if other.index >= index {
+                        return Err(BuildError::new(
+                            ErrorKind::Dockerfile,
+                            format!("--from={} names a stage that is not before this one", reference.text),
+                        )
+                        .at(self.location(reference.span)));
+                    }
+                    needed[other.index] = true;
+                }
+            }
+        }
+        Ok((0..=target).filter(|index| needed[*index]).collect())
+    }
+
+    /// Expands FROM by the global arguments.
+    pub(crate) fn expand_from(
+        &self,
+        index: usize,
+        global: &Environment,
+    ) -> Result<polyarch_dockerfile::From, BuildError> {
+        let stage = &self.dockerfile.stages[index];
+        let mut expander = Expander::new(global, self.dockerfile.escape);
+        let from = stage.from.expand(&mut expander).map_err(|error| {
+            BuildError::from_source(ErrorKind::Dockerfile, "can't expand FROM", &error)
+                .at(self.location(stage.span))
+        })?;
+        if from.image.is_empty() {
+            return Err(BuildError::new(
+                ErrorKind::Dockerfile,
+                format!("base name ({}) should not be blank", stage.from.image),
+            )
+            .with_hint("give the variable a value: ARG NAME=default before the first FROM, or --build-arg NAME=value")
+            .at(self.location(stage.span)));
+        }
+        Ok(from)
+    }
+
+    pub(crate) fn parse_platform(&self, text: &str, span: Span) -> Result<Platform, BuildError> {
+        text.parse::<Platform>().map_err(|error| {
+            BuildError::from_source(ErrorKind::Dockerfile, format!("--platform={text}"), &error)
+                .at(self.location(span))
+        })
+    }
+
+    /// Resolves an image for a platform; asked twice, it is resolved once.
+    pub(crate) async fn resolve(
+        &self,
+        text: &str,
+        platform: &Platform,
+        span: Span,
+    ) -> Result<Arc<ResolvedImage>, BuildError> {
+        let reference: Reference = text.parse().map_err(|error| {
+            BuildError::from_source(ErrorKind::Dockerfile, "not an image", &error).at(self.location(span))
+        })?;
+        let reference = reference.with_default_tag();
+        let key = format!("{platform} {reference}");
+        self.images
+            .get(&key, || async {
+                let label = if self.shows_platform(platform) {
+                    format!("[{platform} internal] load metadata for {reference}")
+                } else {
+                    format!("[internal] load metadata for {reference}")
+                };
+                let shown_progress = self.progress();
+                let vertex = shown_progress.begin(format!("metadata {key}"), label);
+                let shown = Shown { progress: shown_progress, vertex: vertex.digest() };
+                let resolved =
+                    self.services.resolve_image(&reference, platform, self.request.pull, &shown).await;
+                match resolved {
+                    Ok(image) => {
+                        vertex.done();
+                        Ok(Arc::new(image))
+                    }
+                    Err(error) => {
+                        vertex.failed(&error);
+                        Err(error.at(self.location(span)))
+                    }
+                }
+            })
+            .await
+    }
+
+    /// Tells whether step names say the platform.
+    pub(crate) fn shows_platform(&self, platform: &Platform) -> bool {
+        self.request.platforms.len() > 1 || *platform != self.host
+    }
+
+    pub(crate) fn location(&self, span: Span) -> SourceLocation {
+        SourceLocation { file: self.file_name.clone(), text: self.text.clone(), lines: span.lines() }
+    }
+}
+
+/// The lowering of one platform.
+pub(crate) struct Lowering<'f, 'a> {
+    pub(crate) frontend: &'f Frontend<'a>,
+    pub(crate) graph: &'f mut Graph<BuildOp>,
+    /// Global arguments and platform arguments.
+    pub(crate) global: Environment,
+    pub(crate) target: Platform,
+    pub(crate) stages: HashMap<usize, LoweredStage>,
+}

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One stage for one platform: FROM, then its instructions in order.
+
+use std::sync::Arc;
+
+use polyarch_dockerfile::instruction::Run;
+use polyarch_dockerfile::{Environment, Expander, Instruction, InstructionKind, Span, Stage};
+use polyarch_oci::{ContainerConfig, ImageConfig, Platform};
+use polyarch_solver::VertexId;
+
+use super::Lowering;
+use crate::error::{BuildError, ErrorKind};
+use crate::image::{HistoryEntry, ImageDraft};
+use crate::ops::image::ImageOp;
+use crate::ops::{BuildOp, OpKind};
+use crate::tree::ImageLayer;
+
+/// The search path of images that set none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A stage, lowered.
+#[derive(Debug, Clone)]
+pub(crate) struct LoweredStage {
+    /// Its last vertex.
+    pub(crate) vertex: VertexId,
+    /// The draft of its image.
+    pub(crate) draft: ImageDraft,
+}
+
+/// A stage on its way.
+pub(super) struct StageState {
+    pub(super) vertex: VertexId,
+    pub(super) draft: ImageDraft,
+    /// Arguments declared so far in this stage, in order.
+    pub(super) arguments: Vec<(String, String)>,
+    /// The label of step names, `linux/arm64 build`.
+    label: String,
+    step: usize,
+    steps: usize,
+    /// Whether CMD stands in this stage: ENTRYPOINT drops only an inherited one.
+    pub(super) has_cmd: bool,
+}
+
+impl Lowering<'_, '_> {
+    /// Lowers a stage whose bases are lowered already.
+    pub(super) async fn lower_stage(&mut self, index: usize) -> Result<LoweredStage, BuildError> {
+        let frontend = self.frontend;
+        let stage = &frontend.dockerfile.stages[index];
+        let from = frontend.expand_from(index, &self.global)?;
+        let own = from.platform.as_ref().map(|text| frontend.parse_platform(text, stage.span)).transpose()?;
+        let base = frontend.dockerfile.stage_before(&from.image, index);
+        let base = base.and_then(|base| self.stages.get(&base.index)).cloned();
+        let is_new_base = base.is_none();
+        let (base_vertex, draft, is_image) = match base {
+            Some(base) => (Some(base.vertex), base.draft, false),
+            None => {
+                let platform = own.unwrap_or_else(|| self.target.clone());
+                if from.image == "scratch" {
+                    (None, scratch(&platform), false)
+                } else {
+                    let image = frontend.resolve(&from.image, &platform, stage.span).await?;
+                    let mut config = image.config.value.clone();
+                    // The base's own platform is that of an older variant at most: the image is what was asked for.
+                    config.set_platform(&platform);
+                    let draft = ImageDraft { platform, config, history: Vec::new() };
+                    let name = format!(
+                        "FROM {}@{}",
+                        image.reference,
+                        image.reference.digest().unwrap_or(&image.root.digest)
+                    );
+                    let vertex = self.add_image(&image.layers, stage, &draft.platform, &name);
+                    (Some(vertex), draft, true)
+                }
+            }
+        };
+        let vertex = match base_vertex {
+            Some(vertex) => vertex,
+            None => self.graph.add(hidden(OpKind::Image(ImageOp::default())), Vec::new()),
+        };
+        let triggers = self.triggers(&draft, stage.span, is_new_base)?;
+        let mut state = self.start(stage, vertex, draft, is_image, &triggers);
+        for instruction in triggers.iter().chain(&stage.instructions) {
+            self.lower_instruction(&mut state, instruction).await?;
+        }
+        Ok(LoweredStage { vertex: state.vertex, draft: state.draft })
+    }
+
+    /// Adds the layers of an image as the first step of a stage.
+    fn add_image(
+        &mut self,
+        layers: &[ImageLayer],
+        stage: &Stage,
+        platform: &Platform,
+        name: &str,
+    ) -> VertexId {
+        let steps = 1 + step_count(&stage.instructions);
+        let label = self.label(stage, platform);
+        let op = BuildOp {
+            kind: OpKind::Image(ImageOp { layers: layers.to_vec() }),
+            name: format!("{} {name}", prefix(&label, 1, steps)).into(),
+            location: Some(self.frontend.location(stage.span)),
+            no_cache: false,
+        };
+        self.graph.add(op, Vec::new())
+    }
+
+    /// Takes the ONBUILD triggers out of a base image's config and reads them.
+    fn triggers(
+        &self,
+        draft: &ImageDraft,
+        span: Span,
+        is_new_base: bool,
+    ) -> Result<Vec<Instruction>, BuildError> {
+        if !is_new_base {
+            return Ok(Vec::new());
+        }
+        let parse = |text: &String| {
+            Instruction::parse_trigger(text, span).map_err(|error| {
+                BuildError::from_source(
+                    ErrorKind::Dockerfile,
+                    format!("ONBUILD trigger {text:?} of the base"),
+                    &error,
+                )
+                .at(self.frontend.location(span))
+            })
+        };
+        draft.config.config.on_build.iter().map(parse).collect()
+    }
+
+    fn start(
+        &self,
+        stage: &Stage,
+        vertex: VertexId,
+        mut draft: ImageDraft,
+        is_image: bool,
+        triggers: &[Instruction],
+    ) -> StageState {
+        draft.config.config.on_build.clear();
+        if !draft.config.config.env.iter().any(|entry| entry.starts_with("PATH=")) {
+            draft.config.config.env.insert(0, format!("PATH={DEFAULT_PATH}"));
+        }
+        let label = self.label(stage, &draft.platform);
+        let steps = usize::from(is_image) + step_count(triggers) + step_count(&stage.instructions);
+        let has_cmd = false;
+        StageState {
+            vertex,
+            draft,
+            arguments: Vec::new(),
+            label,
+            step: usize::from(is_image),
+            steps,
+            has_cmd,
+        }
+    }
+
+    /// Returns the label of a stage's steps: platforms when there are several, and the stage's name.
+    fn label(&self, stage: &Stage, platform: &Platform) -> String {
+        let mut label = String::new();
+        if self.frontend.shows_platform(platform) || self.frontend.shows_platform(&self.target) {
+            label = platform.to_string();
+            if *platform != self.target && uses_target(stage) {
+                label = format!("{label}->{}", self.target.architecture_and_variant());
+            }
+        }
+        let name = match &stage.name {
+            Some(name) => Some(name.clone()),
+            None if self.frontend.dockerfile.stages.len() > 1 => Some(format!("stage-{}", stage.index)),
+            None => None,
+        };
+        if let Some(name) = name {
+            label = if label.is_empty() { name } else { format!("{label} {name}") };
+        }
+        label
+    }
+
+    /// Adds a step on top of a stage.
+    pub(super) fn add_step(
+        &mut self,
+        state: &mut StageState,
+        instruction: &Instruction,
+        shown: &str,
+        kind: OpKind,
+        further_inputs: Vec<VertexId>,
+    ) {
+        state.step += 1;
+        let op = BuildOp {
+            kind,
+            name: format!("{} {shown}", prefix(&state.label, state.step, state.steps)).into(),
+            location: Some(self.frontend.location(instruction.span)),
+            no_cache: self.frontend.request.no_cache,
+        };
+        let inputs = std::iter::once(state.vertex).chain(further_inputs).collect();
+        state.vertex = self.graph.add(op, inputs);
+    }
+
+    /// Expands the variables of an instruction by what the stage has at this point.
+    pub(super) fn expand(
+        &self,
+        state: &StageState,
+        instruction: &Instruction,
+    ) -> Result<Instruction, BuildError> {
+        let scope = state.scope();
+        let mut expander = Expander::new(&scope, self.frontend.dockerfile.escape);
+        instruction
+            .expand(&mut expander)
+            .map_err(|error| self.frontend.expand_error(&error, instruction.span))
+    }
+
+    /// Declares the arguments of an ARG instruction.
+    pub(super) fn declare(
+        &self,
+        state: &mut StageState,
+        definitions: &[polyarch_dockerfile::instruction::ArgDefinition],
+        span: Span,
+    ) -> Result<(), BuildError> {
+        for definition in definitions {
+            let value = self.frontend.arg_value(definition, &state.scope(), Some(&self.global), span)?;
+            state.arguments.retain(|(name, _)| *name != definition.name);
+            if let Some(value) = value {
+                state.arguments.push((definition.name.clone(), value));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StageState {
+    /// Returns what variables mean at this point: arguments, and the environment, which wins.
+    pub(super) fn scope(&self) -> Environment {
+        let mut scope = Environment::new();
+        for (name, value) in &self.arguments {
+            scope.set(name, value);
+        }
+        for entry in &self.draft.config.config.env {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            scope.set(name, value);
+        }
+        scope
+    }
+
+    /// Returns the environment of a RUN: that of the image, and the arguments that it does not hide.
+    pub(super) fn run_env(&self) -> Vec<String> {
+        let env = &self.draft.config.config.env;
+        let is_set = |name: &str| env.iter().any(|entry| entry.split('=').next() == Some(name));
+        let arguments = self.arguments.iter().filter(|(name, _)| !is_set(name));
+        env.iter().cloned().chain(arguments.map(|(name, value)| format!("{name}={value}"))).collect()
+    }
+
+    /// Adds a line to the history.
+    pub(super) fn record(&mut self, created_by: impl Into<String>, is_step: bool) {
+        self.draft.history.push(HistoryEntry { created_by: created_by.into(), is_step });
+    }
+
+    /// Returns the config that instructions change.
+    pub(super) fn config(&mut self) -> &mut ContainerConfig {
+        &mut self.draft.config.config
+    }
+}
+
+/// Makes an operation that is not shown.
+pub(super) fn hidden(kind: OpKind) -> BuildOp {
+    BuildOp { kind, name: Arc::from(""), location: None, no_cache: false }
+}
+
+fn prefix(label: &str, step: usize, steps: usize) -> String {
+    if label.is_empty() { format!("[{step}/{steps}]") } else { format!("[{label} {step}/{steps}]") }
+}
+
+/// Counts the instructions that become vertices.
+fn step_count(instructions: &[Instruction]) -> usize {
+    let is_step = |instruction: &&Instruction| {
+        matches!(
+            instruction.kind,
+            InstructionKind::Run(Run { .. })
+                | InstructionKind::Copy(_)
+                | InstructionKind::Add(_)
+                | InstructionKind::Workdir(_)
+        )
+    };
+    instructions.iter().filter(is_step).count()
+}
+
+/// Tells whether a stage looks at the target platform, so that its steps differ from target to target.
+fn uses_target(stage: &Stage) -> bool {
+    stage.instructions.iter().any(|instruction| match &instruction.kind {
+        InstructionKind::Arg(arg) => {
+            arg.definitions.iter().any(|it| crate::platform_args::is_target_arg(&it.name))
+        }
+        _ => false,
+    })
+}
+
+/// Returns the draft of an image that has nothing.
+fn scratch(platform: &Platform) -> ImageDraft {
+    let mut config = ImageConfig::default();
+    config.set_platform(platform);
+    config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
+    config.config.working_dir = "/".to_owned();
+    ImageDraft { platform: platform.clone(), config, history: Vec::new() }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A platform's image: config and manifest made of what the Dockerfile says and what the steps gave.
+
+use polyarch_oci::media_type::{self, Compression};
+use polyarch_oci::{Descriptor, DiffId, Document, History, ImageConfig, Manifest, Platform, Reference};
+
+use crate::request::ImageOptions;
+
+/// The remark on history entries that this builder makes.
+const HISTORY_COMMENT: &str = "polyarch.dockerfile.v0";
+
+/// An image as the Dockerfile describes it, before its layers are known.
+#[derive(Debug, Clone)]
+pub struct ImageDraft {
+    /// The platform.
+    pub platform: Platform,
+    /// The config; history and layers are still those of the base image.
+    pub config: ImageConfig,
+    /// One entry per instruction above the base image.
+    pub history: Vec<HistoryEntry>,
+}
+
+/// What an instruction leaves in the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// The instruction as it is shown.
+    pub created_by: String,
+    /// Whether it is a step, which may have made a layer.
+    pub is_step: bool,
+}
+
+/// A layer as a blob.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerBlob {
+    /// The digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// A repository known to have it.
+    pub from: Option<Reference>,
+}
+
+/// A platform's finished documents.
+#[derive(Debug, Clone)]
+pub struct PlatformImage {
+    /// The platform.
+    pub platform: Platform,
+    /// The config.
+    pub config: Document<ImageConfig>,
+    /// The manifest.
+    pub manifest: Document<Manifest>,
+    /// The layers, lowest first.
+    pub layers: Vec<LayerBlob>,
+}
+
+impl PlatformImage {
+    /// Returns the descriptor of the manifest as an index names it.
+    pub fn descriptor(&self) -> Descriptor {
+        let manifest = &self.manifest;
+        Descriptor::new(&manifest.value.media_type, manifest.digest.clone(), manifest.size())
+            .with_platform(self.platform.clone())
+    }
+
+    /// Returns the bytes of config and layers, as stored.
+    pub fn size_bytes(&self) -> u64 {
+        self.config.size() + self.layers.iter().map(|layer| layer.descriptor.size).sum::<u64>()
+    }
+}
+
+/// Makes config and manifest of a draft and the layers that its steps gave.
+///
+/// `produced` tells for each step, lowest first, whether it made a layer. `created` is RFC 3339.
+pub fn assemble(
+    draft: &ImageDraft,
+    produced: &[bool],
+    layers: Vec<LayerBlob>,
+    created: &str,
+    options: &ImageOptions,
+) -> PlatformImage {
+    let mut config = draft.config.clone();
+    config.set_platform(&draft.platform);
+    config.created = Some(created.to_owned());
+    config.rootfs.kind = "layers".to_owned();
+    config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let mut produced = produced.iter();
+    config.history.extend(draft.history.iter().map(|entry| History {
+        created: Some(created.to_owned()),
+        created_by: entry.created_by.clone(),
+        comment: HISTORY_COMMENT.to_owned(),
+        // A step without its flag cannot be: both lists come from the same graph. It would count as empty.
+        empty_layer: !(entry.is_step && produced.next().copied().unwrap_or(false)),
+        ..History::default()
+    }));
+    let config = Document::compact(config);
+    let config_descriptor = Descriptor::new(options.flavour.config(), config.digest.clone(), config.size());
+    let descriptors = layers.iter().map(|layer| layer_descriptor(layer, options)).collect();
+    let mut manifest = Manifest::new(options.flavour, config_descriptor, descriptors);
+    manifest.annotations = options.manifest_annotations.iter().cloned().collect();
+    PlatformImage { platform: draft.platform.clone(), config, manifest: Document::indented(manifest), layers }
+}
+
+/// Returns a layer's descriptor in the flavour of the image.
+fn layer_descriptor(layer: &LayerBlob, options: &ImageOptions) -> Descriptor {
+    let from = &layer.descriptor;
+    let is_foreign = from.media_type.contains("foreign") || from.media_type.contains("nondistributable");
+    if is_foreign || from.media_type == media_type::OCI_EMPTY {
+        return Descriptor { platform: None, ..from.clone() };
+    }
+    let compression = Compression::of_layer(&from.media_type);
+    let media_type = compression.map_or(from.media_type.as_str(), |it| it.layer_media_type(options.flavour));
+    Descriptor::new(media_type, from.digest.clone(), from.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use polyarch_oci::{Digest, media_type::Flavour};
+
+    fn layer(text: &str, media_type: &str) -> LayerBlob {
+        LayerBlob {
+            diff_id: DiffId(Digest::of(text)),
+            descriptor: Descriptor::new(media_type, Digest::of(format!("{text}.gz")), 3),
+            from: None,
+        }
+    }
+
+    fn draft() -> ImageDraft {
+        let entry = |created_by: &str, is_step| HistoryEntry { created_by: created_by.to_owned(), is_step };
+        ImageDraft {
+            platform: Platform::new("linux", "arm", "v7"),
+            config: ImageConfig::default(),
+            history: vec![entry("ENV A=b", false), entry("RUN true", true), entry("COPY a /", true)],
+        }
+    }
+
+    #[test]
+    fn history_tells_which_steps_made_a_layer() {
+        let layers = vec![layer("a", media_type::DOCKER_LAYER_GZIP)];
+        let image =
+            assemble(&draft(), &[false, true], layers, "1970-01-01T00:00:00Z", &ImageOptions::default());
+        let config = &image.config.value;
+        let empty: Vec<bool> = config.history.iter().map(|entry| entry.empty_layer).collect();
+        assert_eq!(empty, [true, true, false]);
+        assert_eq!(config.platform().to_string(), "linux/arm/v7");
+        assert_eq!(image.manifest.value.layers[0].media_type, media_type::OCI_LAYER_GZIP);
+    }
+
+    #[test]
+    fn the_flavour_is_one_for_the_whole_image() {
+        let options = ImageOptions { flavour: Flavour::Docker, ..ImageOptions::default() };
+        let image = assemble(&draft(), &[], vec![layer("a", media_type::OCI_LAYER)], "", &options);
+        assert_eq!(image.manifest.value.media_type, media_type::DOCKER_MANIFEST);
+        assert_eq!(image.manifest.value.config.media_type, media_type::DOCKER_CONFIG);
+        assert_eq!(image.manifest.value.layers[0].media_type, media_type::DOCKER_LAYER);
+    }
+}

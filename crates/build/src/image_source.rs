@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Images by name: which document a name means, and which image of it a platform gets.
+
+use std::sync::Arc;
+
+use polyarch_oci::{
+    Descriptor, Digest, Document, ImageConfig, ImageIndex, Manifest, ManifestOrIndex, Platform,
+    PlatformMatcher, Reference, config, media_type,
+};
+use polyarch_registry::RegistryError;
+use polyarch_solver::progress::Progress;
+
+use crate::error::{BuildError, ErrorKind, chain_of};
+use crate::fetch::{Shown, registry_error};
+use crate::request::PullPolicy;
+use crate::services::Services;
+use crate::tree::ImageLayer;
+
+/// One platform's image of a name.
+#[derive(Debug, Clone)]
+pub struct ResolvedImage {
+    /// The name it was asked by.
+    pub reference: Reference,
+    /// The document that the name means: an index, or the manifest itself.
+    pub root: Descriptor,
+    /// The manifest.
+    pub manifest: Document<Manifest>,
+    /// The config.
+    pub config: Document<ImageConfig>,
+    /// The platform that the image declares.
+    pub platform: Platform,
+    /// The layers, lowest first.
+    pub layers: Vec<ImageLayer>,
+}
+
+/// What a name means, before a platform is chosen.
+#[derive(Debug, Clone)]
+pub struct RootDocument {
+    /// Its descriptor.
+    pub descriptor: Descriptor,
+    /// The document.
+    pub document: ManifestOrIndex,
+    /// The repository that has what the document names; `None` when the store has all of it.
+    pub from: Option<Reference>,
+}
+
+impl Services {
+    /// Finds the image of a platform under a name.
+    ///
+    /// A name in the store wins, unless `pull` says to ask; otherwise the registry is asked, and what
+    /// it said last time serves when it can't be reached.
+    pub(crate) async fn resolve_image(
+        self: &Arc<Self>,
+        reference: &Reference,
+        platform: &Platform,
+        pull: PullPolicy,
+        shown: &Shown,
+    ) -> Result<ResolvedImage, BuildError> {
+        let root = self.resolve_root(reference, Some(platform), pull, &shown.progress).await?;
+        self.select_image(reference, &root, platform, shown).await
+    }
+
+    /// Finds the document that a name means.
+    pub(crate) async fn resolve_root(
+        self: &Arc<Self>,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        pull: PullPolicy,
+        progress: &Progress,
+    ) -> Result<RootDocument, BuildError> {
+        let reference = reference.clone().with_default_tag();
+        if pull != PullPolicy::Always
+            && let Some(root) = self.local_root(&reference)?
+            && platform.is_none_or(|platform| self.may_serve(&root, platform))
+        {
+            return Ok(root);
+        }
+        if pull == PullPolicy::Never {
+            return Err(BuildError::new(
+                ErrorKind::Usage,
+                format!("the store has no image {reference}, and pulling is switched off"),
+            )
+            .with_hint(format!("polyarch pull {}", reference.familiar())));
+        }
+        match self.remote_root(&reference).await {
+            Ok(root) => Ok(root),
+            Err(error) if pull == PullPolicy::Default && is_unreachable(&error) => {
+                let remembered = self.remembered_root(&reference)?;
+                let failure = || registry_error(format!("can't resolve {}", reference.familiar()), &error);
+                let root = remembered.ok_or_else(failure)?;
+                progress.warn(format!(
+                    "{}; using {} as {} pointed at it last time",
+                    chain_of(&error),
+                    root.descriptor.digest,
+                    reference.familiar()
+                ));
+                Ok(root)
+            }
+            Err(error) => Err(registry_error(format!("can't resolve {}", reference.familiar()), &error)),
+        }
+    }
+
+    /// Looks a name up in the store: as a name, or as a digest whose document is here.
+    fn local_root(&self, reference: &Reference) -> Result<Option<RootDocument>, BuildError> {
+        let entry = self.store.get_ref(reference).map_err(|error| storage_error(&error))?;
+        match entry {
+            Some(entry) => self.stored_document(&entry.descriptor, None),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads what a registry said about a name last time.
+    fn remembered_root(&self, reference: &Reference) -> Result<Option<RootDocument>, BuildError> {
+        let record = self.store.get_record(RESOLUTIONS, Digest::of(reference.to_string()).hex());
+        let Ok(Some(bytes)) = record else { return Ok(None) };
+        let Ok(descriptor) = serde_json::from_slice::<Descriptor>(&bytes) else { return Ok(None) };
+        self.stored_document(&descriptor, Some(reference.clone()))
+    }
+
+    fn stored_document(
+        &self,
+        descriptor: &Descriptor,
+        from: Option<Reference>,
+    ) -> Result<Option<RootDocument>, BuildError> {
+        if !self.store.contains(&descriptor.digest) {
+            return Ok(None);
+        }
+        let document = self.store.image(descriptor).map_err(|error| storage_error(&error))?;
+        Ok(Some(RootDocument { descriptor: descriptor.clone(), document, from }))
+    }
+
+    /// Tells whether a stored document has an image for a platform; a single manifest always may.
+    fn may_serve(&self, root: &RootDocument, platform: &Platform) -> bool {
+        match &root.document {
+            ManifestOrIndex::Index(index) => {
+                let selected = PlatformMatcher::strict(platform).select(&index.value);
+                // A sparse index in the store, as after pulling one platform, does not have the others.
+                selected.is_some_and(|entry| self.store.contains(&entry.digest))
+            }
+            ManifestOrIndex::Manifest(_) => true,
+        }
+    }
+
+    async fn remote_root(self: &Arc<Self>, reference: &Reference) -> Result<RootDocument, RegistryError> {
+        let digest = match reference.digest() {
+            Some(digest) => Some(digest.clone()),
+            // A small question first: when the document is here, its bytes need not come again.
+            None if self
+                .store
+                .get_record(RESOLUTIONS, resolution_key(reference).as_str())
+                .is_ok_and(|it| it.is_some()) =>
+            {
+                Some(self.registry.head_manifest(reference).await?.digest)
+            }
+            None => None,
+        };
+        if let Some(digest) = &digest
+            && let Some(size) = self.store.size(digest)
+            && let Ok(Some(root)) =
+                self.stored_document(&Descriptor::new("", digest.clone(), size), Some(reference.clone()))
+        {
+            let descriptor = Descriptor::new(root.document.media_type(), digest.clone(), size);
+            return Ok(RootDocument { descriptor, ..root });
+        }
+        let fetched = self.registry.get_manifest(reference).await?;
+        let descriptor = fetched.descriptor();
+        let document =
+            ManifestOrIndex::parse(fetched.bytes.to_vec(), &fetched.media_type).map_err(|source| {
+                RegistryError::Settings { host: reference.host().to_owned(), problem: chain_of(&source) }
+            })?;
+        // Keeping it is only a saving for next time.
+        if self.store.put(document.bytes()).is_ok()
+            && let Ok(record) = serde_json::to_vec(&descriptor)
+        {
+            let _ = self.store.put_record(RESOLUTIONS, &resolution_key(reference), &record);
+        }
+        Ok(RootDocument { descriptor, document, from: Some(reference.clone()) })
+    }
+
+    /// Chooses a platform's image of a document and reads its manifest and config.
+    pub(crate) async fn select_image(
+        self: &Arc<Self>,
+        reference: &Reference,
+        root: &RootDocument,
+        platform: &Platform,
+        shown: &Shown,
+    ) -> Result<ResolvedImage, BuildError> {
+        let manifest = match &root.document {
+            ManifestOrIndex::Manifest(manifest) => manifest.clone(),
+            ManifestOrIndex::Index(index) => {
+                let entry = PlatformMatcher::strict(platform)
+                    .select(&index.value)
+                    .ok_or_else(|| lacks_platform(reference, platform, &platforms_of(&index.value)))?;
+                self.manifest(reference, entry, root.from.as_ref()).await?
+            }
+        };
+        let config = self.config(&manifest.value, root.from.as_ref(), shown).await?;
+        let declared = config.value.platform();
+        if !declared.architecture.is_empty() && PlatformMatcher::strict(platform).rank(&declared).is_none() {
+            return Err(lacks_platform(reference, platform, std::slice::from_ref(&declared)));
+        }
+        let diff_ids = &config.value.rootfs.diff_ids;
+        if diff_ids.len() != manifest.value.layers.len() {
+            return Err(BuildError::new(
+                ErrorKind::Registry,
+                format!(
+                    "{reference} is damaged: its config {} has {} diff ids, its manifest {} layers",
+                    config.digest,
+                    diff_ids.len(),
+                    manifest.value.layers.len()
+                ),
+            ));
+        }
+        let layers = diff_ids
+            .iter()
+            .zip(&manifest.value.layers)
+            .map(|(diff_id, descriptor)| ImageLayer {
+                diff_id: diff_id.clone(),
+                descriptor: descriptor.clone(),
+                from: root.from.clone().or_else(|| self.blob_origin(&descriptor.digest)),
+            })
+            .collect();
+        Ok(ResolvedImage {
+            reference: reference.clone(),
+            root: root.descriptor.clone(),
+            manifest,
+            config,
+            platform: declared,
+            layers,
+        })
+    }
+
+    /// Reads the manifest of an index entry, from the store or the registry.
+    pub(crate) async fn manifest(
+        &self,
+        reference: &Reference,
+        entry: &Descriptor,
+        from: Option<&Reference>,
+    ) -> Result<Document<Manifest>, BuildError> {
+        let damaged = |what: String| BuildError::new(ErrorKind::Registry, format!("{reference}: {what}"));
+        let bytes = if self.store.contains(&entry.digest) {
+            self.store
+                .read(entry, polyarch_oci::manifest::MAX_MANIFEST_BYTES)
+                .map_err(|error| storage_error(&error))?
+        } else {
+            let from =
+                from.ok_or_else(|| damaged(format!("the store has lost its manifest {}", entry.digest)))?;
+            let fetched =
+                self.registry.get_manifest(&from.with_digest(entry.digest.clone())).await.map_err(
+                    |error| registry_error(format!("can't fetch a manifest of {reference}"), &error),
+                )?;
+            self.store.put(&fetched.bytes).map_err(|error| storage_error(&error))?;
+            fetched.bytes.to_vec()
+        };
+        match ManifestOrIndex::parse(bytes, &entry.media_type) {
+            Ok(ManifestOrIndex::Manifest(manifest)) => Ok(manifest),
+            Ok(ManifestOrIndex::Index(_)) => {
+                Err(damaged(format!("{} is an index within an index", entry.digest)))
+            }
+            Err(error) => Err(damaged(chain_of(&error))),
+        }
+    }
+
+    async fn config(
+        &self,
+        manifest: &Manifest,
+        from: Option<&Reference>,
+        shown: &Shown,
+    ) -> Result<Document<ImageConfig>, BuildError> {
+        if manifest.config.size > config::MAX_CONFIG_BYTES {
+            return Err(BuildError::new(
+                ErrorKind::Registry,
+                format!(
+                    "image config {} is larger than {} bytes",
+                    manifest.config.digest,
+                    config::MAX_CONFIG_BYTES
+                ),
+            ));
+        }
+        self.ensure_blob(&manifest.config, from, shown).await?;
+        self.store.config(manifest).map_err(|error| storage_error(&error))
+    }
+}
+
+/// The namespace of records that tell what a registry's name pointed at.
+pub(crate) const RESOLUTIONS: &str = "resolutions";
+
+fn resolution_key(reference: &Reference) -> String {
+    Digest::of(reference.to_string()).hex().to_owned()
+}
+
+/// Returns the platforms of an index's images.
+pub(crate) fn platforms_of(index: &ImageIndex) -> Vec<Platform> {
+    index.images().filter_map(|entry| entry.platform.clone()).collect()
+}
+
+fn lacks_platform(reference: &Reference, platform: &Platform, available: &[Platform]) -> BuildError {
+    let mut names: Vec<String> = available.iter().map(|it| it.clone().normalized().to_string()).collect();
+    names.dedup();
+    let list = if names.is_empty() { "no platform".to_owned() } else { names.join(", ") };
+    BuildError::new(
+        ErrorKind::Platform,
+        format!("{} has no image for {platform}; it has {list}", reference.familiar()),
+    )
+    .with_hint(format!(
+        "build only for platforms that it has, or choose another base: --platform {}",
+        names.join(",")
+    ))
+}
+
+/// Tells whether an error says that the registry could not be asked at all.
+fn is_unreachable(error: &RegistryError) -> bool {
+    error.is_transient() || matches!(error, RegistryError::Connect { .. } | RegistryError::Timeout { .. })
+}
+
+pub(crate) fn storage_error(error: &polyarch_store::StoreError) -> BuildError {
+    BuildError::new(ErrorKind::Storage, chain_of(error))
+}
+
+/// Tells whether a descriptor names an index; used where only its media type is known.
+pub(crate) fn is_index(descriptor: &Descriptor) -> bool {
+    media_type::is_index(&descriptor.media_type)
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Trees become blobs: the tar of each layer hashed, compressed and hashed again in one pass.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use polyarch_oci::{Descriptor, DiffId, Hasher};
+use polyarch_snapshot::{LayerTimes, SnapshotId, compressor};
+use polyarch_solver::KeyHasher;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{BuildError, ErrorKind, chain_of};
+use crate::fetch::{Shown, blocking};
+use crate::image::LayerBlob;
+use crate::image_source::storage_error;
+use crate::request::ImageOptions;
+use crate::services::Services;
+use crate::tree::{Layer, Tree};
+
+/// The namespace of records that tell which blob a layer directory became.
+pub(crate) const LAYER_BLOBS: &str = "layer-blobs";
+
+/// Changes when the bytes of tar or compression change, so that old blobs are not mistaken for new ones.
+const CODEC_VERSION: &str = "1";
+
+/// How layers become blobs.
+#[derive(Clone)]
+pub(crate) struct LayerOptions {
+    pub(crate) image: ImageOptions,
+    pub(crate) source_date_epoch: Option<i64>,
+    pub(crate) threads: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BlobRecord {
+    diff_id: DiffId,
+    descriptor: Descriptor,
+}
+
+impl Services {
+    /// Returns the blobs of a tree's layers, lowest first, making those of steps as needed.
+    pub(crate) async fn layer_blobs(
+        self: &Arc<Self>,
+        tree: &Tree,
+        options: &LayerOptions,
+        shown: &Shown,
+    ) -> Result<Vec<LayerBlob>, BuildError> {
+        let blobs = (0..tree.layers.len()).map(|at| self.layer_blob(tree, at, options, shown));
+        join_all(blobs).await.into_iter().collect()
+    }
+
+    async fn layer_blob(
+        self: &Arc<Self>,
+        tree: &Tree,
+        at: usize,
+        options: &LayerOptions,
+        shown: &Shown,
+    ) -> Result<LayerBlob, BuildError> {
+        match &tree.layers[at] {
+            Layer::Image(layer) => Ok(LayerBlob {
+                diff_id: layer.diff_id.clone(),
+                descriptor: layer.descriptor.clone(),
+                from: layer.from.clone(),
+            }),
+            Layer::Step { id, from_context } => {
+                let times = LayerTimes { clamp: options.source_date_epoch, set_all: *from_context };
+                let key = blob_key(id, options, &times);
+                self.blobs
+                    .get(&key, || async {
+                        if let Some(blob) = self.recorded_blob(&key) {
+                            return Ok(blob);
+                        }
+                        let below = Tree { layers: tree.layers[..at].to_vec(), produced: Vec::new() };
+                        let parents = self.directories(&below, shown).await?;
+                        let (services, id, options) = (self.clone(), id.clone(), options.clone());
+                        let blob =
+                            blocking(move || services.write_blob(&id, &parents, &times, &options)).await?;
+                        self.record_blob(&key, &blob);
+                        Ok(blob)
+                    })
+                    .await
+            }
+        }
+    }
+
+    fn recorded_blob(&self, key: &str) -> Option<LayerBlob> {
+        let bytes = self.store.get_record(LAYER_BLOBS, key).ok()??;
+        let record: BlobRecord = serde_json::from_slice(&bytes).ok()?;
+        let is_here = self.store.contains(&record.descriptor.digest);
+        is_here.then_some(LayerBlob { diff_id: record.diff_id, descriptor: record.descriptor, from: None })
+    }
+
+    fn record_blob(&self, key: &str, blob: &LayerBlob) {
+        let record = BlobRecord { diff_id: blob.diff_id.clone(), descriptor: blob.descriptor.clone() };
+        if let Ok(bytes) = serde_json::to_vec(&record) {
+            // Without the record the blob is made again, with the same bytes.
+            let _ = self.store.put_record(LAYER_BLOBS, key, &bytes);
+        }
+    }
+
+    fn write_blob(
+        &self,
+        id: &SnapshotId,
+        parents: &[SnapshotId],
+        times: &LayerTimes,
+        options: &LayerOptions,
+    ) -> Result<LayerBlob, BuildError> {
+        let image = &options.image;
+        let writing = |error: io::Error| {
+            BuildError::new(ErrorKind::Storage, format!("can't write a layer into the store: {error}"))
+        };
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let blob = self.store.writer().map_err(|error| storage_error(&error))?;
+        let compressed =
+            compressor(image.compression, image.compression_level, threads, blob).map_err(writing)?;
+        let mut tar = HashingWriter { inner: compressed, hasher: Hasher::sha256() };
+        self.snapshots
+            .write_layer(id, parents, times, &mut tar)
+            .map_err(|error| BuildError::new(ErrorKind::Storage, chain_of(&error)))?;
+        let diff_id = DiffId(tar.hasher.finish());
+        let blob = tar.inner.finish().map_err(writing)?;
+        let (digest, size) = blob.commit(None).map_err(|error| storage_error(&error))?;
+        let media_type = image.compression.layer_media_type(image.flavour);
+        Ok(LayerBlob { diff_id, descriptor: Descriptor::new(media_type, digest, size), from: None })
+    }
+}
+
+fn blob_key(id: &SnapshotId, options: &LayerOptions, times: &LayerTimes) -> String {
+    let image = &options.image;
+    let mut hasher = KeyHasher::new("layer blob");
+    hasher
+        .part(CODEC_VERSION)
+        .part(id.as_str())
+        .part(image.compression.as_str())
+        .part(format!("{:?} {:?}", image.compression_level, image.flavour))
+        .part(match times.clamp {
+            Some(epoch) => format!("{epoch} {}", times.set_all),
+            None => String::new(),
+        });
+    hasher.finish().hex()
+}
+
+/// Passes bytes on and hashes them.
+struct HashingWriter<W> {
+    inner: W,
+    hasher: Hasher,
+}
+
+impl<W: Write> Write for HashingWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

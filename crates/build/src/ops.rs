@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The operations of a build's graph: inputs are trees, outputs are trees.
+
+pub(crate) mod context_op;
+pub(crate) mod exec;
+pub(crate) mod file;
+pub(crate) mod image;
+pub(crate) mod user;
+
+use std::sync::Arc;
+
+use polyarch_solver::{CacheKey, Op, VertexContext};
+
+use crate::error::{BuildError, SourceLocation};
+use crate::fetch::Shown;
+use crate::tree::Output;
+
+/// One vertex of a build.
+pub struct BuildOp {
+    /// What it does.
+    pub(crate) kind: OpKind,
+    /// What people read; empty for a vertex that is not shown.
+    pub(crate) name: Arc<str>,
+    /// Where it stands in the Dockerfile.
+    pub(crate) location: Option<SourceLocation>,
+    /// Execute whatever is recorded.
+    pub(crate) no_cache: bool,
+}
+
+/// What an operation does.
+pub(crate) enum OpKind {
+    /// Layers of an image.
+    Image(image::ImageOp),
+    /// The user's files.
+    Context(context_op::ContextOp),
+    /// Files made or copied.
+    File(file::FileOp),
+    /// A process.
+    Exec(exec::ExecOp),
+}
+
+impl Op for BuildOp {
+    type Output = Output;
+    type Error = BuildError;
+
+    fn digest(&self) -> CacheKey {
+        match &self.kind {
+            OpKind::Image(op) => op.digest(),
+            OpKind::Context(op) => op.digest(),
+            OpKind::File(op) => op.digest(),
+            OpKind::Exec(op) => op.digest(),
+        }
+    }
+
+    fn name(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
+    fn is_volatile(&self) -> bool {
+        matches!(self.kind, OpKind::Context(_))
+    }
+
+    fn ignores_records(&self) -> bool {
+        self.no_cache
+    }
+
+    fn is_heavy(&self) -> bool {
+        matches!(self.kind, OpKind::Exec(_))
+    }
+
+    fn is_keyed_by_content(&self, input: usize) -> bool {
+        // What COPY brings decides, not how it came to be; the tree that it is copied into is input 0.
+        matches!(self.kind, OpKind::File(_)) && input > 0
+    }
+
+    async fn content_key(
+        &self,
+        input: usize,
+        output: Output,
+        context: VertexContext,
+    ) -> Result<CacheKey, BuildError> {
+        let key = match &self.kind {
+            OpKind::File(op) => op.content_key(input, output, &shown(&context)).await,
+            // Never asked: `is_keyed_by_content` says so.
+            OpKind::Image(_) | OpKind::Context(_) | OpKind::Exec(_) => Ok(self.digest()),
+        };
+        key.map_err(|error| self.locate(error))
+    }
+
+    async fn exec(&self, inputs: Vec<Output>, context: VertexContext) -> Result<Output, BuildError> {
+        let result = match &self.kind {
+            OpKind::Image(op) => Ok(op.exec()),
+            OpKind::Context(op) => op.exec(&context).await,
+            OpKind::File(op) => op.exec(inputs, &context).await,
+            OpKind::Exec(op) => op.exec(inputs, &context, &self.name).await,
+        };
+        result.map_err(|error| self.locate(error))
+    }
+}
+
+impl BuildOp {
+    fn locate(&self, error: BuildError) -> BuildError {
+        match &self.location {
+            Some(location) => error.at(location.clone()),
+            None => error,
+        }
+    }
+}
+
+/// Returns where an operation's transfers are shown.
+pub(crate) fn shown(context: &VertexContext) -> Shown {
+    Shown { progress: context.progress.clone(), vertex: context.digest.clone() }
+}

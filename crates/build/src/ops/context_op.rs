@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The user's context as a vertex: always there, never recorded.
+
+use std::sync::Arc;
+
+use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
+
+use crate::context::LocalContext;
+use crate::error::BuildError;
+use crate::tree::Output;
+
+/// The context of this build.
+pub(crate) struct ContextOp {
+    pub(crate) context: Arc<LocalContext>,
+}
+
+impl ContextOp {
+    pub(crate) fn digest(&self) -> CacheKey {
+        KeyHasher::new("context").finish()
+    }
+
+    pub(crate) async fn exec(&self, _context: &VertexContext) -> Result<Output, BuildError> {
+        Ok(Output::Context(self.context.clone()))
+    }
+}

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+//! RUN: a process in a container on top of a tree.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use polyarch_oci::Platform;
+use polyarch_sandbox::emulation::{Support, describe_crash};
+use polyarch_sandbox::{CancelFlag, ExitStatus, Mount, Network, ProcessSpec, RootFs, SandboxError, Stdio};
+use polyarch_snapshot::{RootMount, TreeRoot};
+use polyarch_solver::progress::{Event, Progress, VertexLog};
+use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
+
+use super::file::{MAX_PASSWD_BYTES, commit};
+use super::user::{User, resolve_user};
+use crate::error::{BuildError, ErrorKind, StepLog, chain_of};
+use crate::fetch::blocking;
+use crate::request::NetworkMode;
+use crate::result::Execution;
+use crate::services::Services;
+use crate::stats::Stats;
+use crate::tree::{Layer, Output};
+
+/// How many of a step's last lines an error shows.
+const LAST_LINES: usize = 10;
+
+/// A process on top of the tree of input 0.
+pub(crate) struct ExecOp {
+    pub(crate) services: Arc<Services>,
+    pub(crate) stats: Arc<Stats>,
+    /// The platform whose programs it runs.
+    pub(crate) platform: Platform,
+    /// The arguments, the program first.
+    pub(crate) args: Vec<String>,
+    /// What is executed, for messages: `/bin/sh -c make`.
+    pub(crate) shown_command: String,
+    /// A file to execute instead of the shell: its name and content.
+    pub(crate) script: Option<(String, String)>,
+    /// The environment, `NAME=value`.
+    pub(crate) env: Vec<String>,
+    /// The environment that is no part of the key: proxies.
+    pub(crate) unkeyed_env: Vec<String>,
+    /// The working directory.
+    pub(crate) cwd: String,
+    /// `user[:group]`, unresolved; empty is root.
+    pub(crate) user: String,
+    pub(crate) network: NetworkMode,
+    pub(crate) extra_hosts: Vec<(String, String)>,
+    pub(crate) shm_size_bytes: Option<u64>,
+    /// Directories in memory: target and size.
+    pub(crate) tmpfs: Vec<(String, u64)>,
+}
+
+impl ExecOp {
+    pub(crate) fn digest(&self) -> CacheKey {
+        let mut hasher = KeyHasher::new("exec 1");
+        hasher
+            .part(self.platform.to_string())
+            .parts(&self.args)
+            .parts(self.script.iter().flat_map(|(name, text)| [name, text]))
+            .parts(&self.env)
+            .part(&self.cwd)
+            .part(&self.user)
+            .part([self.network as u8])
+            .parts(self.extra_hosts.iter().flat_map(|(name, address)| [name, address]))
+            .parts(self.tmpfs.iter().map(|(target, size)| format!("{size} {target}")));
+        hasher.finish()
+    }
+
+    pub(crate) async fn exec(
+        &self,
+        inputs: Vec<Output>,
+        context: &VertexContext,
+        name: &Arc<str>,
+    ) -> Result<Output, BuildError> {
+        let base = inputs.first().map(Output::tree).unwrap_or_default();
+        let parents = self.services.directories(&base, &super::shown(context)).await?;
+        let started = SystemTime::now();
+        let cancel = CancelFlag::new().map_err(|error| sandbox_error(&error))?;
+        let watched = (context.cancel.clone(), cancel.clone());
+        let watcher = tokio::spawn(async move {
+            watched.0.cancelled().await;
+            watched.1.cancel();
+        });
+        let run = Run {
+            services: self.services.clone(),
+            spec: self.spec(),
+            user: self.user.clone(),
+            script: self.script.clone(),
+            progress: context.progress.clone(),
+            vertex: context.digest.clone(),
+            cancel,
+        };
+        let outcome = blocking(move || run.run(&parents)).await;
+        watcher.abort();
+        let finished = outcome?;
+        let support = self.services.support(std::slice::from_ref(&self.platform)).remove(0);
+        self.stats.executed(context.digest.clone(), execution(&support), started);
+        let layer = match finished.result {
+            Ok(ExitStatus::Code(0)) => finished.layer,
+            result => return Err(self.failure(result, &support, finished.last_lines, name)),
+        };
+        Ok(Output::Tree(base.with_step(layer.map(|id| Layer::Step { id, from_context: false }))))
+    }
+
+    fn spec(&self) -> ProcessSpec {
+        let mut spec = ProcessSpec::new(self.args.clone());
+        spec.env = self.env.iter().chain(&self.unkeyed_env).cloned().collect();
+        spec.cwd = self.cwd.clone();
+        spec.network = match self.network {
+            NetworkMode::Default | NetworkMode::Host => Network::Host,
+            NetworkMode::None => Network::None,
+        };
+        spec.resolv_conf = self.services.options.resolv_conf.clone();
+        spec.hosts = hosts_file(&self.extra_hosts);
+        spec.shm_size_bytes = self.shm_size_bytes.unwrap_or(0);
+        spec.mounts = self
+            .tmpfs
+            .iter()
+            .map(|(target, size_bytes)| Mount::Tmpfs { target: target.into(), size_bytes: *size_bytes })
+            .collect();
+        if let Some((source, target)) = self.services.emulator_bind() {
+            spec.mounts.push(Mount::Bind { source, target: target.into(), read_only: true });
+        }
+        spec
+    }
+
+    /// Says how the process failed, in BuildKit's words, and why where it is known.
+    fn failure(
+        &self,
+        result: Result<ExitStatus, SandboxError>,
+        support: &Support,
+        last_lines: Vec<String>,
+        name: &Arc<str>,
+    ) -> BuildError {
+        let command = &self.shown_command;
+        let mut failure = match &result {
+            Ok(ExitStatus::Code(code)) => BuildError::new(
+                ErrorKind::Step,
+                format!("process \"{command}\" did not complete successfully: exit code: {code}"),
+            ),
+            Ok(ExitStatus::Signal(signal)) => BuildError::new(
+                ErrorKind::Step,
+                format!(
+                    "process \"{command}\" did not complete successfully: exit code: {} (killed by signal {signal})",
+                    128 + signal
+                ),
+            ),
+            Err(SandboxError::Cancelled) => return BuildError::cancelled(),
+            Err(error @ SandboxError::Exec { failure }) => {
+                let text = format!("process \"{command}\" could not be started: {error}");
+                let error = BuildError::new(ErrorKind::Step, text);
+                if failure.is_foreign() {
+                    error.with_hint(format!(
+                        "this step runs as {}; check that the base image and copied programs are for that platform",
+                        self.platform
+                    ))
+                } else {
+                    error
+                }
+            }
+            Err(error) => sandbox_error(error),
+        };
+        if let Ok(status) = result {
+            failure.exit_code = Some(status.shell_code());
+            if let Support::Private { emulator } = support
+                && let Some(text) = describe_crash(status.shell_code(), &self.platform, emulator)
+            {
+                failure = failure.with_hint(text);
+            }
+            if let Some(hint) = self.services.mapping_hint()
+                && last_lines.iter().any(|line| is_about_identifiers(line))
+            {
+                failure = failure.with_hint(hint);
+            }
+        }
+        failure.log = Some(Box::new(StepLog { step: name.to_string(), last_lines }));
+        failure
+    }
+}
+
+/// Tells whether a program complains about users or groups that do not exist in the namespace.
+fn is_about_identifiers(line: &str) -> bool {
+    ["chown", "chgrp", "setgroups", "setegid", "seteuid", "setuid", "setgid", "ownership"]
+        .iter()
+        .any(|word| line.contains(word))
+}
+
+pub(crate) fn execution(support: &Support) -> Execution {
+    match support {
+        Support::Native => Execution::Native,
+        Support::Private { emulator } => {
+            let version = emulator.version().map_or(String::new(), |version| format!(" {version}"));
+            Execution::Emulated(format!("{}{version}", emulator.name()))
+        }
+        Support::HostHandler { name, .. } => Execution::Emulated(format!("host handler {name}")),
+        Support::None { .. } => Execution::None,
+    }
+}
+
+pub(crate) fn sandbox_error(error: &SandboxError) -> BuildError {
+    match error {
+        SandboxError::Cancelled => BuildError::cancelled(),
+        _ => BuildError::new(ErrorKind::Sandbox, chain_of(error)),
+    }
+}
+
+/// Returns /etc/hosts of a step.
+pub(crate) fn hosts_file(extra: &[(String, String)]) -> Vec<u8> {
+    let mut text =
+        "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    for (name, address) in extra {
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    text.into_bytes()
+}
+
+/// Returns the sandbox's root for a snapshot's.
+pub(crate) fn root_fs(mount: RootMount) -> RootFs {
+    match mount {
+        RootMount::Overlay { lower, upper, work } => RootFs::overlay(lower, upper, work),
+        RootMount::Dir(path) => RootFs::dir(path),
+    }
+}
+
+/// Looks a user up in a tree, and adds the environment that follows from it.
+pub(crate) fn apply_user(spec: &mut ProcessSpec, tree: &TreeRoot, user: &str) -> Result<User, BuildError> {
+    let read = |path: &str| {
+        let bytes = tree.read(path, MAX_PASSWD_BYTES).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let user = resolve_user(user, &read("etc/passwd"), &read("etc/group"))
+        .map_err(|error| BuildError::from_source(ErrorKind::Dockerfile, "can't run as this user", &error))?;
+    spec.uid = user.uid;
+    spec.gid = user.gid;
+    spec.groups = user.groups.clone();
+    if !spec.env.iter().any(|entry| entry.starts_with("HOME=")) {
+        let fallback = if user.uid == 0 { "/root" } else { "/" };
+        spec.env.push(format!("HOME={}", user.home.as_deref().unwrap_or(fallback)));
+    }
+    Ok(user)
+}
+
+/// One execution, on a thread of its own.
+struct Run {
+    services: Arc<Services>,
+    spec: ProcessSpec,
+    user: String,
+    script: Option<(String, String)>,
+    progress: Progress,
+    vertex: Arc<str>,
+    cancel: CancelFlag,
+}
+
+struct Finished {
+    result: Result<ExitStatus, SandboxError>,
+    layer: Option<polyarch_snapshot::SnapshotId>,
+    last_lines: Vec<String>,
+}
+
+impl Run {
+    fn run(mut self, parents: &[polyarch_snapshot::SnapshotId]) -> Result<Finished, BuildError> {
+        let services = self.services.clone();
+        let snapshot_error = |error| services.snapshot_error("can't prepare a step", &error);
+        let active = services.snapshots.prepare(parents).map_err(snapshot_error)?;
+        {
+            let tree = active.tree().map_err(snapshot_error)?;
+            apply_user(&mut self.spec, &tree, &self.user)?;
+            if !tree.exists(self.spec.cwd.as_str()) {
+                tree.mkdir_all(self.spec.cwd.as_str(), 0o755, (0, 0)).map_err(snapshot_error)?;
+            }
+        }
+        let _scratch = self.write_script()?;
+        let root = root_fs(active.root_mount().map_err(snapshot_error)?);
+        let lines = LastLines::default();
+        let (stdout, out_pump) = self.pump(1, &lines)?;
+        let (stderr, err_pump) = self.pump(2, &lines)?;
+        let stdio = Stdio { stdin: None, stdout: Some(stdout), stderr: Some(stderr) };
+        let result = services.launcher()?.run(&root, &self.spec, stdio, &self.cancel);
+        // The pipes end with the last process of the container, which has ended.
+        let _ = (out_pump.join(), err_pump.join());
+        let layer = match result {
+            Ok(ExitStatus::Code(0)) => commit(&services, active)?,
+            _ => None,
+        };
+        Ok(Finished { result, layer, last_lines: lines.take() })
+    }
+
+    /// Writes the script of a heredoc and binds it below /dev, where no layer sees it.
+    fn write_script(&mut self) -> Result<Option<tempfile::TempDir>, BuildError> {
+        let Some((name, content)) = &self.script else { return Ok(None) };
+        let directory = self.services.scratch()?;
+        let path = directory.path().join("script");
+        let write = || {
+            std::fs::write(&path, content)?;
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        };
+        write().map_err(|error| BuildError::io("can't write", &path, &error))?;
+        let target = PathBuf::from(format!("/dev/pipes/{name}"));
+        self.spec.args = vec![target.display().to_string()];
+        self.spec.mounts.push(Mount::Bind { source: path, target, read_only: true });
+        Ok(Some(directory))
+    }
+
+    /// Makes a pipe whose reader sends everything as log events.
+    fn pump(
+        &self,
+        stream: u8,
+        lines: &LastLines,
+    ) -> Result<(OwnedFd, std::thread::JoinHandle<()>), BuildError> {
+        let (reader, writer) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| {
+                BuildError::new(
+                    ErrorKind::Sandbox,
+                    format!("can't make a pipe: {}", std::io::Error::from(errno)),
+                )
+            })?;
+        let (progress, vertex, lines) = (self.progress.clone(), self.vertex.clone(), lines.clone());
+        let thread = std::thread::spawn(move || {
+            let mut reader = std::fs::File::from(reader);
+            let mut buffer = vec![0; 32 << 10];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                lines.add(&buffer[..count]);
+                progress.send(Event::Log(VertexLog {
+                    vertex: vertex.clone(),
+                    stream,
+                    data: buffer[..count].to_vec(),
+                    timestamp: SystemTime::now(),
+                }));
+            }
+        });
+        Ok((writer, thread))
+    }
+}
+
+/// The last lines of both streams, as they came.
+#[derive(Clone, Default)]
+struct LastLines(Arc<Mutex<(VecDeque<String>, Vec<u8>)>>);
+
+impl LastLines {
+    fn add(&self, bytes: &[u8]) {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (lines, pending) = &mut *guard;
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // A line without an end is kept only as far as people would read it.
+            let room = (16_usize << 10).saturating_sub(pending.len());
+            pending.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                lines.push_back(text_of(pending));
+                pending.clear();
+                if lines.len() > LAST_LINES {
+                    lines.pop_front();
+                }
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<String> {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (lines, pending) = &mut *guard;
+        if !pending.is_empty() {
+            lines.push_back(text_of(pending));
+        }
+        let surplus = lines.len().saturating_sub(LAST_LINES);
+        lines.drain(..).skip(surplus).collect()
+    }
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches(['\n', '\r']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_across_pieces() {
+        let lines = LastLines::default();
+        for number in 0..20 {
+            lines.add(format!("line {number}\nrest").as_bytes());
+            lines.add(b" of it\n");
+        }
+        lines.add(b"unfinished");
+        let lines = lines.take();
+        assert_eq!(lines.len(), LAST_LINES);
+        assert_eq!(lines[LAST_LINES - 1], "unfinished");
+        assert_eq!(lines[LAST_LINES - 2], "rest of it");
+    }
+}

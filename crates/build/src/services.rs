@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What every step of a build works with: store, snapshots, registries, sandbox, emulation.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use polyarch_oci::Platform;
+use polyarch_registry::{Client, ClientOptions};
+use polyarch_sandbox::emulation::{Emulation, EmulationConfig, Support};
+use polyarch_sandbox::user_namespace::IdMapping;
+use polyarch_sandbox::{Launcher, LauncherOptions};
+use polyarch_snapshot::{HashMemory, SnapshotOptions, Snapshots, TreeMode};
+use polyarch_store::Store;
+
+use crate::error::{BuildError, ErrorKind};
+use crate::once_map::OnceMap;
+
+/// How to open the rooms.
+#[derive(Clone)]
+pub struct ServiceOptions {
+    /// The directory that holds everything.
+    pub root: PathBuf,
+    /// The program that becomes the launcher, `/proc/self/exe`.
+    pub launcher_program: PathBuf,
+    /// Settings of the registry client.
+    pub registry: ClientOptions,
+    /// Directories of emulators that the user named.
+    pub emulator_directories: Vec<PathBuf>,
+    /// The directories of the search path.
+    pub path_dirs: Vec<PathBuf>,
+    /// The identifiers that exist in this process's user namespace.
+    pub mapping: IdMapping,
+    /// The host's resolver configuration, given to steps.
+    pub resolv_conf: Vec<u8>,
+    /// Makes trees by copying even where overlays can be mounted.
+    pub force_copy: bool,
+}
+
+/// The rooms, opened.
+///
+/// Opening is cheap; what costs (launcher, emulators, connections) starts when first used.
+pub struct Services {
+    pub(crate) store: Store,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) registry: Client,
+    pub(crate) options: ServiceOptions,
+    pub(crate) fetches: OnceMap<(), BuildError>,
+    pub(crate) unpackings: OnceMap<Vec<polyarch_snapshot::SnapshotId>, BuildError>,
+    pub(crate) blobs: OnceMap<crate::image::LayerBlob, BuildError>,
+    memory: OnceLock<HashMemory>,
+    launcher: OnceLock<Result<Launcher, BuildError>>,
+    emulation: Mutex<Emulation>,
+    is_copy_told: OnceLock<()>,
+}
+
+impl Services {
+    /// Opens the rooms below `options.root`.
+    ///
+    /// # Errors
+    /// When the store can't be opened.
+    pub fn open(options: ServiceOptions) -> Result<Arc<Services>, BuildError> {
+        let store = Store::open(&options.root)
+            .map_err(|error| BuildError::new(ErrorKind::Storage, crate::error::chain_of(&error)))?;
+        let snapshot_options = SnapshotOptions { force_copy: options.force_copy };
+        let snapshots = Snapshots::open(&options.root.join("snapshots"), snapshot_options)
+            .map_err(|error| BuildError::new(ErrorKind::Storage, crate::error::chain_of(&error)))?;
+        let emulation = Emulation::prepare(EmulationConfig {
+            directories: options.emulator_directories.clone(),
+            path_dirs: options.path_dirs.clone(),
+            host_binfmt: PathBuf::from("/proc/sys/fs/binfmt_misc"),
+            state: options.root.join("emulation"),
+            is_private_allowed: options.mapping.is_user_namespace(),
+        });
+        Ok(Arc::new(Services {
+            store,
+            snapshots,
+            registry: Client::new(options.registry.clone()),
+            fetches: OnceMap::default(),
+            unpackings: OnceMap::default(),
+            blobs: OnceMap::default(),
+            memory: OnceLock::new(),
+            launcher: OnceLock::new(),
+            emulation: Mutex::new(emulation),
+            is_copy_told: OnceLock::new(),
+            options,
+        }))
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns the launcher, started when first asked for.
+    pub(crate) fn launcher(&self) -> Result<&Launcher, BuildError> {
+        let started = self.launcher.get_or_init(|| {
+            Launcher::start(LauncherOptions {
+                program: self.options.launcher_program.clone(),
+                scratch_directory: self.options.root.join("launcher"),
+            })
+            .map_err(|error| BuildError::new(ErrorKind::Sandbox, crate::error::chain_of(&error)))
+        });
+        started.as_ref().map_err(BuildError::clone)
+    }
+
+    /// Tells how programs of platforms run here; those that need an emulator get it registered.
+    pub(crate) fn support(&self, platforms: &[Platform]) -> Vec<Support> {
+        self.emulation.lock().unwrap_or_else(PoisonError::into_inner).support(platforms)
+    }
+
+    /// Returns the directory that containers need below /dev for a dynamically linked emulator.
+    pub(crate) fn emulator_bind(&self) -> Option<(PathBuf, &'static str)> {
+        let emulation = self.emulation.lock().unwrap_or_else(PoisonError::into_inner);
+        emulation.dev_bind().map(|(source, target)| (source.to_owned(), target))
+    }
+
+    /// Returns the remembered hashes of files, loaded when first asked for.
+    pub(crate) fn memory(&self) -> &HashMemory {
+        self.memory.get_or_init(|| HashMemory::load(&self.memory_path()))
+    }
+
+    /// Writes the remembered hashes, when there are new ones; a failure costs time, not truth.
+    pub(crate) fn save_memory(&self) {
+        if let Some(memory) = self.memory.get() {
+            let _ = memory.save(&self.memory_path());
+        }
+    }
+
+    fn memory_path(&self) -> PathBuf {
+        self.options.root.join("file-hashes")
+    }
+
+    /// Returns, the first time it is asked, why trees are made by copying; `None` when they are mounted.
+    pub(crate) fn copy_mode_reason(&self) -> Option<&str> {
+        match self.snapshots.mode() {
+            TreeMode::Copy { reason } if self.is_copy_told.set(()).is_ok() => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Returns a hint for errors that come from missing identifiers.
+    pub(crate) fn mapping_hint(&self) -> Option<&str> {
+        match &self.options.mapping {
+            IdMapping::Single { reason } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Makes an empty directory for files that live as long as the value.
+    pub(crate) fn scratch(&self) -> Result<tempfile::TempDir, BuildError> {
+        let parent = self.options.root.join("scratch");
+        let make = || {
+            std::fs::create_dir_all(&parent)?;
+            tempfile::TempDir::with_prefix_in("build-", &parent)
+        };
+        make().map_err(|error| BuildError::io("can't make a directory below", &parent, &error))
+    }
+
+    /// Returns the root directory.
+    pub fn root(&self) -> &Path {
+        &self.options.root
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Trees: file trees known by their layers, which nobody has unpacked until somebody must look.
+
+use std::sync::Arc;
+
+use polyarch_oci::{Descriptor, DiffId, Reference};
+use polyarch_snapshot::SnapshotId;
+use serde::{Deserialize, Serialize};
+
+/// A file tree: layers, lowest first.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Tree {
+    /// The layers, lowest first.
+    pub layers: Vec<Layer>,
+    /// For each step above the base image, lowest first, whether it made a layer.
+    ///
+    /// A step that changes nothing makes none; the image's history says so.
+    pub produced: Vec<bool>,
+}
+
+/// One layer of a tree.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layer {
+    /// A layer of an image; its blob may still be in a registry, its directory may not exist yet.
+    Image(ImageLayer),
+    /// The change that a step made; its directory exists.
+    Step {
+        /// The layer directory.
+        #[serde(with = "snapshot_id")]
+        id: SnapshotId,
+        /// Whether its files came from the user's context, whose times mean nothing.
+        from_context: bool,
+    },
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageLayer {
+    /// The digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// The repository that has the blob; `None` when only the store has it.
+    pub from: Option<Reference>,
+}
+
+impl Tree {
+    /// Returns this tree with one more step on top, which made a layer or not.
+    #[must_use]
+    pub fn with_step(&self, layer: Option<Layer>) -> Tree {
+        let mut tree = self.clone();
+        tree.produced.push(layer.is_some());
+        tree.layers.extend(layer);
+        tree
+    }
+
+    /// Returns the image layers.
+    pub fn image_layers(&self) -> impl Iterator<Item = &ImageLayer> {
+        self.layers.iter().filter_map(|layer| match layer {
+            Layer::Image(layer) => Some(layer),
+            Layer::Step { .. } => None,
+        })
+    }
+}
+
+/// What an operation gives.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// A file tree.
+    Tree(Tree),
+    /// The user's context.
+    Context(Arc<crate::context::LocalContext>),
+}
+
+impl Output {
+    /// Returns the tree; an empty one for a context, which is no tree of layers.
+    pub fn tree(&self) -> Tree {
+        match self {
+            Output::Tree(tree) => tree.clone(),
+            Output::Context(_) => Tree::default(),
+        }
+    }
+}
+
+/// Records hold the names of layer directories as text, checked when read.
+mod snapshot_id {
+    use polyarch_snapshot::SnapshotId;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(id: &SnapshotId, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(id.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SnapshotId, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
