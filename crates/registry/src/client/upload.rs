@@ -3,8 +3,9 @@
 //!
 //! The whole blob goes in a single PUT, which every registry takes. Where that breaks, the registry is
 //! asked how much it has, and the rest follows in PATCH pieces; where it does not know the session any
-//! more, a new one begins, in pieces from the start. A registry (or a proxy before it) that finds the
-//! body too large gets pieces, too.
+//! more, a new one begins, in pieces from the start. (The reference registry, up to version 2.8 at least,
+//! is of this kind: it refuses to speak of a session whose last request broke off midway.) A registry, or
+//! a proxy before it, that finds the body too large gets pieces, too.
 
 use std::io;
 use std::sync::Arc;

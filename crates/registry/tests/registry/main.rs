@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The client against registries: a fake one that misbehaves on request, and Debian's `docker-registry`.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "everything in this binary is a test")]
+
 mod auth;
 mod debian;
 mod download;

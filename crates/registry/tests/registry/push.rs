@@ -260,7 +260,7 @@ async fn a_push_can_run_on_any_thread() {
     let (client, target) = (client(), fake.reference("app"));
     let task = tokio::spawn(async move {
         let blob = descriptor(&content);
-        client.push_blob(&target, &blob, &content, &[target.clone()], &Progress::none()).await
+        client.push_blob(&target, &blob, &content, std::slice::from_ref(&target), &Progress::none()).await
     });
     assert_eq!(task.await.unwrap().unwrap(), PushOutcome::Uploaded);
 }
