@@ -171,6 +171,12 @@ fn kernel_every_platform_runs_in_a_user_namespace_of_ours() {
         assert_eq!(run_probe(platform).unwrap(), Some(PROBE_STATUS), "{platform}");
     }
     assert_eq!(emulation.support(&platforms), supports, "answers are kept");
+    // A second build in the same namespace; its end leaves the first one's handlers in force.
+    let mut second = Emulation::prepare(config(&[Path::new("/usr/bin")], Path::new("/nonexistent")));
+    assert_eq!(second.support(&platforms[..10]), supports[..10]);
+    assert_eq!(second.support(&platforms), supports, "asking for more later");
+    drop(second);
+    assert_eq!(run_probe(&platform("linux/s390x")).unwrap(), Some(PROBE_STATUS));
     assert!(emulation.dev_bind().is_none());
     // The handlers live exactly as long as the value.
     drop(emulation);
@@ -380,8 +386,7 @@ fn kernel_a_dynamically_linked_emulator_works_in_an_empty_root() {
 
     // Another build finds the same directory and makes nothing.
     let mut again = Emulation::prepare(configuration);
-    // This namespace has its instance already; only the directory is of interest.
-    again.support(&[platform(FOREIGN)]);
+    assert_eq!(again.support(&[platform(FOREIGN)]), [support]);
     assert_eq!(again.dev_bind().unwrap().0, bundle);
     assert_eq!(std::fs::read_dir(state.path().join("emulators")).unwrap().count(), 1, "no temporary is left");
 

@@ -25,6 +25,8 @@ use super::Architecture;
 
 /// The kernel's limit of a registration line.
 const LINE_MAX: usize = 1920;
+/// More values at the same time than any program has.
+const ENTRIES_MAX: u32 = 64;
 /// The inode number of the initial user namespace (kernel, `PROC_USER_INIT_INO`).
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
@@ -56,16 +58,16 @@ impl Handler {
         }
     }
 
-    /// Writes the registration line with the flags.
-    fn line(&self, flags: &str) -> Result<Vec<u8>, BinfmtError> {
+    /// Writes the registration line with this name and these flags.
+    fn line(&self, name: &str, flags: &str) -> Result<Vec<u8>, BinfmtError> {
         let refuse =
             |reason: &str| BinfmtError::Handler { name: self.name.clone(), reason: reason.to_owned() };
         let interpreter = self.interpreter.as_os_str().as_bytes();
         if !self.interpreter.is_absolute() || interpreter.contains(&0) || interpreter.ends_with(b"\n") {
             return Err(refuse("its interpreter is not an absolute path that a registration can carry"));
         }
-        let is_name = !self.name.is_empty() && !matches!(self.name.as_str(), "." | "..");
-        if !is_name || !self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        let is_name = !name.is_empty() && !matches!(name, "." | "..");
+        if !is_name || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
             return Err(refuse("its name may only have letters, digits, `-`, `_` and `.`"));
         }
         if self.magic.is_empty() || self.magic.len() != self.mask.len() {
@@ -77,8 +79,7 @@ impl Handler {
             .find(|separator| !interpreter.contains(separator))
             .ok_or_else(|| refuse("its interpreter's path has every possible separator"))?;
         let mut line = Vec::new();
-        for field in [self.name.as_bytes(), b"M", b"", &escape(&self.magic), &escape(&self.mask), interpreter]
-        {
+        for field in [name.as_bytes(), b"M", b"", &escape(&self.magic), &escape(&self.mask), interpreter] {
             line.push(separator);
             line.extend(field);
         }
@@ -162,29 +163,30 @@ impl PrivateBinfmt {
         Ok(binfmt)
     }
 
-    /// Adds a handler; it counts from the next execution on.
+    /// Adds a handler, which counts from the next execution on; returns the name of its entry.
+    ///
+    /// The name gets a number where another value of this namespace has an entry of the same name.
     ///
     /// # Errors
     /// [`BinfmtError::Handler`] and [`BinfmtError::Register`].
-    pub fn register(&self, handler: &Handler) -> Result<(), BinfmtError> {
-        let attempts: &[&str] = if handler.keeps_first_argument { &["POCF", "OCF"] } else { &["OCF"] };
-        let mut refusal = Errno::INVAL;
-        for flags in attempts {
-            let line = handler.line(flags)?;
-            match self.write("register", &line) {
-                Ok(()) => return Ok(()),
-                // A flag that the kernel doesn't know (P, before 5.12) is EINVAL.
-                Err(errno) => refusal = errno,
-            }
-            if refusal != Errno::INVAL {
-                break;
-            }
-        }
-        Err(BinfmtError::Register {
+    pub fn register(&self, handler: &Handler) -> Result<String, BinfmtError> {
+        let refuse = |errno: Errno| BinfmtError::Register {
             name: handler.name.clone(),
             interpreter: handler.interpreter.clone(),
-            source: refusal.into(),
-        })
+            source: errno.into(),
+        };
+        let mut flags = if handler.keeps_first_argument { "POCF" } else { "OCF" };
+        let mut number = 1;
+        loop {
+            let name = if number == 1 { handler.name.clone() } else { format!("{}-{number}", handler.name) };
+            match self.write("register", &handler.line(&name, flags)?) {
+                Ok(()) => return Ok(name),
+                Err(Errno::EXIST) if number < ENTRIES_MAX => number += 1,
+                // A flag that the kernel doesn't know (P, before 5.12) is EINVAL.
+                Err(Errno::INVAL) if flags == "POCF" => flags = "OCF",
+                Err(errno) => return Err(refuse(errno)),
+            }
+        }
     }
 
     /// Removes the handler of this name.
@@ -249,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_line_has_the_form_that_the_kernel_reads() {
-        let line = handler("/usr/bin/qemu-aarch64-static").line("POCF").unwrap();
+        let line = handler("/usr/bin/qemu-aarch64-static").line("polyarch-arm64", "POCF").unwrap();
         assert_eq!(
             String::from_utf8(line).unwrap(),
             ":polyarch-arm64:M::\
@@ -261,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_path_with_the_separator_gets_another_one() {
-        let line = handler("/opt/a:b/qemu").line("OCF").unwrap();
+        let line = handler("/opt/a:b/qemu").line("polyarch-arm64", "OCF").unwrap();
         assert!(line.starts_with(b";polyarch-arm64;M;;"));
         assert!(line.ends_with(b";/opt/a:b/qemu;OCF"));
     }
@@ -269,15 +271,14 @@ mod tests {
     #[test]
     fn what_a_line_cannot_carry_is_refused() {
         for path in ["qemu", "/a:;,|!%b/qemu", "/qemu\n", &format!("/{}", "a".repeat(LINE_MAX))] {
-            let error = handler(path).line("OCF").unwrap_err().to_string();
+            let error = handler(path).line("polyarch-arm64", "OCF").unwrap_err().to_string();
             assert!(error.contains("polyarch-arm64"), "{error}");
         }
         for name in ["", ".", "..", "a/b", "a:b", "a\nb"] {
-            let handler = Handler { name: name.to_owned(), ..handler("/qemu") };
-            assert!(handler.line("OCF").is_err(), "{name:?}");
+            assert!(handler("/qemu").line(name, "OCF").is_err(), "{name:?}");
         }
         let handler = Handler { mask: vec![0xff], ..handler("/qemu") };
-        assert!(handler.line("OCF").is_err());
+        assert!(handler.line("polyarch-arm64", "OCF").is_err());
     }
 
     #[test]

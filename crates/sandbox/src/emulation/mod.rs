@@ -20,6 +20,7 @@ mod elf_patch;
 mod host;
 mod probe;
 mod qemu;
+mod registration;
 mod run;
 mod support;
 

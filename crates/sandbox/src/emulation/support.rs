@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use polyarch_oci::Platform;
 use serde::{Deserialize, Serialize};
 
-use super::bundle::{Bundle, CONTAINER_DIRECTORY};
+use super::bundle::CONTAINER_DIRECTORY;
 use super::host::{HostHandler, read_host_handlers};
+use super::registration::Registration;
 use super::run::{Outcome, execute};
-use super::{Architecture, BinfmtError, Emulator, Handler, PrivateBinfmt, probe_executable};
+use super::{Architecture, Emulator, probe_executable};
 
 /// Says where emulators and the host's handlers are looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,40 +62,16 @@ pub enum Support {
 pub struct Emulation {
     config: EmulationConfig,
     known: BTreeMap<Platform, Support>,
-    private: Private,
-    /// What dynamically linked emulators need, if any were registered.
-    bundle: Option<Bundle>,
+    registration: Registration,
     /// Read at the first need.
     host_handlers: Option<Vec<HostHandler>>,
-}
-
-/// The state of this user namespace's own binfmt_misc.
-#[derive(Debug)]
-enum Private {
-    /// It may be made.
-    Possible,
-    /// It can't or must not be had, and why.
-    Impossible { reason: String },
-    /// It exists, with handlers for these architectures. The host's are out of sight.
-    Exists { binfmt: PrivateBinfmt, emulators: BTreeMap<Architecture, Registered> },
-}
-
-/// An emulator and the file that was registered for it: itself, or its copy in the bundle.
-#[derive(Debug)]
-struct Registered {
-    emulator: Emulator,
-    interpreter: PathBuf,
 }
 
 impl Emulation {
     /// Takes the configuration; looks at nothing yet, so a purely native build pays nothing.
     pub fn prepare(config: EmulationConfig) -> Emulation {
-        let private = if config.is_private_allowed {
-            Private::Possible
-        } else {
-            Private::Impossible { reason: "this build has no user namespace of its own".to_owned() }
-        };
-        Emulation { config, known: BTreeMap::new(), private, bundle: None, host_handlers: None }
+        let registration = Registration::new(config.is_private_allowed, config.state.clone());
+        Emulation { config, known: BTreeMap::new(), registration, host_handlers: None }
     }
 
     /// Finds out how each of the platforms runs, in their order, and registers what they need.
@@ -131,7 +108,7 @@ impl Emulation {
     /// It carries the loader and libraries of a dynamically linked QEMU, which the kernel looks up inside
     /// the container. Only meaningful after [`Emulation::support`].
     pub fn dev_bind(&self) -> Option<(&Path, &'static str)> {
-        self.bundle.as_ref().map(|bundle| (bundle.directory.as_path(), CONTAINER_DIRECTORY))
+        self.registration.bundle().map(|bundle| (bundle, CONTAINER_DIRECTORY))
     }
 
     /// Settles what needs no look at the machine: its own platform, and what no Linux can run.
@@ -185,10 +162,11 @@ impl Emulation {
 
     /// Tells whether programs of the architecture are caught by a handler that this namespace sees.
     fn is_taken_by_a_handler(&mut self, architecture: Option<Architecture>) -> bool {
-        match &self.private {
-            Private::Exists { emulators, .. } => architecture.is_some_and(|a| emulators.contains_key(&a)),
-            _ => self.host_handlers().iter().any(|handler| Some(handler.architecture) == architecture),
+        if self.registration.exists() {
+            return architecture
+                .is_some_and(|architecture| self.registration.emulator(architecture).is_some());
         }
+        self.host_handlers().iter().any(|handler| Some(handler.architecture) == architecture)
     }
 
     fn host_handlers(&mut self) -> &[HostHandler] {
@@ -200,10 +178,12 @@ impl Emulation {
     fn decide_emulated(&mut self, platforms: &[Platform]) {
         let architectures: BTreeSet<Architecture> = platforms.iter().filter_map(Architecture::of).collect();
         let plan = self.plan(&architectures);
-        let refused = self.register(plan);
+        let refused = self.registration.register(plan);
         let platforms: Vec<&Platform> = platforms.iter().collect();
         let mut outcomes = self.probe_all(&platforms);
-        if self.mend_first_argument(&platforms, &outcomes) {
+        let too_old = platforms.iter().zip(&outcomes).filter(|(_, o)| matches!(o, Outcome::ExtraArgument));
+        let too_old = too_old.filter_map(|(platform, _)| Architecture::of(platform)).collect();
+        if self.registration.drop_first_argument(&too_old) {
             outcomes = self.probe_all(&platforms);
         }
         for (platform, outcome) in platforms.into_iter().zip(outcomes) {
@@ -222,12 +202,15 @@ impl Emulation {
     /// holds it open) can only be used from where it is, so it is kept in sight when it and its like are all
     /// that is asked for.
     fn plan(&mut self, architectures: &BTreeSet<Architecture>) -> BTreeMap<Architecture, Emulator> {
-        if matches!(self.private, Private::Impossible { .. }) {
+        if self.registration.obstacle().is_some() {
             return BTreeMap::new();
         }
         let mut plan = BTreeMap::new();
         let mut only_host = false;
         for architecture in architectures {
+            if self.registration.emulator(*architecture).is_some() {
+                continue;
+            }
             let found = Emulator::find(*architecture, &self.config.directories, &self.config.path_dirs);
             let handler = self.host_handler(*architecture).cloned();
             let reachable = handler.as_ref().and_then(|handler| Emulator::inspect(&handler.interpreter));
@@ -238,79 +221,12 @@ impl Emulation {
                 None => only_host |= handler.is_some(),
             }
         }
-        let is_undecided = matches!(self.private, Private::Possible);
         let serves_all = architectures.iter().all(|architecture| self.host_handler(*architecture).is_some());
-        if is_undecided && only_host && serves_all { BTreeMap::new() } else { plan }
+        if self.registration.is_undecided() && only_host && serves_all { BTreeMap::new() } else { plan }
     }
 
     fn host_handler(&mut self, architecture: Architecture) -> Option<&HostHandler> {
         self.host_handlers().iter().find(|handler| handler.architecture == architecture)
-    }
-
-    /// Registers the emulators privately; returns what was refused, and why.
-    fn register(&mut self, plan: BTreeMap<Architecture, Emulator>) -> BTreeMap<Architecture, String> {
-        let mut refused = BTreeMap::new();
-        if plan.is_empty() {
-            return refused;
-        }
-        if matches!(self.private, Private::Possible) {
-            self.private = match PrivateBinfmt::create(&[]) {
-                Ok(binfmt) => Private::Exists { binfmt, emulators: BTreeMap::new() },
-                Err(error) => Private::Impossible { reason: error.to_string() },
-            };
-        }
-        let Private::Exists { binfmt, emulators } = &mut self.private else { return refused };
-        // Those of earlier calls stay in the bundle, since containers see one at a time.
-        let earlier =
-            emulators.iter().map(|(architecture, registered)| (*architecture, registered.emulator.clone()));
-        let mut dynamic: BTreeMap<Architecture, Emulator> = earlier.chain(plan.clone()).collect();
-        dynamic.retain(|_, emulator| !emulator.is_static);
-        let mut bundle_refusal = None;
-        if plan.values().any(|emulator| !emulator.is_static) {
-            match Bundle::make(&self.config.state, &dynamic) {
-                Ok(bundle) => self.bundle = Some(bundle),
-                Err(error) => bundle_refusal = Some(error.to_string()),
-            }
-        }
-        for (architecture, emulator) in plan {
-            let interpreter = match (&self.bundle, &bundle_refusal) {
-                _ if emulator.is_static => emulator.path.clone(),
-                (Some(bundle), None) => bundle.emulator(architecture),
-                (_, refusal) => {
-                    refused.insert(architecture, refusal.clone().unwrap_or_default());
-                    continue;
-                }
-            };
-            match binfmt.register(&Handler::new(architecture, interpreter.clone())) {
-                Ok(()) => {
-                    emulators.insert(architecture, Registered { emulator, interpreter });
-                }
-                Err(error) => {
-                    refused.insert(architecture, with_source(&error));
-                }
-            }
-        }
-        refused
-    }
-
-    /// Registers emulators that are too old for the flag `P` without it; tells whether there were any.
-    fn mend_first_argument(&mut self, platforms: &[&Platform], outcomes: &[Outcome]) -> bool {
-        let Private::Exists { binfmt, emulators } = &self.private else { return false };
-        let too_old: BTreeSet<Architecture> = platforms
-            .iter()
-            .zip(outcomes)
-            .filter(|(_, outcome)| matches!(outcome, Outcome::ExtraArgument))
-            .filter_map(|(platform, _)| Architecture::of(platform))
-            .collect();
-        let mut is_changed = false;
-        for architecture in too_old {
-            let Some(registered) = emulators.get(&architecture) else { continue };
-            let mut handler = Handler::new(architecture, registered.interpreter.clone());
-            handler.keeps_first_argument = false;
-            // If the kernel refuses, the second probe says that the program doesn't run.
-            is_changed |= binfmt.remove(&handler.name).and_then(|()| binfmt.register(&handler)).is_ok();
-        }
-        is_changed
     }
 
     /// Turns the outcome of an emulated probe into an answer.
@@ -321,11 +237,8 @@ impl Emulation {
         outcome: &Outcome,
         refusal: Option<&String>,
     ) -> Support {
-        let private = match &self.private {
-            Private::Exists { emulators, .. } => emulators.get(&architecture).map(|r| r.emulator.clone()),
-            _ => None,
-        };
-        let exists = matches!(self.private, Private::Exists { .. });
+        let private = self.registration.emulator(architecture).cloned();
+        let exists = self.registration.exists();
         let handler = self.host_handler(architecture).cloned();
         match (outcome, private) {
             (Outcome::Ran, Some(emulator)) => Support::Private { emulator },
@@ -360,8 +273,8 @@ impl Emulation {
             return none(refusal, install);
         }
         let found = Emulator::find(architecture, &self.config.directories, &self.config.path_dirs);
-        match (handler, found, &self.private) {
-            (Some(handler), _, Private::Exists { .. }) => none(
+        match (handler, found, self.registration.obstacle()) {
+            (Some(handler), ..) if self.registration.exists() => none(
                 format!(
                     "the host's handler {} uses {}, which is not reachable from here, and emulators of other \
                      platforms of this build had to be registered privately",
@@ -380,7 +293,7 @@ impl Emulation {
                 ),
                 format!("{install} (and register it with the flag F)"),
             ),
-            (None, Some(emulator), Private::Impossible { reason }) => none(
+            (None, Some(emulator), Some(reason)) => none(
                 format!(
                     "{} is here but can't be registered: {reason}; and the host has no handler for {platform}",
                     emulator.path.display()
@@ -403,7 +316,7 @@ impl Emulation {
     fn probe_all(&self, platforms: &[&Platform]) -> Vec<Outcome> {
         let programs: Vec<Vec<u8>> =
             platforms.iter().map(|platform| probe_executable(platform).unwrap_or_default()).collect();
-        execute(&programs, self.bundle.as_ref().map(|bundle| bundle.directory.as_path()))
+        execute(&programs, self.registration.bundle())
     }
 
     /// Lists the directories that were searched.
@@ -446,12 +359,4 @@ fn host_support(platform: &Platform, handler: HostHandler) -> Support {
         return refuse("is dynamically linked, so its libraries would be looked for inside the container");
     }
     Support::HostHandler { name, interpreter }
-}
-
-/// Writes an error with what the kernel said.
-fn with_source(error: &BinfmtError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
