@@ -14,32 +14,39 @@
 //!
 //! Out of scope: where blobs are kept, and running anything inside a tree. Everything is synchronous.
 
+mod active;
 mod attributes;
 mod error;
 mod gzip_members;
 mod id;
+mod layer;
+mod layer_write;
+mod merge;
 mod meta;
+mod nodes;
+mod overlay;
 mod records;
 mod remove;
 mod resolve;
+mod snapshots;
 mod stack;
 mod tar_read;
+mod tar_write;
+mod unpack;
 mod workspace;
 
 pub mod compress;
 pub mod content_key;
 pub mod copy;
-pub mod layer;
-pub mod snapshots;
 pub mod tree;
 
+pub use active::{ActiveSnapshot, RootMount, Snapshot};
 pub use compress::{Codec, Compressor, compressor, decompressor, detect};
 pub use content_key::{HashMemory, content_key};
 pub use copy::{CopySource, CopySpec, KeepAll, PathFilter, Verdict, copy};
 pub use error::SnapshotError;
 pub use id::SnapshotId;
-pub use layer::{ApplyLimits, LayerTimes, UnpackedLayer};
-pub use snapshots::{
-    ActiveSnapshot, RootMount, Snapshot, SnapshotOptions, SnapshotUsage, Snapshots, TreeMode,
-};
+pub use layer::{ApplyLimits, UnpackedLayer};
+pub use layer_write::LayerTimes;
+pub use snapshots::{SnapshotOptions, SnapshotUsage, Snapshots, TreeMode};
 pub use tree::{Kind, Metadata, TreeRoot};

@@ -1,17 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The directory of committed layers and of the ones being made.
+//! The directory of committed layers and of the ones being made (`docs/snapshot-format.md`).
+//!
+//! A layer appears under its final name by one rename and never changes afterwards, so readers need no
+//! lock. Whoever removes layers has to know that nobody uses them.
 
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use polyarch_oci::DiffId;
 use polyarch_oci::media_type::Compression;
 
-use crate::error::SnapshotError;
+use crate::active::ActiveSnapshot;
+use crate::attributes::is_opaque;
+use crate::error::{At, SnapshotError};
 use crate::id::SnapshotId;
-use crate::layer::{ApplyLimits, LayerTimes, UnpackedLayer};
-use crate::tree::TreeRoot;
+use crate::layer::{ApplyLimits, UnpackedLayer};
+use crate::layer_write::{LayerTimes, write_layer};
+use crate::merge::{check_depth, merge};
+use crate::meta::{Meta, names, open_directory, open_host_directory};
+use crate::overlay;
+use crate::records::Records;
+use crate::remove::remove_tree;
+use crate::stack::{Stack, StackLayer};
+use crate::tree::{Backing, Notes, TreeRoot};
+use crate::workspace::{Workspace, sweep};
+
+const FILES: &str = "fs";
+const OWNERS: &str = "owners";
 
 /// How [`Snapshots`] behave.
 #[derive(Debug, Clone, Default)]
@@ -34,17 +52,13 @@ pub enum TreeMode {
 
 /// The store of layer directories; clones share it, and several processes may use one directory.
 #[derive(Debug, Clone)]
-pub struct Snapshots {
-    root: PathBuf,
-}
+pub struct Snapshots(Arc<Shared>);
 
-/// A committed snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Its name.
-    pub id: SnapshotId,
-    /// Whether the step changed nothing at all.
-    pub is_empty: bool,
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    options: SnapshotOptions,
+    mode: OnceLock<TreeMode>,
 }
 
 /// What a committed snapshot occupies.
@@ -58,63 +72,87 @@ pub struct SnapshotUsage {
     pub committed: SystemTime,
 }
 
-/// What the sandbox mounts as the root of a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RootMount {
-    /// An overlay, to be mounted with `userxattr` and `volatile`.
-    Overlay {
-        /// Lower directories, topmost first.
-        lower: Vec<PathBuf>,
-        /// The upper directory.
-        upper: PathBuf,
-        /// An empty work directory for this mount alone.
-        work: PathBuf,
-    },
-    /// A plain directory, to be bound.
-    Dir(PathBuf),
-}
-
 impl Snapshots {
     /// Opens the store at a directory, which is made when missing.
-    pub fn open(root: &Path, _options: SnapshotOptions) -> Result<Snapshots, SnapshotError> {
-        Ok(Snapshots { root: root.to_owned() })
+    pub fn open(root: &Path, options: SnapshotOptions) -> Result<Snapshots, SnapshotError> {
+        for name in ["layers", "active", "empty"] {
+            let path = root.join(name);
+            std::fs::create_dir_all(&path).at("create directory", &path)?;
+        }
+        // Paths are handed to mounts, which may happen in another working directory.
+        let root = std::fs::canonicalize(root).at("resolve", root)?;
+        Ok(Snapshots(Arc::new(Shared { root, options, mode: OnceLock::new() })))
     }
 
     /// Returns how trees are made here; the first call probes the kernel.
     pub fn mode(&self) -> &TreeMode {
-        &TreeMode::Overlay
+        self.0.mode.get_or_init(|| {
+            if self.0.options.force_copy {
+                return TreeMode::Copy { reason: "asked for".to_owned() };
+            }
+            let probed = self.workspace().and_then(|workspace| {
+                let path = workspace.path();
+                overlay::probe(&path).at("use an overlay in", path)
+            });
+            match probed {
+                Ok(()) => TreeMode::Overlay,
+                Err(error) => TreeMode::Copy { reason: error.to_string() },
+            }
+        })
     }
 
     /// Tells whether a snapshot is committed.
     pub fn contains(&self, id: &SnapshotId) -> bool {
-        self.layer_path(id).exists()
+        std::fs::symlink_metadata(self.layer_path(id)).is_ok_and(|found| found.is_dir())
     }
 
     /// Returns the directory with a snapshot's files (in overlay form, not a tree to be shown).
     pub fn layer_path(&self, id: &SnapshotId) -> PathBuf {
-        self.root.join("layers").join(id.as_str()).join("fs")
+        self.directory_of(id).join(FILES)
     }
 
-    /// Lists committed snapshots with their sizes; walks all of them.
+    /// Lists committed snapshots with their sizes, in the order of their names; walks all of them.
     pub fn list(&self) -> Result<Vec<SnapshotUsage>, SnapshotError> {
-        Err(SnapshotError::Unfinished { what: "list".into() })
+        let layers = self.0.root.join("layers");
+        let directory = open_host_directory(&layers).at("open", &layers)?;
+        let mut usages = Vec::new();
+        for name in names(&directory).at("list", &layers)? {
+            // Anything else in there is not ours.
+            let Some(id) = name.to_str().and_then(|name| name.parse::<SnapshotId>().ok()) else { continue };
+            // Another process may be removing it.
+            let Ok(layer) = open_directory(&directory, &name) else { continue };
+            let meta = Meta::of(&layer).at("look at", layers.join(&name))?;
+            let size_bytes = allocated_bytes(layer.as_fd(), Path::new(&name), 0)?;
+            usages.push(SnapshotUsage { id, size_bytes, committed: meta.mtime.system_time() });
+        }
+        Ok(usages)
     }
 
     /// Removes a committed snapshot; one that is not there is no error.
     ///
-    /// The caller knows that nobody uses it.
+    /// The caller knows that nobody uses it. It is gone by one rename before its files are removed, so
+    /// a crash leaves no half of it.
     pub fn remove(&self, id: &SnapshotId) -> Result<(), SnapshotError> {
-        Err(SnapshotError::Unfinished { what: id.to_string() })
+        let workspace = self.workspace()?;
+        let source = self.directory_of(id);
+        match std::fs::rename(&source, workspace.path().join("removed")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", source),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Removes what crashed processes left behind, and returns how many leftovers there were.
     pub fn sweep(&self) -> Result<u64, SnapshotError> {
-        Err(SnapshotError::Unfinished { what: "sweep".into() })
+        sweep(&self.active_path())
     }
 
     /// Makes all committed snapshots durable (one `syncfs`).
+    ///
+    /// Until then a loss of power, unlike a crash of the process, may damage them; so it comes before
+    /// anything durable is written that trusts them.
     pub fn sync(&self) -> Result<(), SnapshotError> {
-        Err(SnapshotError::Unfinished { what: "sync".into() })
+        let directory = open_host_directory(&self.0.root).at("open", &self.0.root)?;
+        rustix::fs::syncfs(&directory).at("sync", &self.0.root)
     }
 
     /// Returns the snapshot of an image layer on top of `parents` (lowest first) when it is there.
@@ -129,11 +167,11 @@ impl Snapshots {
     pub fn unpack(
         &self,
         diff_id: &DiffId,
-        _stream: impl Read + Send,
+        stream: impl Read + Send,
         compression: Compression,
         limits: &ApplyLimits,
     ) -> Result<UnpackedLayer, SnapshotError> {
-        Err(SnapshotError::Unfinished { what: format!("{diff_id} {compression:?} {limits:?}") })
+        UnpackedLayer::read(self, diff_id, stream, compression, limits)
     }
 
     /// Decompresses, verifies and unpacks a layer on top of `parents` (lowest first).
@@ -155,48 +193,125 @@ impl Snapshots {
 
     /// Starts a writable tree on top of `parents` (lowest first).
     pub fn prepare(&self, parents: &[SnapshotId]) -> Result<ActiveSnapshot, SnapshotError> {
-        Err(SnapshotError::Unfinished { what: format!("{parents:?}") })
+        ActiveSnapshot::new(self, parents)
     }
 
-    /// Shows `layers` (lowest first) as one read-only tree.
+    /// Shows `layers` (lowest first) as one read-only tree, of which changes must not be tried.
     pub fn view(&self, layers: &[SnapshotId]) -> Result<TreeRoot, SnapshotError> {
-        Err(SnapshotError::Unfinished { what: format!("{layers:?}") })
+        let stack = self.stack(layers)?;
+        if stack.layers.is_empty() {
+            return TreeRoot::open(&self.empty_path());
+        }
+        match self.mode() {
+            TreeMode::Overlay => {
+                let empty = open_host_directory(&self.empty_path()).at("open", self.empty_path())?;
+                let mut lower: Vec<BorrowedFd<'_>> =
+                    stack.layers.iter().map(|layer| layer.directory.as_fd()).collect();
+                // The kernel wants two at least, and hides whiteouts only in merged directories.
+                if lower.len() == 1 {
+                    lower.push(empty.as_fd());
+                }
+                let scratch = self.workspace()?;
+                let overlay = overlay::mount(&lower, None, &scratch.path())?;
+                let notes = Notes { layers: stack, own: None };
+                Ok(TreeRoot::new(overlay.directory, Backing::Mount { _mount: overlay.mount }, notes))
+            }
+            TreeMode::Copy { .. } => {
+                let workspace = self.workspace()?;
+                let directory = open_host_directory(&workspace.path()).at("open", workspace.path())?;
+                merge(&stack, &directory)?;
+                let notes = Notes { layers: stack, own: None };
+                Ok(TreeRoot::new(directory, Backing::Temporary { _directory: workspace }, notes))
+            }
+        }
     }
 
     /// Writes a snapshot as an uncompressed layer tar; the bytes depend on the tree and `times` alone.
+    ///
+    /// `parents` (lowest first) are the layers beneath it: they decide where an opaque directory hides
+    /// anything, and what owners the disk could not express.
     pub fn write_layer(
         &self,
         id: &SnapshotId,
         parents: &[SnapshotId],
         times: &LayerTimes,
-        _out: &mut impl Write,
+        out: &mut impl Write,
     ) -> Result<(), SnapshotError> {
-        Err(SnapshotError::Unfinished { what: format!("{id} {parents:?} {times:?}") })
+        let layer = self.open_layer(id)?;
+        let stack = self.stack(parents)?;
+        write_layer(&layer, &stack, times, out)
+    }
+
+    pub(crate) fn active_path(&self) -> PathBuf {
+        self.0.root.join("active")
+    }
+
+    /// Returns a directory that is always empty.
+    pub(crate) fn empty_path(&self) -> PathBuf {
+        self.0.root.join("empty")
+    }
+
+    pub(crate) fn workspace(&self) -> Result<Workspace, SnapshotError> {
+        Workspace::create(&self.active_path())
+    }
+
+    /// Opens layers given lowest first, topmost first; what an opaque root hides is left out.
+    pub(crate) fn stack(&self, ids: &[SnapshotId]) -> Result<Stack, SnapshotError> {
+        let mut stack = Stack::default();
+        for id in ids.iter().rev() {
+            let layer = self.open_layer(id)?;
+            let hides_all = is_opaque(&layer.directory).at("read xattrs of", &layer.path)?;
+            stack.layers.push(layer);
+            if hides_all {
+                break;
+            }
+        }
+        Ok(stack)
+    }
+
+    /// Commits a workspace whose files are in `fs`; `false` when the name is taken, and it goes.
+    pub(crate) fn put(
+        &self,
+        workspace: Workspace,
+        records: &Records,
+        id: &SnapshotId,
+    ) -> Result<bool, SnapshotError> {
+        records.save(&workspace.path().join(OWNERS))?;
+        workspace.rename_to(&self.directory_of(id))
+    }
+
+    fn directory_of(&self, id: &SnapshotId) -> PathBuf {
+        self.0.root.join("layers").join(id.as_str())
+    }
+
+    fn open_layer(&self, id: &SnapshotId) -> Result<StackLayer, SnapshotError> {
+        if !self.contains(id) {
+            return Err(SnapshotError::NotFound { id: id.clone() });
+        }
+        StackLayer::open(&self.layer_path(id), &self.directory_of(id).join(OWNERS))
     }
 }
 
-/// A tree that is being changed; dropping it removes it.
-#[derive(Debug)]
-pub struct ActiveSnapshot {
-    directory: PathBuf,
+/// Adds up what is allocated beneath a directory.
+fn allocated_bytes(directory: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<u64, SnapshotError> {
+    check_depth(path, depth)?;
+    let mut total = Meta::of(directory).at("look at", path)?.allocated_bytes;
+    for name in names(directory).at("list", path)? {
+        let child = path.join(&name);
+        let Some(meta) = Meta::find(directory, &name).at("look at", &child)? else { continue };
+        total += if meta.is_directory() {
+            let inner = open_directory(directory, &name).at("open", &child)?;
+            allocated_bytes(inner.as_fd(), &child, depth + 1)?
+        } else {
+            // A file with several names is counted once, up to rounding.
+            meta.allocated_bytes / u64::from(meta.links.max(1))
+        };
+    }
+    Ok(total)
 }
 
-impl ActiveSnapshot {
-    /// Returns what a sandbox mounts as its root; each call makes a fresh work directory.
-    ///
-    /// No [`TreeRoot`] of this snapshot may be alive while the mount is.
-    pub fn root_mount(&self) -> Result<RootMount, SnapshotError> {
-        Ok(RootMount::Dir(self.directory.clone()))
-    }
-
-    /// Opens the merged, writable tree for this process; it must be dropped before
-    /// [`ActiveSnapshot::commit`].
-    pub fn tree(&self) -> Result<TreeRoot, SnapshotError> {
-        Err(SnapshotError::Unfinished { what: "tree".into() })
-    }
-
-    /// Makes the changes a committed snapshot; when the name is taken, that one stays and this goes.
-    pub fn commit(self, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
-        Ok(Snapshot { id, is_empty: false })
-    }
+/// Removes the directory `name` in the store's own directory `parent`.
+pub(crate) fn remove_own(parent: &Path, name: &str) -> Result<(), SnapshotError> {
+    let directory = open_host_directory(parent).at("open", parent)?;
+    remove_tree(directory.as_fd(), name.as_ref()).at("remove", parent.join(name))
 }

@@ -70,7 +70,12 @@ enum InLayer {
 impl Stack {
     /// Returns what stands at a cleaned path of the merged tree; symlinks are not followed.
     pub(crate) fn find(&self, path: &Path) -> Result<Option<Found>, SnapshotError> {
-        for (index, layer) in self.layers.iter().enumerate() {
+        self.find_from(0, path)
+    }
+
+    /// As [`Stack::find`], without the first `skipped` layers.
+    pub(crate) fn find_from(&self, skipped: usize, path: &Path) -> Result<Option<Found>, SnapshotError> {
+        for (index, layer) in self.layers.iter().enumerate().skip(skipped) {
             match look(layer, path).at("look up", layer.path.join(path))? {
                 InLayer::Here(meta) => return Ok(Some(Found { layer: index, meta })),
                 InLayer::Below => {}
@@ -182,7 +187,7 @@ fn read_xattrs(layer: &StackLayer, path: &Path, meta: &Meta) -> io::Result<Xattr
 /// Looks a path up in one layer, part by part: any part may be a whiteout or opaque.
 fn look(layer: &StackLayer, path: &Path) -> io::Result<InLayer> {
     let mut prefix = PathBuf::new();
-    let mut hides = false;
+    let mut hides = is_opaque(&layer.directory)?;
     let count = path.components().count();
     for (index, part) in path.components().enumerate() {
         prefix.push(part);
