@@ -335,7 +335,7 @@ mod tests {
             let mut tar = Command::new("tar");
             tar.arg(format!("--format={format}")).arg("-C").arg(&layout).args(["-cf", "-", "."]);
             let Ok(output) = tar.output() else {
-                println!("skipped: no tar command");
+                println!("SKIPPED: there is no tar command");
                 return;
             };
             let other = Store::open(&dir.path().join(format)).unwrap();

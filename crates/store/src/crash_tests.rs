@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use polyarch_oci::{Descriptor, Digest, Reference};
@@ -27,6 +28,12 @@ struct Acknowledged {
     records: Vec<String>,
     synced_records: usize,
     names: Vec<(Reference, Digest)>,
+}
+
+/// Makes a directory in memory where there is such a place: the syncs do not have to be real here, and
+/// thousands of real ones would take minutes.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// A small build: layers, records that name them, one name set twice.
@@ -56,18 +63,28 @@ fn work(store: &Store, done: &mut Acknowledged) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes an index of two images in another store and copies it blob by blob.
+/// Makes an index of two images, blob by blob.
 fn try_image(store: &Store, round: &str) -> Result<Descriptor, StoreError> {
-    let scratch = tempfile::tempdir().unwrap();
-    let source = open(scratch.path(), Durability::Batched, "other");
-    let images =
-        ["linux/amd64", "linux/arm64"].map(|p| put_image(&source, p, &[round.as_bytes(), p.as_bytes()]));
-    let index = put_index(&source, images.to_vec());
-    for descriptor in source.closure(&index, Missing::Refuse)? {
-        let mut file = source.open_blob(&descriptor.digest)?;
-        store.ingest(&mut file, Some((&descriptor.digest, descriptor.size)))?;
+    static IMAGES: LazyLock<[Image; 2]> = LazyLock::new(|| ["one", "two"].map(make_image));
+    let (index, blobs) = &IMAGES[usize::from(round == "two")];
+    for (digest, bytes) in blobs {
+        store.ingest(&bytes[..], Some((digest, bytes.len() as u64)))?;
     }
-    Ok(index)
+    Ok(index.clone())
+}
+
+/// An index and all blobs of its images.
+type Image = (Descriptor, Vec<(Digest, Vec<u8>)>);
+
+fn make_image(round: &str) -> Image {
+    let dir = scratch();
+    let store = open(dir.path(), Durability::Batched, "other");
+    let images =
+        ["linux/amd64", "linux/arm64"].map(|p| put_image(&store, p, &[round.as_bytes(), p.as_bytes()]));
+    let index = put_index(&store, images.to_vec());
+    let blobs = store.closure(&index, Missing::Refuse).unwrap().into_iter();
+    let blobs = blobs.map(|blob| (blob.digest.clone(), store.read(&blob, 1 << 20).unwrap())).collect();
+    (index, blobs)
 }
 
 fn open(root: &Path, durability: Durability, boot: &str) -> Store {
@@ -159,7 +176,7 @@ fn check_visible(store: &Store) {
 fn check_all_crashes(durability: Durability, mut after: impl FnMut(&Path, &Acknowledged, &[Step], usize)) {
     let mut steps = 0;
     loop {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let (done, log, is_complete) = crash(dir.path(), durability, steps);
         after(dir.path(), &done, &log, steps);
         // Whatever happened, the same work succeeds afterwards, and nothing needs a hand.

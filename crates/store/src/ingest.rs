@@ -29,11 +29,10 @@ pub struct BlobWriter {
 
 /// Copies everything, in pieces large enough that hashing and not system calls takes the time.
 pub(crate) fn copy(mut reader: impl Read, mut writer: impl Write) -> io::Result<u64> {
-    let mut buffer = Vec::new();
+    // Small contents, of which there are many, need no large buffer.
+    let mut buffer = vec![0; 8 << 10];
     let mut total = 0;
     loop {
-        // Small contents, of which there are many, need no large buffer.
-        buffer.resize(if total == 0 { 8 << 10 } else { BUFFER_BYTES }, 0);
         let got = match reader.read(&mut buffer) {
             Ok(0) => return Ok(total),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -41,6 +40,9 @@ pub(crate) fn copy(mut reader: impl Read, mut writer: impl Write) -> io::Result<
         };
         writer.write_all(&buffer[..got])?;
         total += got as u64;
+        if got == buffer.len() && got < BUFFER_BYTES {
+            buffer = vec![0; BUFFER_BYTES];
+        }
     }
 }
 

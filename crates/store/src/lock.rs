@@ -59,6 +59,11 @@ pub(crate) fn shared(lock: &File, root: &Path) -> Result<(), StoreError> {
     acquire(|| lock.try_lock_shared(), lock, root, OPEN_PATIENCE)
 }
 
+/// Takes the exclusive lock, waiting as [`shared`] does.
+pub(crate) fn exclusive(lock: &File, root: &Path) -> Result<(), StoreError> {
+    acquire(|| lock.try_lock(), lock, root, OPEN_PATIENCE)
+}
+
 /// Takes the exclusive lock if that is possible at once; takes the shared lock again if not.
 pub(crate) fn try_exclusive(lock: &File, root: &Path) -> Result<bool, StoreError> {
     match lock.try_lock() {

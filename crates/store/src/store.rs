@@ -77,11 +77,15 @@ impl Store {
         getrandom::fill(&mut random)
             .map_err(|error| StoreError::io("get random bytes for", &root)(io::Error::other(error)))?;
         let token = hex::encode(random);
-        if !is_current(&root)? {
-            make(&root, &disk, &token)?;
+        let is_made = is_current(&root)?;
+        let lock = open_lock(&root, is_made)?;
+        if !is_made {
+            // Alone, because whoever opens a made store takes files in `ingest` for left-overs.
+            lock::exclusive(&lock, &root)?;
+            if !is_current(&root)? {
+                make(&root, &disk, &token)?;
+            }
         }
-        let lock_path = root.join("lock");
-        let lock = File::open(&lock_path).map_err(StoreError::io("open", &lock_path))?;
         lock::shared(&lock, &root)?;
         let inner = Inner {
             root_dir: File::open(&root).map_err(StoreError::io("open", &root))?,
@@ -203,15 +207,24 @@ fn is_current(root: &Path) -> Result<bool, StoreError> {
     Err(StoreError::Format { path, found: String::from_utf8_lossy(&found).into_owned() })
 }
 
-/// Makes a store; the format file comes last. Two processes may do this at once.
+/// Opens the lock file; makes it, and the root, where there is no store yet.
+fn open_lock(root: &Path, is_made: bool) -> Result<File, StoreError> {
+    let path = root.join("lock");
+    let mut options = OpenOptions::new();
+    if is_made {
+        options.read(true);
+    } else {
+        DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(StoreError::io("create", root))?;
+        options.create(true).append(true).mode(0o644);
+    }
+    options.open(&path).map_err(StoreError::io("open", &path))
+}
+
+/// Makes a store; the format file comes last. The caller holds the exclusive lock.
 fn make(root: &Path, disk: &Disk, token: &str) -> Result<(), StoreError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(StoreError::io("create", root))?;
     for dir in ["ingest", "blobs/sha256", "blobs/sha512", "refs", "records"] {
         disk.ensure_dir(&root.join(dir))?;
     }
-    let lock = root.join("lock");
-    let opened = OpenOptions::new().create(true).append(true).mode(0o644).open(&lock);
-    opened.map_err(StoreError::io("create", &lock))?;
     let temp = root.join("ingest").join(format!("format-{token}"));
     let target = root.join("format");
     let mut file = create_new(&temp, 0o644)?;

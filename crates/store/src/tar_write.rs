@@ -158,7 +158,7 @@ mod tests {
         std::fs::write(&path, sample()).unwrap();
         let Ok(output) = std::process::Command::new("tar").arg("-tvf").arg(&path).env("TZ", "UTC").output()
         else {
-            println!("skipped: no tar command");
+            println!("SKIPPED: there is no tar command");
             return;
         };
         let text = String::from_utf8_lossy(&output.stdout);
