@@ -12,8 +12,7 @@ use crate::value::ValueError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("dockerfile parse error on line {}: {kind}{}", span.first_line, hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
 pub struct ParseError {
-    /// What is wrong.
-    #[source]
+    /// What is wrong; part of the error's own text.
     pub kind: Box<ParseErrorKind>,
     /// Where.
     pub span: Span,
@@ -164,11 +163,10 @@ pub enum ParseErrorKind {
         instruction: &'static str,
     },
     /// A heredoc's word has unbalanced quotes.
-    #[error("word of a heredoc")]
+    #[error("word of a heredoc: {reason}")]
     HeredocQuotes {
         /// What is wrong with the word.
-        #[source]
-        source: ExpandError,
+        reason: ExpandError,
     },
     /// A stage's name is malformed.
     #[error(

@@ -165,12 +165,11 @@ impl Glob {
 
     /// Marks a place, and those after it that may match nothing.
     fn enter(&self, places: &mut Places, place: usize) {
-        for place in place..=self.tokens.len() {
+        let mut place = place;
+        places[place] = true;
+        while let Some(Token::Star | Token::Everything | Token::Directories) = self.tokens.get(place) {
+            place += 1;
             places[place] = true;
-            match self.tokens.get(place) {
-                Some(Token::Star | Token::Everything | Token::Directories) => {}
-                _ => return,
-            }
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn announced(line: &str) -> Result<Vec<Heredoc>, ParseErrorKind> {
     let words = expand::split(line, '\\', mode).unwrap_or_default();
     let mut heredocs = Vec::new();
     for word in words {
-        heredocs.extend(read_word(&word).map_err(|source| ParseErrorKind::HeredocQuotes { source })?);
+        heredocs.extend(read_word(&word).map_err(|reason| ParseErrorKind::HeredocQuotes { reason })?);
     }
     Ok(heredocs)
 }

@@ -107,13 +107,12 @@ pub struct MountOwner {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MountError {
     /// The commas and quotes do not make fields.
-    #[error("mount {text:?}")]
+    #[error("mount {text:?}: {reason}")]
     Csv {
         /// The mount.
         text: String,
         /// What is wrong with the fields.
-        #[source]
-        source: CsvError,
+        reason: CsvError,
     },
     /// A key that no mount has.
     #[error("unexpected key {key:?} in mount {text:?}{hint}")]
@@ -176,7 +175,7 @@ impl Mount {
     /// The commas and quotes do not make fields.
     pub fn parse(text: &str) -> Result<Mount, MountError> {
         let fields = csv::fields(text)
-            .map_err(|source| MountError::Csv { text: text.to_owned(), source })?
+            .map_err(|reason| MountError::Csv { text: text.to_owned(), reason })?
             .into_iter()
             .map(|field| match field.split_once('=') {
                 Some((key, value)) => (key.to_lowercase(), Some(value.to_owned())),
@@ -421,9 +420,6 @@ impl Draft {
         }
         not_allowed(self.sharing.is_some() && self.kind != Kind::Cache, "sharing")?;
         match self.kind {
-            Kind::Bind | Kind::Cache | Kind::Tmpfs if self.target.is_empty() => {
-                return Err(missing("target"));
-            }
             Kind::Secret => {
                 not_allowed(self.from.is_some(), "from")?;
                 not_allowed(!self.source.is_empty() && !self.id.is_empty(), "source together with id")?;

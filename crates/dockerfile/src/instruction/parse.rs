@@ -107,8 +107,7 @@ impl<'a> Request<'a> {
             Some(name) => Ok(Request { node, name, span }),
             None => {
                 let kind = ParseErrorKind::UnknownInstruction { keyword: node.keyword.clone() };
-                let near = nearest(&node.keyword, NAMES.iter().copied());
-                let hint = near.map(|name| format!("did you mean {name}?"));
+                let hint = unknown_instruction_hint(&node.keyword);
                 Err(ParseError::new(kind, span).with_hint(hint))
             }
         }
@@ -460,6 +459,16 @@ impl<'a> Request<'a> {
             None => Err(self.error(ParseErrorKind::Value(ValueError::Number { text }))),
         }
     }
+}
+
+/// Says what an unknown keyword was probably meant to be.
+fn unknown_instruction_hint(keyword: &str) -> Option<String> {
+    if let Some((name, _)) = keyword.split_once('[')
+        && let Some(name) = NAMES.iter().find(|known| name.eq_ignore_ascii_case(known))
+    {
+        return Some(format!("a blank must follow {name}"));
+    }
+    nearest(keyword, NAMES.iter().copied()).map(|name| format!("did you mean {name}?"))
 }
 
 /// Reads a command in one of its two forms.
