@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// Says why a sandbox could not be made or a process not be started.
 ///
@@ -112,7 +113,7 @@ impl SandboxError {
 }
 
 /// Says why `execve` of a container's program failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum ExecFailure {
     /// No directory of `PATH` has the program.
     #[error("exec: {program:?}: executable file not found in $PATH")]

@@ -18,7 +18,10 @@ mod capabilities;
 pub mod emulation;
 mod error;
 mod executor;
+mod failure;
+mod kernel;
 pub mod launcher;
+mod mounts;
 pub mod seccomp;
 pub mod user_namespace;
 
