@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `polyarch build`: from flags to an image, and what is said about it.
+
+mod metadata;
+pub mod outputs;
+pub mod platforms;
+pub mod request;
+mod standard_input;
+mod summary;
+pub mod table;
+mod unavailable;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use polyarch_build::BuildResult;
+use polyarch_solver::progress::Progress;
+
+use super::GlobalArgs;
+use super::flag_values::go_bool;
+use crate::CommandError;
+use crate::progress::{Colors, Display, DisplayOptions, LogLimits, ProgressMode};
+use crate::session::Session;
+use request::BuildPlan;
+
+/// Build an image for one or many platforms
+///
+/// The result is one index in the local store, under its names, for all platforms. Flags are those of
+/// docker buildx build.
+#[derive(Debug, Args)]
+#[command(override_usage = "polyarch build [OPTIONS] PATH | URL | -")]
+pub struct BuildArgs {
+    /// Platforms to build for [default: this machine's] [env: DOCKER_DEFAULT_PLATFORM]
+    #[arg(long, value_name = "PLATFORM[,PLATFORM]")]
+    pub platform: Vec<String>,
+    /// Name of the image; may be repeated
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub tag: Vec<String>,
+    /// Dockerfile, `-` for standard input [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<String>,
+    /// Stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Value of an ARG; without a value it is taken from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// Label for the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+    /// Annotation for the manifests or the index
+    #[arg(long, value_name = "[manifest:|index:]KEY=VALUE")]
+    pub annotation: Vec<String>,
+    /// Push the image to the registries of its names
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, value_name = "BOOL",
+          value_parser = go_bool, action = ArgAction::Set)]
+    pub push: bool,
+    /// Keep the image in the local store, which is done in any case
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, value_name = "BOOL",
+          value_parser = go_bool, action = ArgAction::Set)]
+    pub load: bool,
+    /// What becomes of the result: type=image|registry|oci|docker|local|tar|cacheonly[,KEY=VALUE], a
+    /// directory for the file tree, or `-` for the file tree as tar on standard output
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub output: Vec<String>,
+    /// Execute every step, whatever was executed before
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, value_name = "BOOL",
+          value_parser = go_bool, action = ArgAction::Set)]
+    pub no_cache: bool,
+    /// Ask registries for newer base images, and fail when they can't be reached
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, value_name = "BOOL",
+          value_parser = go_bool, action = ArgAction::Set)]
+    pub pull: bool,
+    /// Write the digest of the image to a file: of the config for one platform, of the index for several
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+    /// Write what was built to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    /// How to show progress: auto, plain, tty, rawjson or quiet [default: auto] [env: BUILDKIT_PROGRESS]
+    #[arg(long, value_name = "MODE")]
+    pub progress: Option<String>,
+    /// Show nothing but the digest of the image, on standard output
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, value_name = "BOOL",
+          value_parser = go_bool, action = ArgAction::Set)]
+    pub quiet: bool,
+    /// Network of steps: default, none or host
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub network: String,
+    /// Line for /etc/hosts of steps
+    #[arg(long, value_name = "HOST:ADDRESS")]
+    pub add_host: Vec<String>,
+    /// Size of /dev/shm of steps [default: 64m]
+    #[arg(long, value_name = "BYTES")]
+    pub shm_size: Option<String>,
+    /// Provenance attestation; only `false` in this version
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", hide_short_help = true)]
+    pub provenance: Option<String>,
+    /// Bill of materials; only `false` in this version
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", hide_short_help = true)]
+    pub sbom: Option<String>,
+    #[command(flatten)]
+    unavailable: unavailable::UnavailableFlags,
+    /// Context: a directory, or `-` for a tar archive or a Dockerfile on standard input
+    #[arg(value_name = "PATH | URL | -", required = false)]
+    pub context: Vec<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// How the arguments were wrong, or how the build failed.
+pub fn run(args: &BuildArgs, global: &GlobalArgs, session: &Session) -> Result<(), CommandError> {
+    let mut plan = BuildPlan::new(args, &session.environment, &mut std::io::stdin().lock())?;
+    plan.warnings.extend(global.builder_warning(&session.environment));
+    let settings = session.settings()?;
+    plan.request.max_parallel = settings.max_parallel;
+    plan.request.threads = settings.threads;
+    let engine = session.open(&settings)?;
+    plan.warnings.extend(engine.shortcoming());
+    if !plan.is_quiet {
+        for warning in &plan.warnings {
+            session.printer.warning(warning);
+        }
+    }
+    let (progress, display) = show_progress(session, plan.progress, &plan.description());
+    let result = engine.build(plan.request.clone(), &progress);
+    display.finish();
+    let result = result.map_err(|error| CommandError::from(error).of_build())?;
+    report(&plan, &result, session)
+}
+
+/// Writes the files and texts that tell about a result.
+fn report(plan: &BuildPlan, result: &BuildResult, session: &Session) -> Result<(), CommandError> {
+    if let Some(path) = &plan.iidfile {
+        metadata::write_file(path, metadata::image_id(result).unwrap_or_default().as_bytes())?;
+    }
+    if let Some(path) = &plan.metadata_file {
+        metadata::write_file(path, metadata::render(result).as_bytes())?;
+    }
+    if plan.is_quiet {
+        return match &result.root {
+            Some(root) => session.printer.data(&format!("{}\n", root.digest)),
+            None => Ok(()),
+        };
+    }
+    if plan.progress != ProgressMode::Quiet && plan.progress != ProgressMode::RawJson {
+        session.printer.message(&summary::render(&plan.request, result));
+    }
+    Ok(())
+}
+
+/// Starts showing progress on standard error.
+pub fn show_progress(session: &Session, mode: ProgressMode, description: &str) -> (Progress, Display) {
+    let environment = &session.environment;
+    let (colors, problems) = Colors::from_environment(environment);
+    let mode = mode.resolve(environment.stderr_is_terminal);
+    if mode == ProgressMode::Tty {
+        for problem in problems {
+            session.printer.warning(&problem);
+        }
+    }
+    let log_lines = environment.text("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok());
+    let options = DisplayOptions {
+        mode,
+        colors,
+        limits: LogLimits::from_environment(environment),
+        log_lines: log_lines.unwrap_or(6),
+        corner: "polyarch:local".to_owned(),
+        description: description.to_owned(),
+    };
+    Display::start(options, Box::new(std::io::stderr()))
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The subcommands, one file each, and the way from arguments to one of them.
+
+pub mod build;
+mod flag_values;
+mod images;
+mod prune;
+mod pull;
+mod push;
+mod run;
+mod version;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind as ClapErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::session::Session;
+use crate::{CommandError, Environment, ExitCode};
+
+/// Builds one container image for many CPU architectures, without a daemon and without root.
+#[derive(Debug, Parser)]
+#[command(name = "polyarch", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct GlobalArgs {
+    /// Directory of the store [default: /var/lib/polyarch for root, else ~/.local/share/polyarch]
+    /// [env: POLYARCH_ROOT]
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Name of a builder; there is only the local one [env: BUILDX_BUILDER]
+    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
+    builder: Option<String>,
+    /// Say on standard error what happens inside [env: POLYARCH_LOG, with filters such as
+    /// `polyarch_registry=trace`]
+    #[arg(short = 'D', long, global = true)]
+    debug: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(visible_alias = "b")]
+    Build(Box<build::BuildArgs>),
+    Run(run::RunArgs),
+    Pull(pull::PullArgs),
+    Push(push::PushArgs),
+    Images(images::ImagesArgs),
+    Prune(prune::PruneArgs),
+    /// The same commands under the names that docker buildx gives them.
+    Buildx(BuildxArgs),
+    Version(version::VersionArgs),
+    /// What docker asks its plugins.
+    #[command(name = "docker-cli-plugin-metadata", hide = true)]
+    PluginMetadata,
+}
+
+#[derive(Debug, Args)]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+struct BuildxArgs {
+    #[command(subcommand)]
+    command: BuildxCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BuildxCommand {
+    #[command(visible_alias = "b")]
+    Build(Box<build::BuildArgs>),
+    Prune(prune::PruneArgs),
+    Version(version::VersionArgs),
+}
+
+/// Returns the definition of the whole command line.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+/// What the arguments ask for.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A command to run.
+    Command(Box<Cli>),
+    /// A text to print, help or version, and the end.
+    Text(String),
+}
+
+/// Parses arguments, the program's name first.
+///
+/// # Errors
+/// When they make no sense; the text has a suggestion where there is one.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, CommandError> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Cli::try_parse_from(&arguments) {
+        Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
+        Err(error) => match error.kind() {
+            ClapErrorKind::DisplayHelp | ClapErrorKind::DisplayVersion => {
+                Ok(Parsed::Text(error.render().to_string()))
+            }
+            _ => Err(usage_error(&error, &arguments)),
+        },
+    }
+}
+
+/// Puts clap's message into our form.
+fn usage_error(error: &clap::Error, arguments: &[OsString]) -> CommandError {
+    let text = error.render().to_string();
+    let (message, usage) = match text.strip_prefix("error: ") {
+        Some(rest) => rest.split_once("\n\n").unwrap_or((rest, "")),
+        None => ("a subcommand is needed", &*text),
+    };
+    let result = CommandError::usage(message.trim_end()).with_usage(usage);
+    // `run` keeps the small codes for the program that it runs.
+    let is_run = arguments.iter().skip(1).find(|argument| !argument.to_string_lossy().starts_with('-'));
+    if is_run.is_some_and(|word| word == "run") { result.of_run() } else { result }
+}
+
+impl Cli {
+    /// Tells whether polyarch's own messages are wanted.
+    pub fn is_debug(&self) -> bool {
+        self.global.debug
+    }
+
+    /// Runs the command; returns the exit code.
+    ///
+    /// # Errors
+    /// Why it could not be done.
+    pub fn run(self, environment: Environment) -> Result<u8, CommandError> {
+        let session =
+            Session { environment, printer: crate::printer::Printer, root: self.global.root.clone() };
+        let done = |result: Result<(), CommandError>| result.map(|()| ExitCode::Done.number());
+        match self.command {
+            Command::Build(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Build(args) }) => {
+                done(build::run(&args, &self.global, &session))
+            }
+            Command::Run(args) => run::run(args, &session).map_err(CommandError::of_run),
+            Command::Pull(args) => done(pull::run(&args, &session)),
+            Command::Push(args) => done(push::run(&args, &session)),
+            Command::Images(args) => done(images::run(&args, &session)),
+            Command::Prune(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Prune(args) }) => {
+                done(prune::run(&args, &session))
+            }
+            Command::Version(args)
+            | Command::Buildx(BuildxArgs { command: BuildxCommand::Version(args) }) => {
+                done(version::run(&args, &session))
+            }
+            Command::PluginMetadata => done(version::plugin_metadata(&session)),
+        }
+    }
+
+    /// Returns the arguments of a build, when it is one; for tests.
+    pub fn build_args(&self) -> Option<(&build::BuildArgs, &GlobalArgs)> {
+        match &self.command {
+            Command::Build(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Build(args) }) => {
+                Some((args, &self.global))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl GlobalArgs {
+    /// Warns when a builder is named that isn't the local one.
+    fn builder_warning(&self, environment: &Environment) -> Option<String> {
+        let name = self.builder.as_deref().or_else(|| environment.text("BUILDX_BUILDER"))?;
+        (!matches!(name, "" | "default" | "local" | "polyarch")).then(|| {
+            format!("there is no builder {name:?}: this version builds on this machine only, and does so now")
+        })
+    }
+}

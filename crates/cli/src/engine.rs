@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where the commands meet the engine: one small function for each thing that it can do.
+//!
+//! Opening enters the user namespace while there is one thread, then starts the threads. Ctrl-C and
+//! SIGTERM ask whatever runs to stop; a second one ends the process at once.
+
+use std::future::Future;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use polyarch_build::request::PullPolicy;
+use polyarch_build::{
+    BuildError, BuildRequest, BuildResult, ErrorKind, PruneReport, PullRequest, PullResult, RunRequest,
+    RunStdio, ServiceOptions, Services,
+};
+use polyarch_oci::{Descriptor, Reference};
+use polyarch_sandbox::IdMapping;
+use polyarch_sandbox::user_namespace::{EnterOptions, enter};
+use polyarch_solver::CancelFlag;
+use polyarch_solver::progress::Progress;
+
+use crate::config::Settings;
+use crate::image_list::{ImageSummary, list_images};
+use crate::{CommandError, Environment, ExitCode};
+
+/// How long work that is asked to stop may take to clean up after itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whom Ctrl-C is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupts {
+    /// For us: what runs shall stop.
+    Stop,
+    /// For the program on our terminal, which gets it from there; only SIGTERM is for us.
+    LeftToProgram,
+}
+
+/// The engine, opened for one command.
+pub struct Engine {
+    runtime: tokio::runtime::Runtime,
+    cancel: CancelFlag,
+    options: ServiceOptions,
+}
+
+impl Engine {
+    /// Enters the user namespace and starts the threads.
+    ///
+    /// # Errors
+    /// When the machine doesn't permit it.
+    pub fn open(
+        environment: &Environment,
+        settings: &Settings,
+        interrupts: Interrupts,
+    ) -> Result<Engine, CommandError> {
+        let path = environment.variables.get("PATH").cloned().unwrap_or_default();
+        let mapping = enter(&EnterOptions::for_path(&path))
+            .map_err(|error| BuildError::new(ErrorKind::Sandbox, polyarch_build::error::chain_of(&error)))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+            BuildError::new(ErrorKind::Sandbox, format!("can't start threads: {error}"))
+                .with_hint("raise the limit on processes: ulimit -u")
+        })?;
+        let cancel = CancelFlag::default();
+        runtime.spawn(watch_signals(cancel.clone(), interrupts));
+        let options = ServiceOptions {
+            root: settings.root.clone(),
+            launcher_program: PathBuf::from("/proc/self/exe"),
+            registry: settings.client_options(),
+            emulator_directories: settings.emulator_directories.clone(),
+            path_dirs: environment.path_directories(),
+            mapping,
+            // Without the file steps have no name server, as the host has none.
+            resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
+            force_copy: false,
+        };
+        Ok(Engine { runtime, cancel, options })
+    }
+
+    /// Says what this user lacks for everything to work, when it is something.
+    pub fn shortcoming(&self) -> Option<String> {
+        match &self.options.mapping {
+            IdMapping::Single { reason } => Some(format!("only your own user exists in steps: {reason}")),
+            _ => None,
+        }
+    }
+
+    /// Builds.
+    ///
+    /// # Errors
+    /// How the build failed.
+    pub fn build(&self, request: BuildRequest, progress: &Progress) -> Result<BuildResult, BuildError> {
+        let services = self.services()?;
+        self.wait(PATIENCE, services.build(request, progress.clone(), self.cancel.clone()))
+    }
+
+    /// Runs a program of an image on our own standard streams; returns its exit code.
+    ///
+    /// With [`PullPolicy::Default`] the registry is asked only when the store lacks the image.
+    ///
+    /// # Errors
+    /// Why it was not started; with an `exit_code` of 126 or 127 when it can't be executed or found.
+    pub fn run_image(
+        &self,
+        mut request: RunRequest,
+        is_interactive: bool,
+        progress: &Progress,
+    ) -> Result<i32, BuildError> {
+        let services = self.services()?;
+        if request.pull == PullPolicy::Default {
+            let images = list_images(services.store())?;
+            let image = images.iter().find(|image| image.name == request.reference);
+            if image.is_some_and(|image| image.has(request.platform.as_ref())) {
+                request.pull = PullPolicy::Never;
+            }
+        }
+        let stdio = RunStdio {
+            stdin: if is_interactive { Some(own(std::io::stdin())?) } else { None },
+            stdout: Some(own(std::io::stdout())?),
+            stderr: Some(own(std::io::stderr())?),
+        };
+        self.wait(PATIENCE, services.run_image(request, stdio, progress, self.cancel.clone()))
+    }
+
+    /// Fetches an image into the store.
+    ///
+    /// # Errors
+    /// Why it could not be had.
+    pub fn pull(&self, request: &PullRequest, progress: &Progress) -> Result<PullResult, BuildError> {
+        let services = self.services()?;
+        self.wait(Duration::ZERO, services.pull(request, progress))
+    }
+
+    /// Pushes an image of the store to the registry of its name; returns what was pushed.
+    ///
+    /// # Errors
+    /// Why it could not be pushed.
+    pub fn push(&self, name: &Reference, progress: &Progress) -> Result<Descriptor, BuildError> {
+        let services = self.services()?;
+        self.wait(Duration::ZERO, services.push(name, progress))
+    }
+
+    /// Lists the images of the store, by name.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn images(&self) -> Result<Vec<ImageSummary>, BuildError> {
+        list_images(self.services()?.store())
+    }
+
+    /// Removes from the store what isn't needed; with `all`, everything that no named image needs.
+    ///
+    /// # Errors
+    /// When a build is using the store, or something can't be removed.
+    pub fn prune(&self, all: bool) -> Result<PruneReport, BuildError> {
+        polyarch_build::prune(&self.options, all)
+    }
+
+    fn services(&self) -> Result<Arc<Services>, BuildError> {
+        let _guard = self.runtime.enter();
+        Services::open(self.options.clone())
+    }
+
+    /// Waits for work; when interrupted, gives it time to clean up, then drops it.
+    fn wait<T>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, BuildError>>,
+    ) -> Result<T, BuildError> {
+        self.runtime.block_on(async {
+            tokio::pin!(work);
+            tokio::select! {
+                result = &mut work => return result,
+                () = self.cancel.cancelled() => {}
+            }
+            match tokio::time::timeout(patience, work).await {
+                Ok(Ok(result)) => Ok(result),
+                // Whatever else failed, it failed because it had to stop.
+                _ => Err(BuildError::cancelled()),
+            }
+        })
+    }
+}
+
+/// Returns a standard stream as a descriptor of its own.
+fn own(stream: impl AsFd) -> Result<OwnedFd, BuildError> {
+    stream
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| BuildError::io("can't pass on", "a standard stream", &error))
+}
+
+/// Turns the first signal into a request to stop, and the second into the end.
+async fn watch_signals(cancel: CancelFlag, interrupts: Interrupts) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        // Then the signals do what they do by themselves: they end the process.
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => if interrupts == Interrupts::LeftToProgram { continue },
+            _ = terminate.recv() => {}
+        }
+        if cancel.is_cancelled() {
+            exit_at_once(ExitCode::Interrupted);
+        }
+        cancel.cancel();
+    }
+}
+
+/// Ends the process where waiting for anything is what the user no longer wants.
+#[expect(
+    clippy::exit,
+    reason = "the second Ctrl-C; children end with us, the store stays whole at any moment"
+)]
+fn exit_at_once(code: ExitCode) -> ! {
+    std::process::exit(i32::from(code.number()))
+}

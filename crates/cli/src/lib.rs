@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The polyarch command: arguments in, text and exit codes out.
+//!
+//! This is the only room that reads the environment, the home directory and the terminal; it passes
+//! what it finds to the other rooms as values. Each subcommand is one file in [`commands`]; progress is
+//! rendered in [`progress`]; every failure becomes text and an exit code in [`error`].
+
+pub mod commands;
+pub mod config;
+pub mod engine;
+pub mod environment;
+pub mod error;
+pub mod image_list;
+pub mod printer;
+pub mod progress;
+pub mod reference;
+pub mod session;
+pub mod visible_text;
+
+pub use environment::Environment;
+pub use error::{CommandError, ExitCode};

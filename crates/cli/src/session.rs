@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One invocation: what every command works with.
+
+use std::path::PathBuf;
+
+use crate::config::Settings;
+use crate::engine::{Engine, Interrupts};
+use crate::printer::Printer;
+use crate::{CommandError, Environment};
+
+/// What every command works with.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The surroundings.
+    pub environment: Environment,
+    /// The way to the outputs.
+    pub printer: Printer,
+    /// The store's directory, when a flag names one.
+    pub root: Option<PathBuf>,
+}
+
+impl Session {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// When a file of settings can't be read or makes no sense.
+    pub fn settings(&self) -> Result<Settings, CommandError> {
+        Settings::load(&self.environment, self.root.as_deref())
+    }
+
+    /// Enters the user namespace and opens the store. To be called once, while there is one thread.
+    ///
+    /// # Errors
+    /// When the machine doesn't permit it.
+    pub fn open(&self, settings: &Settings) -> Result<Engine, CommandError> {
+        Engine::open(&self.environment, settings, Interrupts::Stop)
+    }
+
+    /// The same, for a program that reads our terminal.
+    ///
+    /// # Errors
+    /// When the machine doesn't permit it.
+    pub fn open_for_program(&self, settings: &Settings) -> Result<Engine, CommandError> {
+        Engine::open(&self.environment, settings, Interrupts::LeftToProgram)
+    }
+}
