@@ -38,7 +38,7 @@ pub enum ParseErrorKind {
     #[error("file with no instructions")]
     Empty,
     /// The file has instructions but no FROM.
-    #[error("file with no FROM, so there is no stage to build")]
+    #[error("dockerfile contains no stages to build: it has no FROM")]
     NoStages,
     /// The file is larger than is read.
     #[error("file of {size_bytes} bytes is larger than the {limit_bytes} bytes allowed")]
@@ -76,7 +76,7 @@ pub enum ParseErrorKind {
         instruction: &'static str,
     },
     /// The instruction has no such flag.
-    #[error("{instruction} has no flag --{flag}")]
+    #[error("{instruction}: unknown flag: --{flag}")]
     UnknownFlag {
         /// The instruction.
         instruction: &'static str,

@@ -100,7 +100,7 @@ impl Flags {
 
 fn hint(instruction: &str, flag: &str, known: &[(&'static str, FlagKind)]) -> Option<String> {
     if let Some(name) = nearest(flag, known.iter().map(|(name, _)| *name)) {
-        return Some(format!("did you mean --{name}?"));
+        return Some(format!("did you mean {name}?"));
     }
     if known.is_empty() {
         return Some(format!("{instruction} takes no flags"));

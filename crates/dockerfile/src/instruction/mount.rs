@@ -115,12 +115,24 @@ pub enum MountError {
         reason: CsvError,
     },
     /// A key that no mount has.
-    #[error("unexpected key {key:?} in mount {text:?}{hint}")]
+    #[error("unexpected key '{key}' in mount {text:?}{hint}")]
     UnknownKey {
         /// The mount.
         text: String,
         /// The key.
         key: String,
+        /// ` (did you mean …?)`, or nothing.
+        hint: String,
+    },
+    /// A type that does not exist.
+    #[error(
+        "unsupported mount type {value:?} in mount {text:?}, must be bind, cache, tmpfs, secret or ssh{hint}"
+    )]
+    Type {
+        /// The mount.
+        text: String,
+        /// The type as written.
+        value: String,
         /// ` (did you mean …?)`, or nothing.
         hint: String,
     },
@@ -322,8 +334,11 @@ impl Draft {
         let number = || value.parse().map_err(|_| invalid("a number", &[]));
         match key {
             "type" => {
-                let kind = Kind::parse(value);
-                self.kind = kind.ok_or_else(|| invalid("bind, cache, tmpfs, secret or ssh", Kind::NAMES))?;
+                self.kind = Kind::parse(value).ok_or_else(|| MountError::Type {
+                    text: text.to_owned(),
+                    value: value.to_owned(),
+                    hint: did_you_mean(value, Kind::NAMES.iter().copied()),
+                })?;
             }
             "from" => self.from = Some(value.to_owned()).filter(|from| !from.is_empty()),
             "source" | "src" => self.source = value.to_owned(),

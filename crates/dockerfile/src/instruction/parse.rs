@@ -1,20 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From syntax tree to typed instructions and stages.
 
-use super::command::{Expose, Healthcheck, Onbuild, Volume};
-use super::copy::{Add, Copy, Source};
-use super::mount::Mount;
+mod copy;
+mod run;
+
+use super::command::{Expose, Onbuild, Volume};
 use super::pairs::{Arg, ArgDefinition, Env, Label, Pair};
-use super::run::{Device, Network, Run, Security};
 use super::{Command, Instruction, InstructionKind, NAMES};
 use crate::ast::{Arguments, Node};
 use crate::flags::{FlagKind, Flags};
 use crate::suggest::nearest;
-use crate::value::{ValueError, duration, go_bool};
-use crate::{
-    Ast, Dockerfile, Environment, Expander, From, Heredoc, ParseError, ParseErrorKind, Span, Stage, csv,
-    heredoc,
-};
+use crate::{Ast, Dockerfile, From, ParseError, ParseErrorKind, Span, Stage};
 
 /// Makes instructions and stages of lines.
 pub(crate) fn dockerfile(ast: Ast) -> Result<Dockerfile, ParseError> {
@@ -66,40 +62,6 @@ struct Request<'a> {
     name: &'static str,
     span: Span,
 }
-
-const COPY_FLAGS: &[(&str, FlagKind)] = &[
-    ("from", FlagKind::Text),
-    ("chown", FlagKind::Text),
-    ("chmod", FlagKind::Text),
-    ("link", FlagKind::Boolean),
-    ("parents", FlagKind::Boolean),
-    ("exclude", FlagKind::Texts),
-];
-
-const ADD_FLAGS: &[(&str, FlagKind)] = &[
-    ("chown", FlagKind::Text),
-    ("chmod", FlagKind::Text),
-    ("link", FlagKind::Boolean),
-    ("exclude", FlagKind::Texts),
-    ("checksum", FlagKind::Text),
-    ("keep-git-dir", FlagKind::Boolean),
-    ("unpack", FlagKind::Boolean),
-];
-
-const RUN_FLAGS: &[(&str, FlagKind)] = &[
-    ("mount", FlagKind::Texts),
-    ("network", FlagKind::Text),
-    ("security", FlagKind::Text),
-    ("device", FlagKind::Texts),
-];
-
-const HEALTHCHECK_FLAGS: &[(&str, FlagKind)] = &[
-    ("interval", FlagKind::Text),
-    ("timeout", FlagKind::Text),
-    ("start-period", FlagKind::Text),
-    ("start-interval", FlagKind::Text),
-    ("retries", FlagKind::Text),
-];
 
 impl<'a> Request<'a> {
     fn of(node: &'a Node, span: Span) -> Result<Request<'a>, ParseError> {
@@ -287,177 +249,9 @@ impl<'a> Request<'a> {
         Ok(Onbuild { trigger })
     }
 
-    fn copy(&self) -> Result<Copy, ParseError> {
-        let flags = self.flags(COPY_FLAGS)?;
-        let (sources, destination) = self.sources_and_destination()?;
-        let from = flags.text("from");
-        if let Some(from) = &from
-            && Expander::new(&Environment::new(), '\\').word(from).ok().as_ref() != Some(from)
-        {
-            return Err(self.not_expanded("--from"));
-        }
-        Ok(Copy {
-            sources,
-            destination,
-            from,
-            chown: flags.text("chown"),
-            chmod: flags.text("chmod"),
-            link: flags.boolean("link").unwrap_or(false),
-            parents: flags.boolean("parents").unwrap_or(false),
-            exclude: flags.texts("exclude"),
-        })
-    }
-
-    fn add(&self) -> Result<Add, ParseError> {
-        let flags = self.flags(ADD_FLAGS)?;
-        let (sources, destination) = self.sources_and_destination()?;
-        Ok(Add {
-            sources,
-            destination,
-            chown: flags.text("chown"),
-            chmod: flags.text("chmod"),
-            link: flags.boolean("link").unwrap_or(false),
-            exclude: flags.texts("exclude"),
-            checksum: flags.text("checksum"),
-            keep_git_dir: flags.boolean("keep-git-dir"),
-            unpack: flags.boolean("unpack"),
-        })
-    }
-
     fn not_expanded(&self, place: &'static str) -> ParseError {
         let hint = "name a stage with FROM image AS name, where variables are expanded, and use its name";
         self.error(ParseErrorKind::VariableNotExpanded { place }).with_hint(Some(hint.to_owned()))
-    }
-
-    fn sources_and_destination(&self) -> Result<(Vec<Source>, String), ParseError> {
-        let [words @ .., destination] = self.words() else {
-            return Err(self.missing("at least two arguments: source… destination"));
-        };
-        if words.is_empty() {
-            return Err(self.missing("at least two arguments, the last of which is the destination"));
-        }
-        if matches!(self.node.arguments, Arguments::Json(_)) {
-            return Ok((words.iter().cloned().map(Source::Path).collect(), destination.clone()));
-        }
-        if heredoc::is_only_heredoc(destination) {
-            return Err(self.error(ParseErrorKind::HeredocDestination { instruction: self.name }));
-        }
-        let mut heredocs = self.node.heredocs.iter();
-        let mut sources = Vec::with_capacity(words.len());
-        for word in words {
-            sources.push(match heredoc::is_only_heredoc(word) {
-                true => Source::Heredoc(self.inline_file(heredocs.next())?),
-                false => Source::Path(word.clone()),
-            });
-        }
-        match heredocs.next() {
-            Some(_) => Err(self.error(ParseErrorKind::HeredocWord { instruction: self.name })),
-            None => Ok((sources, destination.clone())),
-        }
-    }
-
-    /// Turns a heredoc into a file: what `<<-` drops is dropped now.
-    fn inline_file(&self, heredoc: Option<&Heredoc>) -> Result<Heredoc, ParseError> {
-        let word = || self.error(ParseErrorKind::HeredocWord { instruction: self.name });
-        let heredoc = heredoc.ok_or_else(word)?;
-        Ok(Heredoc { content: heredoc.text(), strip_tabs: false, ..heredoc.clone() })
-    }
-
-    fn run(&self) -> Result<Run, ParseError> {
-        let flags = self.flags(RUN_FLAGS)?;
-        let command = command(&self.node.arguments);
-        if matches!(&command, Command::Exec(arguments) if arguments.is_empty())
-            || matches!(&command, Command::Shell(text) if text.is_empty())
-        {
-            return Err(self.missing("a command"));
-        }
-        let value = |flag: &str, value: String, expected| {
-            self.error(ParseErrorKind::FlagValue { flag: flag.to_owned(), value, expected })
-        };
-        let network = match flags.texts("network").pop() {
-            None => Network::Default,
-            Some(mode) => match mode.as_str() {
-                "default" => Network::Default,
-                "none" => Network::None,
-                "host" => Network::Host,
-                _ => return Err(value("network", mode, "default, none or host")),
-            },
-        };
-        let security = match flags.texts("security").pop() {
-            None => Security::Sandbox,
-            Some(mode) => match mode.as_str() {
-                "sandbox" => Security::Sandbox,
-                "insecure" => Security::Insecure,
-                _ => return Err(value("security", mode, "sandbox or insecure")),
-            },
-        };
-        let mut mounts = Vec::new();
-        for text in flags.texts("mount") {
-            mounts.push(self.mount(&text)?);
-        }
-        let mut devices = Vec::new();
-        for text in flags.texts("device") {
-            let device = device(&text).ok_or_else(|| value("device", text, "name[,required]"))?;
-            devices.push(device);
-        }
-        Ok(Run { command, heredocs: self.node.heredocs.clone(), mounts, network, security, devices })
-    }
-
-    fn mount(&self, text: &str) -> Result<Mount, ParseError> {
-        let mount = Mount::parse(text).map_err(|error| self.error(ParseErrorKind::Mount(error)))?;
-        // A `$` at the very end is no variable.
-        let has_variable = |from: &str| from.find('$').is_some_and(|at| at + 1 < from.len());
-        if mount.fields.iter().any(|(key, value)| key == "from" && value.as_deref().is_some_and(has_variable))
-        {
-            return Err(self.not_expanded("from= of --mount"));
-        }
-        Ok(mount)
-    }
-
-    fn healthcheck(&self) -> Result<Healthcheck, ParseError> {
-        let flags = self.flags(HEALTHCHECK_FLAGS)?;
-        let Arguments::Typed(kind, rest) = &self.node.arguments else {
-            return Err(self.missing("at least one argument: NONE or CMD command"));
-        };
-        match kind.to_ascii_uppercase().as_str() {
-            "NONE" if matches!(**rest, Arguments::None) => Ok(Healthcheck::None),
-            "NONE" => Err(self.missing("no arguments after NONE")),
-            "CMD" => {
-                let command = command(rest);
-                if matches!(&command, Command::Exec(arguments) if arguments.is_empty())
-                    || matches!(**rest, Arguments::None)
-                {
-                    return Err(self.missing("a command after CMD"));
-                }
-                Ok(Healthcheck::Command {
-                    command,
-                    interval_nanoseconds: self.interval(&flags, "interval")?,
-                    timeout_nanoseconds: self.interval(&flags, "timeout")?,
-                    start_period_nanoseconds: self.interval(&flags, "start-period")?,
-                    start_interval_nanoseconds: self.interval(&flags, "start-interval")?,
-                    retries: self.retries(&flags)?,
-                })
-            }
-            _ => Err(self.error(ParseErrorKind::HealthcheckType { kind: kind.clone() })),
-        }
-    }
-
-    /// Reads a duration; 0 and none mean inherited, anything else is at least a millisecond.
-    fn interval(&self, flags: &Flags, name: &'static str) -> Result<i64, ParseError> {
-        let Some(text) = flags.text(name) else { return Ok(0) };
-        let nanoseconds = duration::parse(&text).map_err(|error| self.error(ParseErrorKind::Value(error)))?;
-        if nanoseconds != 0 && nanoseconds < 1_000_000 {
-            return Err(self.error(ParseErrorKind::Value(ValueError::ShortInterval { name, text })));
-        }
-        Ok(nanoseconds)
-    }
-
-    fn retries(&self, flags: &Flags) -> Result<u32, ParseError> {
-        let Some(text) = flags.text("retries") else { return Ok(0) };
-        match text.parse::<i32>().ok().and_then(|number| u32::try_from(number).ok()) {
-            Some(number) => Ok(number),
-            None => Err(self.error(ParseErrorKind::Value(ValueError::Number { text }))),
-        }
     }
 }
 
@@ -478,26 +272,6 @@ fn command(arguments: &Arguments) -> Command {
         Arguments::Text(text) => Command::Shell(text.clone()),
         _ => Command::Shell(String::new()),
     }
-}
-
-/// Reads `name[,required[=bool]]` or `name=…,required`.
-fn device(text: &str) -> Option<Device> {
-    let mut device = Device { name: String::new(), required: false };
-    for field in csv::fields(text).ok()? {
-        let (key, value) = match field.split_once('=') {
-            Some((key, value)) => (key.to_lowercase(), Some(value)),
-            None => (field.to_lowercase(), None),
-        };
-        match (key.as_str(), value) {
-            ("required", None) => device.required = true,
-            ("required", Some(value)) => device.required = go_bool(value)?,
-            ("name", Some(name)) if device.name.is_empty() => device.name = name.to_owned(),
-            // A device's own name may hold a `=`: vendor/class=name.
-            _ if device.name.is_empty() => device.name = field,
-            _ => return None,
-        }
-    }
-    Some(device)
 }
 
 /// Finds what a comment says about a name: it begins with the name, and the rest is the description.

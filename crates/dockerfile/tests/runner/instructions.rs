@@ -229,13 +229,13 @@ fn mounts_that_do_not_fit() {
     for (text, expected) in [
         (
             "type=caches,target=/x",
-            "invalid value \"caches\" for type of mount \"type=caches,target=/x\", must be bind, cache, tmpfs, secret or ssh (did you mean cache?)",
+            "unsupported mount type \"caches\" in mount \"type=caches,target=/x\", must be bind, cache, tmpfs, secret or ssh (did you mean cache?)",
         ),
         (
             "target=/x,source",
             "invalid field \"source\" of mount \"target=/x,source\", must be a key=value pair",
         ),
-        ("targett=/x", "unexpected key \"targett\" in mount \"targett=/x\" (did you mean target?)"),
+        ("targett=/x", "unexpected key 'targett' in mount \"targett=/x\" (did you mean target?)"),
         (
             "target=/x,ro=maybe",
             "invalid value \"maybe\" for ro of mount \"target=/x,ro=maybe\", must be true or false",
