@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::attributes::{Attributes, kept_xattrs};
 use crate::error::{At, SnapshotError};
 use crate::id::SnapshotId;
-use crate::merge::{Baseline, merge, take_changes};
+use crate::merge::{Baseline, HardLinks, merge, take_changes};
 use crate::meta::{Meta, names, open_host_directory};
 use crate::overlay::{self, Writable};
 use crate::records::Records;
@@ -83,7 +83,7 @@ impl ActiveSnapshot {
                 let tree = make(TREE)?;
                 let directory = open_host_directory(&tree).at("open", &tree)?;
                 set_plain_root(&directory).at("set attributes of", &tree)?;
-                merge(&stack, &directory)?;
+                merge(&stack, HardLinks::Break, &directory)?;
                 Some(Baseline::of(&directory, &path.join("clock"))?)
             }
         };

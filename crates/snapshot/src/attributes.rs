@@ -121,14 +121,17 @@ pub(crate) fn is_kept_xattr(name: &[u8]) -> bool {
 /// Reads the xattrs that belong to a tree's content from an open file or directory, sorted.
 pub(crate) fn kept_xattrs(file: impl AsFd) -> io::Result<Xattrs> {
     let file = file.as_fd();
-    let mut list = Vec::new();
-    match rustix::fs::flistxattr(file, &mut [0u8; 0][..]) {
+    // Hardly any file has more names than fit here.
+    let mut list = vec![0; 1024];
+    let len = match rustix::fs::flistxattr(file, &mut list[..]) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Ok(_) | Err(Errno::RANGE) => {}
+        Ok(len) => len,
+        Err(Errno::RANGE) => {
+            list.resize(XATTR_MAX, 0);
+            rustix::fs::flistxattr(file, &mut list[..])?
+        }
         Err(error) => return Err(error.into()),
-    }
-    list.resize(XATTR_MAX, 0);
-    let len = rustix::fs::flistxattr(file, &mut list[..])?;
+    };
     let mut xattrs = Xattrs::new();
     for name in list[..len].split(|byte| *byte == 0).filter(|name| is_kept_xattr(name)) {
         let mut value = vec![0; XATTR_MAX];

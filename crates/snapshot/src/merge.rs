@@ -20,10 +20,19 @@ use crate::stack::{Effective, Stack};
 /// Deepest tree that is walked; every level holds descriptors.
 pub(crate) const MAX_TREE_DEPTH: usize = 400;
 
+/// What becomes of files with several names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HardLinks {
+    /// They stay one file.
+    Keep,
+    /// Each name becomes a file of its own, as overlays make it when one of them is changed.
+    Break,
+}
+
 /// Copies the merged tree of `stack` into an empty directory: what the disk has, without side files.
-pub(crate) fn merge(stack: &Stack, target: &OwnedFd) -> Result<(), SnapshotError> {
+pub(crate) fn merge(stack: &Stack, hard_links: HardLinks, target: &OwnedFd) -> Result<(), SnapshotError> {
     for layer in stack.layers.iter().rev() {
-        let mut merger = Merger { target, links: HashMap::new() };
+        let mut merger = Merger { target, hard_links, links: HashMap::new() };
         merger.directory(&layer.directory, target.as_fd(), Path::new(""), 0)?;
     }
     Ok(())
@@ -31,6 +40,7 @@ pub(crate) fn merge(stack: &Stack, target: &OwnedFd) -> Result<(), SnapshotError
 
 struct Merger<'a> {
     target: &'a OwnedFd,
+    hard_links: HardLinks,
     /// Where the first name of a file with several went, by inode.
     links: HashMap<((u32, u32), u64), PathBuf>,
 }
@@ -72,9 +82,8 @@ impl Merger<'_> {
         path: &Path,
     ) -> Result<(), SnapshotError> {
         let key = (meta.dev, meta.ino);
-        if meta.links > 1
-            && let Some(first) = self.links.get(&key)
-        {
+        let is_linked = meta.links > 1 && self.hard_links == HardLinks::Keep;
+        if is_linked && let Some(first) = self.links.get(&key) {
             return rustix::fs::linkat(self.target, first, target, name, AtFlags::empty()).at("link", path);
         }
         let xattrs = kept_xattrs_at(source, name, meta.kind).at("read xattrs of", path)?;
@@ -86,7 +95,7 @@ impl Merger<'_> {
         };
         copy_node((source, name), meta, &raw, (target, name), &raw_attributes(meta, &xattrs))
             .at("copy", path)?;
-        if meta.links > 1 {
+        if is_linked {
             self.links.insert(key, path.to_owned());
         }
         Ok(())

@@ -19,7 +19,7 @@ use crate::error::{At, SnapshotError};
 use crate::id::SnapshotId;
 use crate::layer::{ApplyLimits, UnpackedLayer};
 use crate::layer_write::{LayerTimes, write_layer};
-use crate::merge::{check_depth, merge};
+use crate::merge::{HardLinks, check_depth, merge};
 use crate::meta::{Meta, names, open_directory, open_host_directory};
 use crate::overlay;
 use crate::records::Records;
@@ -219,7 +219,7 @@ impl Snapshots {
             TreeMode::Copy { .. } => {
                 let workspace = self.workspace()?;
                 let directory = open_host_directory(&workspace.path()).at("open", workspace.path())?;
-                merge(&stack, &directory)?;
+                merge(&stack, HardLinks::Keep, &directory)?;
                 let notes = Notes { layers: stack, own: None };
                 Ok(TreeRoot::new(directory, Backing::Temporary { _directory: workspace }, notes))
             }
