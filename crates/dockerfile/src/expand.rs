@@ -218,7 +218,7 @@ pub enum ExpandError {
     /// Substitutions are nested too deeply.
     #[error("more than {MAX_DEPTH} nested substitutions")]
     TooDeep,
-    /// The result is too large.
-    #[error("expansion gives more than {MAX_EXPANDED_BYTES} bytes")]
+    /// The result is too large, or its variables and patterns are.
+    #[error("expansion gives more than {MAX_EXPANDED_BYTES} bytes, or takes too long")]
     TooLarge,
 }

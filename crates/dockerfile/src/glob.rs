@@ -6,6 +6,9 @@
 
 use crate::PatternError;
 
+/// The longest pattern; no path of Linux is as long.
+const MAX_PATTERN_BYTES: usize = 8192;
+
 /// One step of a pattern.
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
@@ -39,6 +42,10 @@ type Places = Vec<bool>;
 impl Glob {
     /// Reads a pattern of `filepath.Match`: two stars are as one.
     pub(crate) fn parse_match(text: &str) -> Result<Glob, PatternError> {
+        if text.len() > MAX_PATTERN_BYTES {
+            let beginning: String = text.chars().take(40).collect();
+            return Err(error(&format!("{beginning}..."), "longer than 8192 bytes"));
+        }
         let mut tokens = Vec::new();
         let mut characters = text.chars().peekable();
         while let Some(character) = characters.next() {

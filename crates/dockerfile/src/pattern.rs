@@ -94,6 +94,7 @@ mod tests {
         for pattern in ["[]a]", "[-]", "[x-]", "[-x]", "[a-b-c]", "[", "[^", "[^bc", "a[", "a\\"] {
             assert!(Pattern::new(pattern).is_err(), "{pattern}");
         }
+        assert!(Pattern::new(&"a".repeat(8193)).is_err());
     }
 
     #[test]

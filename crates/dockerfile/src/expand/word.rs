@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use super::wildcard::Wildcard;
 use super::{ExpandError, Lookup, MAX_DEPTH, MAX_EXPANDED_BYTES};
 
+/// The most characters that reading one text may look at: about a second's work.
+const MAX_COST: usize = 1 << 30;
+
 /// What the reader leaves as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Mode {
@@ -42,6 +45,7 @@ pub(super) fn run(text: &str, escape: char, mode: Mode, lookup: &dyn Lookup) -> 
         mode,
         lookup,
         depth: 0,
+        cost: 0,
         used: BTreeSet::new(),
         undefined: BTreeSet::new(),
     };
@@ -96,6 +100,8 @@ struct Reader<'a> {
     mode: Mode,
     lookup: &'a dyn Lookup,
     depth: usize,
+    /// What reading has cost so far, in characters looked at.
+    cost: usize,
     used: BTreeSet<String>,
     undefined: BTreeSet<String>,
 }
@@ -260,7 +266,7 @@ impl Reader<'_> {
         if name.is_empty() {
             return Ok("$".to_owned());
         }
-        Ok(match self.value_of(&name) {
+        Ok(match self.value_of(&name)? {
             None if self.mode.keep_unset => format!("${name}"),
             value => value.unwrap_or_default(),
         })
@@ -278,7 +284,7 @@ impl Reader<'_> {
         let name = self.name();
         match self.next() {
             None => Err(self.missing_brace()),
-            Some('}') => Ok(match self.value_of(&name) {
+            Some('}') => Ok(match self.value_of(&name)? {
                 None if self.mode.keep_unset => format!("${{{name}}}"),
                 value => value.unwrap_or_default(),
             }),
@@ -297,7 +303,7 @@ impl Reader<'_> {
     /// `${n-w}`, `${n+w}`, `${n?m}`; with a colon an empty value counts as unset.
     fn conditional(&mut self, name: &str, modifier: char, has_colon: bool) -> Result<String, ExpandError> {
         let Nested::Closed(word) = self.nested('}', false)? else { return Err(self.missing_brace()) };
-        let value = self.value_of(name);
+        let value = self.value_of(name)?;
         if value.is_none() && self.mode.keep_unset {
             let colon = if has_colon { ":" } else { "" };
             return Ok(format!("${{{name}{colon}{modifier}{word}}}"));
@@ -322,7 +328,7 @@ impl Reader<'_> {
     /// `${n#p}`, `${n##p}`, `${n%p}`, `${n%%p}`; doubled means the longest match.
     fn trimmed(&mut self, name: &str, modifier: char) -> Result<String, ExpandError> {
         let Nested::Closed(word) = self.nested('}', true)? else { return Err(self.missing_brace()) };
-        let Some(value) = self.value_of(name) else {
+        let Some(value) = self.value_of(name)? else {
             return Ok(if self.mode.keep_unset {
                 format!("${{{name}{modifier}{word}}}")
             } else {
@@ -333,6 +339,7 @@ impl Reader<'_> {
             Some(pattern) => (pattern, true),
             None => (word.as_str(), false),
         };
+        self.spend(value.len().saturating_mul(pattern.len()))?;
         let wildcard = self.wildcard(pattern)?;
         Ok(match modifier {
             '#' => wildcard.without_prefix(&value, longest),
@@ -350,13 +357,14 @@ impl Reader<'_> {
             return Err(ExpandError::Slash { word: self.source.to_owned() });
         };
         let Nested::Closed(replacement) = self.nested('}', true)? else { return Err(self.missing_brace()) };
-        let Some(value) = self.value_of(name) else {
+        let Some(value) = self.value_of(name)? else {
             let slash = if all { "//" } else { "/" };
             return Ok(match self.mode.keep_unset {
                 true => format!("${{{name}{slash}{pattern}/{replacement}}}"),
                 false => String::new(),
             });
         };
+        self.spend(value.len().saturating_mul(pattern.len()))?;
         let wildcard = self.wildcard(&pattern)?;
         wildcard.replace(&value, &replacement, all).ok_or(ExpandError::TooLarge)
     }
@@ -387,13 +395,20 @@ impl Reader<'_> {
         name
     }
 
-    fn value_of(&mut self, name: &str) -> Option<String> {
+    fn value_of(&mut self, name: &str) -> Result<Option<String>, ExpandError> {
         let value = self.lookup.get(name);
+        self.spend(value.map_or(1, str::len))?;
         match value {
             Some(_) => self.used.insert(name.to_owned()),
             None => self.undefined.insert(name.to_owned()),
         };
-        value.map(str::to_owned)
+        Ok(value.map(str::to_owned))
+    }
+
+    /// Bounds the time that a text may take, whatever it makes of its variables and throws away.
+    fn spend(&mut self, cost: usize) -> Result<(), ExpandError> {
+        self.cost = self.cost.saturating_add(cost);
+        if self.cost > MAX_COST { Err(ExpandError::TooLarge) } else { Ok(()) }
     }
 
     fn wildcard(&self, pattern: &str) -> Result<Wildcard, ExpandError> {

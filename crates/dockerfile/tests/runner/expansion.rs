@@ -320,4 +320,10 @@ fn patterns_take_linear_time() {
     assert_eq!(expander.word("${A//a*b/x}").unwrap().len(), 1 << 20);
     assert_eq!(expander.word("${A//*a*a*a*b/x}").unwrap().len(), 1 << 20);
     assert_eq!(expander.word("${A%%b*a*a}").unwrap().len(), 1 << 20);
+
+    let environment: Environment =
+        [("A", "a".repeat(1 << 20)), ("B", "a".repeat(1 << 19))].into_iter().collect();
+    let mut expander = Expander::new(&environment, '\\');
+    assert_eq!(expander.word("${A//${B}b/x}"), Err(ExpandError::TooLarge));
+    assert_eq!(expander.word(&"${U:+$A}".repeat(2000)), Err(ExpandError::TooLarge));
 }
