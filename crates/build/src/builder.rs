@@ -168,6 +168,7 @@ impl Services {
         let job = Job::new(graph.clone(), Arc::new(StepRecords { services: self.clone() }), options);
         let targets: Vec<VertexId> = lowered.iter().map(|it| it.vertex).collect();
         let outputs = job.solve(&targets).await;
+        watcher.abort();
         // The failure that stopped the others tells what went wrong, not those that were stopped.
         if let Some(SolveError::Op { source, .. }) =
             outputs.iter().filter_map(|it| it.as_ref().err()).find(|it| matches!(it, SolveError::Op { .. }))

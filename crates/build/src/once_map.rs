@@ -9,8 +9,11 @@ use tokio::sync::OnceCell;
 
 /// Runs work once per key and gives the result to everybody who asked; failures are kept, too.
 pub struct OnceMap<V, E> {
-    cells: Mutex<HashMap<String, Arc<OnceCell<Result<V, E>>>>>,
+    cells: Mutex<HashMap<String, Slot<V, E>>>,
 }
+
+/// One key's result, once it is there.
+type Slot<V, E> = Arc<OnceCell<Result<V, E>>>;
 
 impl<V, E> Default for OnceMap<V, E> {
     fn default() -> OnceMap<V, E> {

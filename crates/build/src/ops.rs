@@ -36,7 +36,7 @@ pub(crate) enum OpKind {
     /// Files made or copied.
     File(file::FileOp),
     /// A process.
-    Exec(exec::ExecOp),
+    Exec(Box<exec::ExecOp>),
 }
 
 impl Op for BuildOp {

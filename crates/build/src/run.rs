@@ -80,7 +80,7 @@ impl Services {
         if let Support::None { reason, fix } = &support {
             return Err(BuildError::platform_unsupported(&platform, reason, fix));
         }
-        let layers = image.layers.iter().cloned().map(Layer::Image).collect();
+        let layers = image.layers.iter().cloned().map(|layer| Layer::Image(Box::new(layer))).collect();
         let parents = self.directories(&Tree { layers, produced: Vec::new() }, &shown).await?;
         vertex.done();
         let spec = self.run_spec(&image.config.value, &request)?;

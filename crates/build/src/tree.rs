@@ -23,7 +23,7 @@ pub struct Tree {
 #[serde(rename_all = "kebab-case")]
 pub enum Layer {
     /// A layer of an image; its blob may still be in a registry, its directory may not exist yet.
-    Image(ImageLayer),
+    Image(Box<ImageLayer>),
     /// The change that a step made; its directory exists.
     Step {
         /// The layer directory.
@@ -58,7 +58,7 @@ impl Tree {
     /// Returns the image layers.
     pub fn image_layers(&self) -> impl Iterator<Item = &ImageLayer> {
         self.layers.iter().filter_map(|layer| match layer {
-            Layer::Image(layer) => Some(layer),
+            Layer::Image(layer) => Some(layer.as_ref()),
             Layer::Step { .. } => None,
         })
     }

@@ -192,7 +192,7 @@ impl Lowering<'_, '_> {
             shm_size_bytes: request.shm_size_bytes,
             tmpfs,
         };
-        self.add_step(state, instruction, &instruction.original, OpKind::Exec(op), Vec::new());
+        self.add_step(state, instruction, &instruction.original, OpKind::Exec(Box::new(op)), Vec::new());
         Ok(())
     }
 

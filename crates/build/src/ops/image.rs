@@ -18,7 +18,7 @@ impl ImageOp {
     }
 
     pub(crate) fn exec(&self) -> Output {
-        let layers = self.layers.iter().cloned().map(Layer::Image).collect();
+        let layers = self.layers.iter().cloned().map(|layer| Layer::Image(Box::new(layer))).collect();
         Output::Tree(Tree { layers, produced: Vec::new() })
     }
 }
