@@ -159,12 +159,15 @@ impl Services {
         cancel: &CancelFlag,
     ) -> Result<Vec<PlatformTree>, BuildError> {
         let max_parallel = if request.max_parallel == 0 { DEFAULT_PARALLEL } else { request.max_parallel };
-        let options = JobOptions {
-            progress: progress.clone(),
-            cancel: cancel.clone(),
-            max_parallel,
-            keep_going: false,
-        };
+        // The job's own flag is also set by its first failure, which is no interruption.
+        let stop = CancelFlag::default();
+        let (interrupted, interrupt) = (cancel.clone(), stop.clone());
+        let watcher = tokio::spawn(async move {
+            interrupted.cancelled().await;
+            interrupt.cancel();
+        });
+        let options =
+            JobOptions { progress: progress.clone(), cancel: stop, max_parallel, keep_going: false };
         let job = Job::new(graph.clone(), Arc::new(StepRecords { services: self.clone() }), options);
         let targets: Vec<VertexId> = lowered.iter().map(|it| it.vertex).collect();
         let outputs = job.solve(&targets).await;
