@@ -264,8 +264,10 @@ pub(crate) fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read 
 mod tests {
     use std::fs;
     use std::process::Command;
+    use std::sync::LazyLock;
 
     use polyarch_oci::media_type;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::documents::tests::{put_image, put_index};
@@ -369,5 +371,31 @@ mod tests {
         assert_eq!(other.import_layout(&layout, Missing::Refuse).unwrap().len(), 1);
         let empty = other.import_layout(dir.path(), Missing::Refuse);
         assert!(matches!(empty, Err(StoreError::NoImage)), "{empty:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// One wrong byte anywhere: the import fails, or everything it returns is whole.
+        #[test]
+        fn damaged_archives_give_errors_or_whole_images(at in any::<prop::sample::Index>(), flip in 1..=255_u8) {
+            static ARCHIVE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+                let (_dir, store) = store();
+                let index = put_index(&store, vec![put_image(&store, "linux/amd64", &[b"layer"])]);
+                let image = [NamedImage::new(index, Some("app".parse().unwrap()))];
+                store.write_oci_archive(&image, LayoutOptions::default(), Vec::new()).unwrap()
+            });
+            let mut archive = ARCHIVE.clone();
+            let at = at.index(archive.len());
+            archive[at] ^= flip;
+            let (_dir, store) = store();
+            if let Ok(images) = store.import_archive(&archive[..], Missing::Refuse) {
+                for image in images {
+                    for blob in store.closure(&image.descriptor, Missing::Refuse).unwrap() {
+                        prop_assert!(store.read(&blob, 1 << 20).is_ok());
+                    }
+                }
+            }
+        }
     }
 }

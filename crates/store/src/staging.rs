@@ -151,4 +151,19 @@ mod tests {
         store.sync().unwrap();
         assert!(identity(&store.inner.blob(&digest)).unwrap() == durable && !staged.exists());
     }
+
+    #[test]
+    fn a_record_replaced_after_the_sync_waits_for_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.put_record("steps", "abc", b"old").unwrap();
+        let staged = store.inner.staged.clone().unwrap().join("records");
+        let (listed, _) = list(&staged, &dir.path().join("records")).unwrap();
+        store.put_record("steps", "abc", b"new, not synced").unwrap();
+        store.inner.promote_record(&listed[0]).unwrap();
+        assert!(!dir.path().join("records/steps/abc").exists());
+        store.sync().unwrap();
+        assert!(dir.path().join("records/steps/abc").exists());
+        assert_eq!(store.get_record("steps", "abc").unwrap().unwrap(), b"new, not synced");
+    }
 }
