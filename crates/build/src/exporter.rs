@@ -79,7 +79,6 @@ async fn export_image(
         source_date_epoch: request.source_date_epoch,
         threads: request.threads,
     };
-    let created = created_time(request.source_date_epoch)?;
     let layers = {
         let _status = vertex.status("exporting layers", 0);
         try_join_all(platforms.iter().map(|it| services.layer_blobs(&it.tree, &options, &shown))).await?
@@ -87,7 +86,9 @@ async fn export_image(
     let images: Vec<PlatformImage> = platforms
         .iter()
         .zip(layers)
-        .map(|(it, layers)| assemble(&it.draft, &it.tree.produced, layers, &created, &request.image))
+        .map(|(it, layers)| {
+            assemble(&it.draft, &it.tree.steps, layers, request.source_date_epoch, &request.image)
+        })
         .collect();
     let pushes = request.outputs.iter().any(|output| matches!(output, Output::Image { push: true, .. }));
     if request.outputs.is_empty()
@@ -168,15 +169,4 @@ fn put_document<T>(
     let _status: ActiveStatus = vertex.status(format!("exporting {what} {}", document.digest), 0);
     services.store.put(&document.bytes).map_err(|error| storage_error(&error))?;
     Ok(())
-}
-
-/// Returns the time that documents bear, RFC 3339.
-fn created_time(source_date_epoch: Option<i64>) -> Result<String, BuildError> {
-    let time = match source_date_epoch {
-        Some(epoch) => jiff::Timestamp::from_second(epoch).map_err(|error| {
-            BuildError::from_source(ErrorKind::Usage, format!("SOURCE_DATE_EPOCH={epoch}"), &error)
-        })?,
-        None => jiff::Timestamp::now(),
-    };
-    Ok(time.to_string())
 }

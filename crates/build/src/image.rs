@@ -5,6 +5,7 @@ use polyarch_oci::media_type::{self, Compression};
 use polyarch_oci::{Descriptor, DiffId, Document, History, ImageConfig, Manifest, Platform, Reference};
 
 use crate::request::ImageOptions;
+use crate::tree::Step;
 
 /// The remark on history entries that this builder makes.
 const HISTORY_COMMENT: &str = "polyarch.dockerfile.v0";
@@ -69,34 +70,50 @@ impl PlatformImage {
 
 /// Makes config and manifest of a draft and the layers that its steps gave.
 ///
-/// `produced` tells for each step, lowest first, whether it made a layer. `created` is RFC 3339.
+/// `steps` are those above the base image, lowest first. All that is made here bears the time
+/// `source_date_epoch`, in seconds since 1970, or else the time of the last step before it.
 pub fn assemble(
     draft: &ImageDraft,
-    produced: &[bool],
+    steps: &[Step],
     layers: Vec<LayerBlob>,
-    created: &str,
+    source_date_epoch: Option<i64>,
     options: &ImageOptions,
 ) -> PlatformImage {
     let mut config = draft.config.clone();
     config.set_platform(&draft.platform);
-    config.created = Some(created.to_owned());
+    let mut created = match source_date_epoch {
+        Some(epoch) => rfc3339(epoch),
+        None => config.created.take().or_else(|| rfc3339(steps.first()?.executed)),
+    };
     config.rootfs.kind = "layers".to_owned();
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
-    let mut produced = produced.iter();
-    config.history.extend(draft.history.iter().map(|entry| History {
-        created: Some(created.to_owned()),
-        created_by: entry.created_by.clone(),
-        comment: HISTORY_COMMENT.to_owned(),
-        // A step without its flag cannot be: both lists come from the same graph. It would count as empty.
-        empty_layer: !(entry.is_step && produced.next().copied().unwrap_or(false)),
-        ..History::default()
-    }));
+    let mut steps = steps.iter();
+    for entry in &draft.history {
+        // A step without its mark cannot be: both lists come from the same graph. It would count as empty.
+        let step = if entry.is_step { steps.next() } else { None };
+        if let (Some(step), None) = (step, source_date_epoch) {
+            created = rfc3339(step.executed);
+        }
+        config.history.push(History {
+            created: created.clone(),
+            created_by: entry.created_by.clone(),
+            comment: HISTORY_COMMENT.to_owned(),
+            empty_layer: !step.is_some_and(|step| step.made_layer),
+            ..History::default()
+        });
+    }
+    config.created = created;
     let config = Document::compact(config);
     let config_descriptor = Descriptor::new(options.flavour.config(), config.digest.clone(), config.size());
     let descriptors = layers.iter().map(|layer| layer_descriptor(layer, options)).collect();
     let mut manifest = Manifest::new(options.flavour, config_descriptor, descriptors);
     manifest.annotations = options.manifest_annotations.iter().cloned().collect();
     PlatformImage { platform: draft.platform.clone(), config, manifest: Document::indented(manifest), layers }
+}
+
+/// Writes a time, in seconds since 1970; `None` for one that no calendar has.
+fn rfc3339(seconds: i64) -> Option<String> {
+    Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
 }
 
 /// Returns a layer's descriptor in the flavour of the image.
@@ -141,6 +158,8 @@ mod tests {
         let config = &image.config.value;
         let empty: Vec<bool> = config.history.iter().map(|entry| entry.empty_layer).collect();
         assert_eq!(empty, [true, true, false]);
+        assert_eq!(config.created.as_deref(), Some("1970-01-02T00:00:00Z"));
+        assert_eq!(config.history[0].created.as_deref(), Some("1970-01-01T00:00:05Z"));
         assert_eq!(config.platform().to_string(), "linux/arm/v7");
         assert_eq!(image.manifest.value.layers[0].media_type, media_type::OCI_LAYER_GZIP);
     }
@@ -148,7 +167,8 @@ mod tests {
     #[test]
     fn the_flavour_is_one_for_the_whole_image() {
         let options = ImageOptions { flavour: Flavour::Docker, ..ImageOptions::default() };
-        let image = assemble(&draft(), &[], vec![layer("a", media_type::OCI_LAYER)], "", &options);
+        let steps = [(false, 5), (true, 86_400)].map(|(made_layer, executed)| Step { made_layer, executed });
+        let image = assemble(&draft(), &steps, layers, None, &ImageOptions::default());
         assert_eq!(image.manifest.value.media_type, media_type::DOCKER_MANIFEST);
         assert_eq!(image.manifest.value.config.media_type, media_type::DOCKER_CONFIG);
         assert_eq!(image.manifest.value.layers[0].media_type, media_type::DOCKER_LAYER);

@@ -12,10 +12,18 @@ use serde::{Deserialize, Serialize};
 pub struct Tree {
     /// The layers, lowest first.
     pub layers: Vec<Layer>,
-    /// For each step above the base image, lowest first, whether it made a layer.
-    ///
-    /// A step that changes nothing makes none; the image's history says so.
-    pub produced: Vec<bool>,
+    /// The steps above the base image, lowest first.
+    pub steps: Vec<Step>,
+}
+
+/// What the image's history tells of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Whether it made a layer; a step that changes nothing makes none.
+    pub made_layer: bool,
+    /// When it executed, in seconds since 1970; a cached step keeps its time, so that an unchanged
+    /// build gives the same image.
+    pub executed: i64,
 }
 
 /// One layer of a tree.
@@ -50,7 +58,9 @@ impl Tree {
     #[must_use]
     pub fn with_step(&self, layer: Option<Layer>) -> Tree {
         let mut tree = self.clone();
-        tree.produced.push(layer.is_some());
+        let executed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let executed = i64::try_from(executed.as_secs()).unwrap_or(i64::MAX);
+        tree.steps.push(Step { made_layer: layer.is_some(), executed });
         tree.layers.extend(layer);
         tree
     }
