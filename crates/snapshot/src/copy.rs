@@ -1,10 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 //! COPY and ADD: selected parts of one tree into another.
+//!
+//! A directory as a source brings what is in it, anything else itself. What exists at the destination
+//! stays where both sides have a directory and is replaced otherwise, save that a file never replaces a
+//! directory and a directory never a file. Symlinks in the destination that lead to directories are
+//! followed within it; symlinks in the source are copied as they are, except at the top.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use crate::error::SnapshotError;
+use rustix::fs::{AtFlags, Mode};
+
+use crate::attributes::{Attributes, Xattrs, kept_xattrs, kept_xattrs_at};
+use crate::compress::{Codec, decompressor, detect};
+use crate::error::{At, SnapshotError};
+use crate::layer::ApplyLimits;
+use crate::meta::{Kind, Meta, open_directory, open_for_reading, unlink};
+use crate::nodes::copy_node;
+use crate::resolve::{Place, clean, find_place, split};
+use crate::select::{Selected, Visited, Visitor, open_parent, select, visit};
+use crate::tar_read::TarReader;
 use crate::tree::TreeRoot;
+use crate::unpack::{Meaning, Unpacker};
+
+/// Mode of directories that the destination needs and nobody describes.
+const CREATED_DIRECTORY_MODE: u32 = 0o755;
 
 /// What a filter says about a path of the source tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +90,223 @@ pub struct CopySpec<'a> {
     pub unpack_owner: Option<(u32, u32)>,
 }
 
+impl CopySpec<'_> {
+    /// Returns the owner and mode that a copied node gets.
+    pub(crate) fn attributes<'x>(
+        &self,
+        source_owner: (u32, u32),
+        meta: &Meta,
+        xattrs: &'x Xattrs,
+    ) -> Attributes<'x> {
+        Attributes {
+            owner: self.owner.unwrap_or(source_owner),
+            mode: self.mode.unwrap_or(meta.mode),
+            mtime: Some(meta.mtime),
+            xattrs,
+        }
+    }
+}
+
 /// Copies what `spec` selects into a tree.
-pub fn copy(spec: &CopySpec<'_>, _into: &TreeRoot) -> Result<(), SnapshotError> {
-    Err(SnapshotError::Unfinished { what: spec.destination.to_owned() })
+///
+/// Content is shared with the source where the file system can (reflinks), else copied by the kernel.
+/// Directories made on the way to the destination get mode 0755 and the given owner or 0:0. After an
+/// error the tree is half changed and of no use.
+pub fn copy(spec: &CopySpec<'_>, into: &TreeRoot) -> Result<(), SnapshotError> {
+    let selected = select(spec)?;
+    let is_directory = is_directory_destination(spec, into)?;
+    if selected.len() > 1 && !is_directory {
+        return Err(SnapshotError::DestinationNotDirectory {
+            destination: spec.destination.to_owned(),
+            sources: selected.len(),
+        });
+    }
+    let owner = spec.owner.unwrap_or((0, 0));
+    let destination = clean(Path::new(spec.destination));
+    let mut copier = Copier { spec, into, places: Vec::new(), created: Vec::new(), links: HashMap::new() };
+    for source in &selected {
+        if source.meta.is_directory() {
+            let place = into.make_place(&destination, CREATED_DIRECTORY_MODE, owner)?;
+            copier.places = vec![place];
+            visit(spec, &source.path, &mut copier)?;
+            continue;
+        }
+        if let Some((archive, codec)) = open_archive(spec, source)? {
+            let place = into.make_place(&destination, CREATED_DIRECTORY_MODE, owner)?;
+            unpack(spec, archive, codec, &place, into)?;
+            continue;
+        }
+        let (directory, name) = match split(&destination) {
+            Some((parent, name)) if !is_directory => (parent, name.to_owned()),
+            _ => (destination.as_path(), source.name.clone()),
+        };
+        copier.places = vec![into.make_place(directory, CREATED_DIRECTORY_MODE, owner)?];
+        let (parent, source_name) = open_parent(spec, source)?;
+        copier.copy_to(
+            &name,
+            Visited {
+                directory: parent.as_fd(),
+                name: &source_name,
+                path: &source.path,
+                relative: Path::new(&name),
+                meta: &source.meta,
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// Tells whether the destination takes sources into it rather than becoming one.
+fn is_directory_destination(spec: &CopySpec<'_>, into: &TreeRoot) -> Result<bool, SnapshotError> {
+    if spec.destination.ends_with('/') || spec.destination.ends_with("/.") {
+        return Ok(true);
+    }
+    let there = into.metadata(spec.destination)?;
+    Ok(there.is_some_and(|there| there.kind == Kind::Directory))
+}
+
+struct Copier<'a> {
+    spec: &'a CopySpec<'a>,
+    into: &'a TreeRoot,
+    /// The directories in the destination down to the current one.
+    places: Vec<Place>,
+    /// For each place but the first, what to set when it is left; `None` for one that was there.
+    created: Vec<Option<Created>>,
+    /// Where the first name of a file with several went, by inode.
+    links: HashMap<((u32, u32), u64), PathBuf>,
+}
+
+struct Created {
+    owner: (u32, u32),
+    meta: Meta,
+    xattrs: Xattrs,
+}
+
+impl Copier<'_> {
+    /// The directory of the destination that is being filled.
+    fn place(&self) -> &Place {
+        self.places.last().expect("a place is pushed before the first visit, and only later ones popped")
+    }
+
+    fn copy_to(&mut self, name: &OsStr, source: Visited<'_>) -> Result<(), SnapshotError> {
+        let place = self.place();
+        let path = place.path.join(name);
+        if Meta::find(place, name).at("look at", &path)?.is_some_and(|there| there.is_directory()) {
+            return Err(SnapshotError::TypeConflict { from: source.path.to_owned(), to: path });
+        }
+        unlink(place.as_fd(), name).at("replace", &path)?;
+        self.into.forget(&path);
+        let key = (source.meta.dev, source.meta.ino);
+        if source.meta.links > 1
+            && let Some(first) = self.links.get(&key)
+            && rustix::fs::linkat(self.into, first, place, name, AtFlags::empty()).is_ok()
+        {
+            return Ok(());
+        }
+        let xattrs = kept_xattrs_at(source.directory, source.name, source.meta.kind)
+            .at("read xattrs of", source.path)?;
+        let effective = self.spec.source.effective(source.path, source.meta, xattrs)?;
+        let attributes = self.spec.attributes(effective.owner, source.meta, &effective.xattrs);
+        let from = (source.directory, source.name);
+        let record = copy_node(from, source.meta, &effective, (place.as_fd(), name), &attributes)
+            .at("copy", source.path)?;
+        self.into.note(&path, record);
+        if source.meta.links > 1 {
+            self.links.insert(key, path);
+        }
+        Ok(())
+    }
+}
+
+impl Visitor for Copier<'_> {
+    fn enter(&mut self, directory: Visited<'_>) -> Result<(), SnapshotError> {
+        let above = self.place();
+        let path = above.path.join(directory.name);
+        let there = Meta::find(above, directory.name).at("look at", &path)?;
+        let conflict = || SnapshotError::TypeConflict { from: directory.path.to_owned(), to: path.clone() };
+        match there.map(|there| there.kind) {
+            None => {}
+            Some(Kind::Directory | Kind::Symlink) => {
+                let place = find_place(self.into.as_fd(), &path).map_err(|_| conflict())?;
+                self.places.push(place.ok_or_else(conflict)?);
+                self.created.push(None);
+                return Ok(());
+            }
+            Some(_) => return Err(conflict()),
+        }
+        rustix::fs::mkdirat(above, directory.name, Mode::RWXU).at("create directory", &path)?;
+        let made = open_directory(above, directory.name).at("open", &path)?;
+        let xattrs = kept_xattrs(directory.directory).at("read xattrs of", directory.path)?;
+        let effective = self.spec.source.effective(directory.path, directory.meta, xattrs)?;
+        self.created.push(Some(Created {
+            owner: effective.owner,
+            meta: directory.meta.clone(),
+            xattrs: effective.xattrs,
+        }));
+        self.places.push(Place { directory: made, path });
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), SnapshotError> {
+        let (Some(place), Some(created)) = (self.places.pop(), self.created.pop()) else { return Ok(()) };
+        let Some(Created { owner, meta, xattrs }) = created else { return Ok(()) };
+        let attributes = self.spec.attributes(owner, &meta, &xattrs);
+        let record = attributes.set_on(&place.directory).at("set attributes of", &place.path)?;
+        self.into.note(&place.path, record);
+        Ok(())
+    }
+
+    fn node(&mut self, node: Visited<'_>) -> Result<(), SnapshotError> {
+        self.copy_to(node.name, node)
+    }
+}
+
+/// Opens a source that is an archive to be unpacked, compressed or not; `None` for any other.
+pub(crate) fn open_archive(
+    spec: &CopySpec<'_>,
+    source: &Selected,
+) -> Result<Option<(File, Option<Codec>)>, SnapshotError> {
+    if !spec.unpack || source.meta.kind != Kind::File {
+        return Ok(None);
+    }
+    let (parent, name): (OwnedFd, OsString) = open_parent(spec, source)?;
+    let mut file = File::from(open_for_reading(parent, &name).at("open", &source.path)?);
+    let mut head = Vec::new();
+    (&file).take(6).read_to_end(&mut head).at("read", &source.path)?;
+    let codec = detect(&head);
+    file.rewind().at("read", &source.path)?;
+    // What only looks compressed, or is not a tar inside, is copied as it is.
+    let mut block = Vec::new();
+    let read = decompressor(&file, codec).and_then(|input| input.take(512).read_to_end(&mut block));
+    file.rewind().at("read", &source.path)?;
+    let is_archive = read.is_ok() && is_tar_header(&block);
+    Ok(is_archive.then_some((file, codec)))
+}
+
+fn is_tar_header(block: &[u8]) -> bool {
+    let Ok(block) = <&[u8; 512]>::try_from(block) else { return false };
+    let is_empty = block.iter().all(|byte| *byte == 0);
+    !is_empty && tar_core::Header::from_bytes(block).verify_checksum().is_ok()
+}
+
+/// Unpacks an archive into a directory of the destination.
+fn unpack(
+    spec: &CopySpec<'_>,
+    archive: File,
+    codec: Option<Codec>,
+    place: &Place,
+    into: &TreeRoot,
+) -> Result<(), SnapshotError> {
+    let failed = |source: io::Error| SnapshotError::Stream { action: "decompress the archive", source };
+    let limits = ApplyLimits::default();
+    let input = decompressor(archive, codec).map_err(failed)?;
+    let mut reader = TarReader::new(input, &limits);
+    let root = open_directory(place, ".").at("open", &place.path)?;
+    let mut unpacker = Unpacker::new(root, Meaning::Plain { owner: spec.unpack_owner }, &limits);
+    unpacker.unpack(&mut reader)?;
+    unpacker.settle()?;
+    for (path, record) in unpacker.records.into_iter() {
+        into.note(&place.path.join(path), record);
+    }
+    Ok(())
 }

@@ -118,12 +118,6 @@ pub enum SnapshotError {
         /// The destination path, relative to its tree.
         to: PathBuf,
     },
-    /// A part of this room that is being written.
-    #[error("not written yet: {what}")]
-    Unfinished {
-        /// What was asked for.
-        what: String,
-    },
     /// A side file that records owners cannot be read.
     #[error("owner records {path:?} are damaged ({problem}); remove the snapshot and build it again")]
     Records {

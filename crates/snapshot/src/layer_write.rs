@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn times_are_clamped_or_set() {
         let base = tempfile::tempdir().unwrap();
-        let mut meta = Meta::of(std::fs::File::open(base.path()).unwrap().as_fd()).unwrap();
+        let mut meta = Meta::of(std::fs::File::open(base.path()).unwrap()).unwrap();
         let mut at = |sec, times: LayerTimes| {
             meta.mtime = Time { sec, nsec: 7 };
             times.of(&meta)

@@ -57,6 +57,11 @@ impl Records {
         }
     }
 
+    /// Gives all records away.
+    pub(crate) fn into_iter(self) -> impl Iterator<Item = (PathBuf, Record)> {
+        self.0.into_iter()
+    }
+
     /// Forgets a path and everything beneath it.
     pub(crate) fn forget(&mut self, path: &Path) {
         if !self.0.is_empty() {

@@ -103,7 +103,7 @@ mod tests {
         std::fs::create_dir_all(tree.join("a/b")).unwrap();
         std::fs::write(tree.join("a/b/file"), "x").unwrap();
         std::os::unix::fs::symlink(base.path(), tree.join("a/out")).unwrap();
-        std::fs::set_permissions(tree.join("a/b"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(tree.join("a/b"), std::fs::Permissions::from_mode(0o000)).unwrap();
         let fd = open_host_directory(base.path()).unwrap();
         remove_tree(fd.as_fd(), OsStr::new("tree")).unwrap();
         assert!(!tree.exists());

@@ -69,6 +69,9 @@ pub(crate) struct Place {
     pub(crate) path: PathBuf,
 }
 
+/// Makes the directory that is missing from a place under a name, where a whiteout may stand.
+pub(crate) type MakeDirectory<'a, E> = dyn FnMut(&Place, &OsStr, Option<&Meta>) -> Result<(), E> + 'a;
+
 /// Walks to the directory at a cleaned `path` beneath `root`, following symlinks within it.
 ///
 /// Where a part is missing, or is a whiteout, `make` is called with the place it is missing from, its
@@ -76,7 +79,7 @@ pub(crate) struct Place {
 pub(crate) fn walk_to<E: From<io::Error>>(
     root: BorrowedFd<'_>,
     path: &Path,
-    make: &mut dyn FnMut(&Place, &OsStr, Option<&Meta>) -> Result<(), E>,
+    make: &mut MakeDirectory<'_, E>,
 ) -> Result<Place, E> {
     let directory_flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open_root = || -> io::Result<Place> {

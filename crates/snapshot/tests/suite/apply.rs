@@ -22,7 +22,11 @@ fn everything() -> Vec<u8> {
     Tar::new()
         .add("bin/", Entry { mode: 0o1777, ..of_kind(b'5') }, b"")
         .add("bin/first", Entry { mode: 0o4755, owner: (1000, 33), ..Entry::default() }, b"content")
-        .hard_link("bin/second", "bin/first")
+        .add(
+            "bin/second",
+            Entry { link: "bin/first".into(), mode: 0o4755, owner: (1000, 33), ..of_kind(b'1') },
+            b"",
+        )
         .file(".wh.deleted", "")
         .add("dev/", of_kind(b'5'), b"")
         .add("dev/block", Entry { device: (8, 1), ..of_kind(b'4') }, b"")
@@ -350,7 +354,7 @@ fn kernel_gnu_tar_reads_what_is_written() {
     tar.stdin.take().unwrap().write_all(&bytes).unwrap();
     assert!(tar.wait().unwrap().success());
     let ours = tempfile::tempdir().unwrap();
-    let other = crate::support::Store { snapshots: store.snapshots.clone(), directory: ours };
+    let other = Store { snapshots: store.snapshots.clone(), directory: ours };
     let applied = other.apply(&bytes, &[]).unwrap();
     let without_root = |text: String| text.split_once('\n').unwrap().1.to_owned();
     assert_eq!(

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of the room as its users see it; those named `kernel_` need root and overlayfs.
 
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail where it stands")]
+
 mod apply;
+mod copying;
 mod hostile;
 mod support;
 mod trees;
