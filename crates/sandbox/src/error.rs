@@ -70,7 +70,7 @@ pub enum SandboxError {
         reason: String,
     },
     /// A step of setting up the container failed, before the program was started.
-    #[error("cannot set up the container: {step}{}{}: {source}",
+    #[error("cannot set up the container: {step}{}{}",
         if path.as_os_str().is_empty() { "" } else { " " }, path.display())]
     Setup {
         /// What was tried, for example `mount overlay on`.
@@ -78,6 +78,7 @@ pub enum SandboxError {
         /// The path it was tried with; empty where there is none.
         path: PathBuf,
         /// The kernel's answer.
+        #[source]
         source: io::Error,
     },
     /// A mount target in the image is something that can not be mounted on.

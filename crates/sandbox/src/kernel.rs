@@ -135,22 +135,17 @@ pub(crate) fn close_all_except(keep: &[RawFd]) -> Result<(), Errno> {
     let mut first = 3u32;
     for kept in keep.into_iter().chain([u32::MAX]) {
         if first < kept {
-            close_range(first, if kept == u32::MAX { kept } else { kept - 1 }, 0)?;
+            close_range(first, if kept == u32::MAX { kept } else { kept - 1 })?;
         }
         first = kept.saturating_add(1);
     }
     Ok(())
 }
 
-/// Marks every descriptor above standard error to be closed by the next `execve`.
-pub(crate) fn close_all_on_exec() -> Result<(), Errno> {
-    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
-}
-
-fn close_range(first: u32, last: u32, flags: libc::c_uint) -> Result<(), Errno> {
+fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // SAFETY: called in freshly forked processes that never drop the owners of the closed descriptors: they end
     // with execve or _exit.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if result == -1 { Err(last_errno()) } else { Ok(()) }
 }
 

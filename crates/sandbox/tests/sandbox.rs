@@ -45,14 +45,14 @@ impl World {
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("chmod");
         let bin = directory.path().join("image/bin");
         std::fs::create_dir_all(&bin).expect("mkdir");
-        std::fs::copy(BUSYBOX, bin.join("busybox")).expect("copy");
+        install(Path::new(BUSYBOX), &bin.join("busybox"), 0o755);
         let applets = Command::new(BUSYBOX).arg("--list").output().expect("busybox --list").stdout;
         for applet in String::from_utf8(applets).expect("UTF-8").lines().filter(|name| *name != "busybox") {
             symlink("busybox", bin.join(applet)).expect("symlink");
         }
         // The target directory may be closed to other users.
         let probe = directory.path().join("probe");
-        std::fs::copy(env!("CARGO_BIN_EXE_polyarch-sandbox-probe"), &probe).expect("copy");
+        install(Path::new(env!("CARGO_BIN_EXE_polyarch-sandbox-probe")), &probe, 0o755);
         let world = World { directory, builder, runs: std::cell::Cell::new(0) };
         world.give(world.directory.path());
         Some(world)
@@ -111,9 +111,14 @@ impl World {
 
     /// Sends a request to the probe and returns its answer.
     fn ask(&self, runs: Vec<Value>, at_once: bool) -> Value {
+        self.ask_through(self.command(), &self.request(runs, at_once))
+    }
+
+    /// Has the probe, started by `command`, answer a request.
+    fn ask_through(&self, mut command: Command, request: &str) -> Value {
         self.make("scratch");
-        let mut probe = self.command().spawn().expect("spawn");
-        let request = self.request(runs, at_once);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut probe = command.spawn().expect("spawn");
         probe.stdin.take().expect("piped").write_all(request.as_bytes()).expect("write");
         let output = probe.wait_with_output().expect("wait");
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -133,6 +138,13 @@ impl World {
     fn sh(&self, script: &str) -> Outcome {
         self.run(&self.overlay().0, &shell(script))
     }
+}
+
+/// Copies a file that is to be executed. Not in this process: a test that forks meanwhile would hold it open for
+/// writing, and the kernel executes no such file.
+fn install(from: &Path, to: &Path, mode: u32) {
+    let mode = format!("--mode={mode:o}");
+    assert!(Command::new("install").arg(mode).args([from, to]).status().expect("install").success());
 }
 
 struct Outcome(Value);
@@ -196,9 +208,8 @@ fn kernel_a_process_ends_with_its_own_status() {
 fn kernel_ways_to_fail_at_execve_are_told_apart() {
     let Some(world) = World::new() else { return };
     let file = |name: &str, content: &[u8], mode: u32| {
-        let path = world.path("image").join(name);
-        std::fs::write(&path, content).expect("write");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("chmod");
+        std::fs::write(world.path("content"), content).expect("write");
+        install(&world.path("content"), &world.path("image").join(name), mode);
     };
     let mut elf = vec![0u8; 64];
     elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
@@ -406,9 +417,9 @@ fn kernel_a_cancelled_run_ends_at_once_and_a_signal_reaches_the_process() {
     assert_eq!(answer["results"][0]["code"], 3, "{answer}");
 }
 
-#[test]
-fn kernel_a_killed_builder_leaves_no_process() {
-    let Some(world) = World::new() else { return };
+/// Starts a container with two sleepers, lets `meddle` do something to the builder, kills the builder with SIGKILL and
+/// waits until nothing of it is left.
+fn kill_builder(world: &World, meddle: impl FnOnce(u32)) {
     world.make("scratch");
     let shared = world.make("shared");
     let fifo = shared.join("fifo");
@@ -421,7 +432,7 @@ fn kernel_a_killed_builder_leaves_no_process() {
     let mut reader = std::fs::File::open(&fifo).expect("open");
     let mut ready = [0u8; 6];
     reader.read_exact(&mut ready).expect("ready");
-    // SIGKILL.
+    meddle(probe.id());
     probe.kill().expect("kill");
     probe.wait().expect("wait");
     // Both read to their end only when no process holds the other side: neither the container nor the launcher.
@@ -429,6 +440,38 @@ fn kernel_a_killed_builder_leaves_no_process() {
     let mut errors = String::new();
     probe.stderr.take().expect("piped").read_to_string(&mut errors).expect("end of the launcher");
     assert_eq!(errors, "");
+}
+
+#[test]
+fn kernel_a_killed_builder_leaves_no_process() {
+    let Some(world) = World::new() else { return };
+    kill_builder(&world, |_| {});
+}
+
+#[test]
+fn kernel_an_init_that_does_not_answer_is_killed() {
+    let Some(world) = World::new() else { return };
+    kill_builder(&world, |builder| {
+        let child = |process: u32| -> u32 {
+            let text = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"))
+                .expect("children");
+            text.trim().parse().expect("one child")
+        };
+        let init = rustix::process::Pid::from_raw(child(child(builder)) as i32).expect("not 0");
+        rustix::process::kill_process(init, rustix::process::Signal::STOP).expect("stop");
+    });
+}
+
+#[test]
+fn kernel_a_killed_launcher_takes_its_containers_with_it() {
+    let Some(world) = World::new() else { return };
+    kill_builder(&world, |builder| {
+        let text =
+            std::fs::read_to_string(format!("/proc/{builder}/task/{builder}/children")).expect("children");
+        let launcher =
+            rustix::process::Pid::from_raw(text.trim().parse().expect("one child")).expect("not 0");
+        rustix::process::kill_process(launcher, rustix::process::Signal::KILL).expect("kill");
+    });
 }
 
 #[test]
@@ -551,6 +594,133 @@ fn kernel_the_cost_of_a_hundred_runs() {
     }
 }
 
+/// Runs a script with namespaces of its own in which `$0` is the probe; says why where that is impossible.
+fn prepared(world: &World, unshare: &[&str], script: &str) -> Option<Command> {
+    let mut command = Command::new("unshare");
+    command.args(unshare).args(["--", "sh", "-ec", script]).arg(world.path("probe"));
+    let mut trial = Command::new("unshare");
+    let can = trial.args(unshare).args(["--", "sh", "-ec", script, "true"]).output().expect("unshare");
+    if can.status.success() {
+        return Some(command);
+    }
+    eprintln!("skipped: unshare {unshare:?} does not work here: {}", String::from_utf8_lossy(&can.stderr));
+    None
+}
+
+#[test]
+fn kernel_where_proc_is_covered_containers_share_the_process_identifiers() {
+    let Some(world) = World::new() else { return };
+    // As in an ordinary container: parts of /proc are covered, so the kernel refuses a fresh one.
+    let cover = "mount -t tmpfs none /proc/fs; exec \"$0\"";
+    let Some(command) = prepared(&world, &["--user", "--map-root-user", "--mount"], cover) else { return };
+    let script = "setsid sleep 1000 & (setsid sleep 1000 &) ; [ $$ -gt 2 ] && [ -d /proc/$$ ] && echo shared
+                  echo x 2>/dev/null > /proc/sys/kernel/domainname || echo protected";
+    let sleep = shell("setsid sleep 1000 & echo begun; sleep 1000");
+    let leak = |depth: &str| {
+        let mut spec = shell("ls");
+        spec.cwd = format!("/proc/self/fd/{depth}/..");
+        spec
+    };
+    let run = |spec: ProcessSpec| json!({ "root": world.overlay().0, "spec": spec });
+    let mut cancelled = run(sleep);
+    cancelled["cancel_on_output"] = json!(true);
+    let mut runs = vec![run(shell(script)), cancelled];
+    runs.extend((3..16).map(|fd| run(leak(&fd.to_string()))));
+    let answer = world.ask_through(command, &world.request(runs, false));
+    let results = answer["results"].as_array().expect("list");
+    assert_eq!(Outcome(results[0].clone()).output(), "shared\nprotected\n");
+    assert_eq!(results[1]["error"], "cancelled", "{answer}");
+    for result in &results[2..] {
+        let outcome = Outcome(result.clone());
+        assert!(outcome.error().contains("enter the working directory /proc/self/fd"), "{result}");
+    }
+}
+
+#[test]
+fn kernel_where_user_namespaces_are_refused_root_keeps_its_own() {
+    let Some(world) = World::new() else { return };
+    // The limit holds for the namespace that `unshare` makes, not for the machine.
+    let forbid = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$0\"";
+    let Some(command) = prepared(&world, &["--user", "--map-root-user", "--mount"], forbid) else { return };
+    let run = json!({ "root": world.overlay().0, "spec": shell("id -u; grep CapBnd /proc/self/status") });
+    let answer = world.ask_through(command, &world.request(vec![run], false));
+    let mapping = answer["mapping"].as_str().expect("text");
+    assert!(mapping.starts_with("Host") && mapping.contains("max_user_namespaces is 0"), "{mapping}");
+    assert_eq!(Outcome(answer["results"][0].clone()).output(), "0\nCapBnd:\t00000000a80425fb\n");
+}
+
+#[test]
+fn kernel_root_of_a_nested_namespace_keeps_the_identifiers_it_has() {
+    let Some(world) = World::new() else { return };
+    let nested = ["--user", "--map-root-user", "--mount"];
+    let Some(command) = prepared(&world, &nested, "exec \"$0\"") else { return };
+    let run = json!({ "root": world.overlay().0, "spec": shell("cat /proc/self/uid_map") });
+    let answer = world.ask_through(command, &world.request(vec![run], false));
+    assert_eq!(answer["mapping"], "Identity");
+    let outcome = Outcome(answer["results"][0].clone());
+    assert_eq!(outcome.output().split_ascii_whitespace().collect::<Vec<_>>(), ["0", "0", "1"]);
+}
+
+#[test]
+fn kernel_a_terminal_passes_through() {
+    let Some(world) = World::new() else { return };
+    if Command::new("script").arg("--version").output().is_err() {
+        eprintln!("skipped: script is missing (apt-get install bsdutils)");
+        return;
+    }
+    world.make("scratch");
+    let mut spec = shell("[ -t 0 ] && [ -t 2 ] && echo terminal; tty; ls /dev/console; exit 7");
+    spec.is_tty = true;
+    let run = json!({ "root": world.overlay().0, "spec": spec, "on_terminal": true });
+    std::fs::write(world.path("request"), world.request(vec![run], false)).expect("write");
+    let (probe, request, answer) = (world.path("probe"), world.path("request"), world.path("answer"));
+    let line = format!("{} < {} > {}", probe.display(), request.display(), answer.display());
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).stdin(Stdio::null());
+    let output = script.output().expect("script");
+    let answer = std::fs::read_to_string(&answer).expect("an answer");
+    let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    let value: Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!(value["results"][0]["code"], 7, "{answer} {text}");
+    assert!(text.contains("terminal\n/dev/console\n/dev/console\n"), "{text:?}");
+}
+
+#[test]
+fn kernel_and_qemu_a_foreign_program_runs_in_a_container() {
+    let Some(world) = World::new() else { return };
+    let platform: polyarch_oci::Platform = "linux/arm64".parse().expect("a platform");
+    if !Path::new("/usr/bin/qemu-aarch64-static").exists() {
+        eprintln!("skipped: qemu-aarch64-static is missing (apt-get install qemu-user-static)");
+        return;
+    }
+    let program = polyarch_sandbox::emulation::probe_executable(&platform).expect("there is one");
+    std::fs::write(world.path("content"), program).expect("write");
+    install(&world.path("content"), &world.path("image/foreign"), 0o755);
+    let emulation = polyarch_sandbox::emulation::EmulationConfig {
+        directories: Vec::new(),
+        path_dirs: vec!["/usr/bin".into()],
+        host_binfmt: "/proc/sys/fs/binfmt_misc".into(),
+        state: world.make("emulation"),
+        is_private_allowed: true,
+    };
+    // Through a shell of the host's architecture, and under the filter.
+    let run = json!({ "root": world.overlay().0, "spec": shell("/foreign; echo $?; exec /foreign") });
+    let request = json!({
+        "scratch": world.path("scratch"),
+        "runs": [run],
+        "platforms": [platform],
+        "emulation": emulation,
+    });
+    let answer = world.ask_through(world.command(), &request.to_string());
+    if answer["support"][0].get("private").is_none() {
+        eprintln!("skipped: no private binfmt_misc here: {}", answer["support"][0]);
+        return;
+    }
+    let status = polyarch_sandbox::emulation::PROBE_STATUS;
+    assert_eq!(answer["results"][0]["output"], format!("{status}\n"), "{answer}");
+    assert_eq!(answer["results"][0]["code"], status, "{answer}");
+}
+
 /// A user of this machine with subordinate identifiers.
 fn subordinate_user() -> Option<(u32, u32)> {
     let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
@@ -588,7 +758,7 @@ fn root_and_kernel_an_ordinary_user_without_ranges_has_one_identifier() {
     let mut spec = shell("true");
     spec.uid = 7;
     let outcome = world.run(&world.overlay().0, &spec);
-    assert!(outcome.error().contains("become user 7: Invalid argument"), "{}", outcome.error());
+    assert!(outcome.error().contains("user 7 cannot be had: not mapped"), "{}", outcome.error());
 }
 
 #[test]

@@ -5,11 +5,13 @@
 //! line of JSON, an [`Answer`].
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use polyarch_oci::Platform;
+use polyarch_sandbox::emulation::{Emulation, EmulationConfig, Support};
 use polyarch_sandbox::user_namespace::{EnterOptions, enter};
 use polyarch_sandbox::{
     CancelFlag, ExitStatus, Launcher, LauncherOptions, ProcessSpec, RootFs, SandboxError, Stdio, launcher,
@@ -24,6 +26,10 @@ struct Request {
     /// Whether the runs happen at the same time.
     #[serde(default)]
     at_once: bool,
+    /// The platforms to be made runnable first.
+    #[serde(default)]
+    platforms: Vec<Platform>,
+    emulation: Option<EmulationConfig>,
 }
 
 /// One container.
@@ -37,12 +43,16 @@ struct Run {
     /// A signal to send at the first output of the process.
     #[serde(default)]
     signal_on_output: Option<i32>,
+    /// Whether the process gets the terminal of this one instead of pipes.
+    #[serde(default)]
+    on_terminal: bool,
 }
 
 /// What came of it.
 #[derive(Serialize)]
 struct Answer {
     mapping: String,
+    support: Vec<Support>,
     results: Vec<Outcome>,
 }
 
@@ -77,6 +87,10 @@ fn serve() -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let request: Request = serde_json::from_str(&text)?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mapping = format!("{:?}", enter(&EnterOptions::for_path(&path))?);
+    // Lives as long as the containers: with it the registrations would go.
+    let mut emulation = request.emulation.map(Emulation::prepare);
+    let support =
+        emulation.as_mut().map(|emulation| emulation.support(&request.platforms)).unwrap_or_default();
     let options = LauncherOptions { program: "/proc/self/exe".into(), scratch_directory: request.scratch };
     let launcher = Launcher::start(options)?;
     let results = if request.at_once {
@@ -88,7 +102,7 @@ fn serve() -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     } else {
         request.runs.iter().map(|run| run_one(&launcher, run)).collect()
     };
-    Ok(Answer { mapping, results })
+    Ok(Answer { mapping, support, results })
 }
 
 fn run_one(launcher: &Launcher, run: &Run) -> Outcome {
@@ -99,6 +113,7 @@ fn run_one(launcher: &Launcher, run: &Run) -> Outcome {
 }
 
 fn try_run(launcher: &Launcher, run: &Run) -> Result<Outcome, SandboxError> {
+    // With a terminal nothing is written to the pipe, and its end is read at once.
     let pipe = || std::io::pipe().map_err(|source| SandboxError::System { action: "make a pipe", source });
     let (mut reader, writer) = pipe()?;
     let second = OwnedFd::from(
@@ -106,7 +121,14 @@ fn try_run(launcher: &Launcher, run: &Run) -> Result<Outcome, SandboxError> {
     );
     let cancel = CancelFlag::new()?;
     let started = Instant::now();
-    let stdio = Stdio { stdin: None, stdout: Some(writer.into()), stderr: Some(second) };
+    let stdio = match run.on_terminal {
+        true => {
+            drop((writer, second));
+            terminal()
+                .map_err(|source| SandboxError::System { action: "duplicate standard error", source })?
+        }
+        false => Stdio { stdin: None, stdout: Some(writer.into()), stderr: Some(second) },
+    };
     let handle = launcher.spawn(&run.root, &run.spec, stdio)?;
     let mut output = Vec::new();
     if run.cancel_on_output || run.signal_on_output.is_some() {
@@ -140,6 +162,12 @@ fn try_run(launcher: &Launcher, run: &Run) -> Result<Outcome, SandboxError> {
         Err(error) => outcome.error = Some(chain(&error)),
     }
     Ok(outcome)
+}
+
+/// The terminal that standard error is.
+fn terminal() -> std::io::Result<Stdio> {
+    let terminal = || std::io::stderr().as_fd().try_clone_to_owned().map(Some);
+    Ok(Stdio { stdin: terminal()?, stdout: terminal()?, stderr: terminal()? })
 }
 
 /// The whole chain of causes in one line.

@@ -88,7 +88,7 @@ fn run(
     // From now on no process of the container may look into this one: its executable is the host's.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide the init")?;
     let Some(program) = kernel::fork().step("fork the program")? else {
-        let failure = program::become_program(spec, &stdio);
+        let failure = program::become_program(spec, &stdio, report);
         report::write(report.as_fd(), &Report::Failed(failure));
         kernel::exit_now(127)
     };

@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -24,18 +24,22 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 const PASSWD_LIMIT_BYTES: u64 = 1 << 20;
 
 /// Turns this process into the program; returns only the reason why that failed.
-pub(super) fn become_program(spec: &ProcessSpec, stdio: &[OwnedFd; 3]) -> Failure {
-    match prepare(spec, stdio) {
+///
+/// `report` stays open until `execve`, for the caller to tell the reason.
+pub(super) fn become_program(spec: &ProcessSpec, stdio: &[OwnedFd; 3], report: &OwnedFd) -> Failure {
+    match prepare(spec, stdio, report) {
         Ok(command) => Failure::Exec(command.execute()),
         Err(failure) => failure,
     }
 }
 
-fn prepare(spec: &ProcessSpec, stdio: &[OwnedFd; 3]) -> Result<ProgramCommand, Failure> {
+fn prepare(spec: &ProcessSpec, stdio: &[OwnedFd; 3], report: &OwnedFd) -> Result<ProgramCommand, Failure> {
     let [stdin, stdout, stderr] = stdio;
     rustix::stdio::dup2_stdin(stdin).step("set up standard input")?;
     rustix::stdio::dup2_stdout(stdout).step("set up standard output")?;
     rustix::stdio::dup2_stderr(stderr).step("set up standard error")?;
+    // Before any path of the specification is used: one through /proc/self/fd must not find what the init holds.
+    kernel::close_all_except(&[report.as_raw_fd()]).step("close descriptors")?;
     if !spec.is_tty {
         rustix::process::setsid().step("start a session")?;
     }
@@ -58,7 +62,6 @@ fn prepare(spec: &ProcessSpec, stdio: &[OwnedFd; 3]) -> Result<ProgramCommand, F
         capabilities::keep_only(capabilities::DEFAULT, spec.uid).step("drop capabilities")?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    kernel::close_all_on_exec().step("close descriptors")?;
     kernel::reset_signals().step("reset signals")?;
     Ok(command)
 }
@@ -86,12 +89,24 @@ fn change_user(spec: &ProcessSpec) -> Result<(), Failure> {
     match set_thread_groups(&groups) {
         // With a single identifier the kernel forbids the call; there are no other groups to drop or to have.
         Err(Errno::PERM) if spec.groups.iter().all(|group| *group == 0) => {}
-        result => result.at("set the supplementary groups", format!("{:?}", spec.groups))?,
+        result => explain_unmapped(result, "the supplementary groups", &format!("{:?}", spec.groups))?,
     }
-    // EINVAL here means that the user namespace does not map the identifier.
     let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
-    set_thread_res_gid(gid, gid, gid).at("become group", spec.gid.to_string())?;
-    set_thread_res_uid(uid, uid, uid).at("become user", spec.uid.to_string())
+    explain_unmapped(set_thread_res_gid(gid, gid, gid), "group", &spec.gid.to_string())?;
+    explain_unmapped(set_thread_res_uid(uid, uid, uid), "user", &spec.uid.to_string())
+}
+
+/// EINVAL says that the user namespace does not map an identifier, EPERM of the groups that it maps only one.
+fn explain_unmapped(result: Result<(), Errno>, what: &str, value: &str) -> Result<(), Failure> {
+    match result {
+        Err(Errno::INVAL | Errno::PERM) => Err(Failure::Specification {
+            reason: format!(
+                "{what} {value} cannot be had: not mapped into the user namespace of this build; give the builder's \
+                 user (more) ranges in /etc/subuid and /etc/subgid"
+            ),
+        }),
+        result => result.at("become", format!("{what} {value}")),
+    }
 }
 
 /// Everything that `execve` needs, made while the process may still read the image's files.

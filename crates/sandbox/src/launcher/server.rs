@@ -41,6 +41,10 @@ struct Run {
 /// Serves until the builder is gone and every container has ended.
 pub(super) fn serve() -> ExitCode {
     let Ok(control) = take_control() else { return ExitCode::FAILURE };
+    // Whoever started the builder may have made it ignore or block any signal, SIGCHLD among them.
+    if kernel::reset_signals().is_err() {
+        return ExitCode::FAILURE;
+    }
     // The terminal's signals are for the builder, which decides; writing to a closed pipe is an error to handle.
     for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTTOU, libc::SIGPIPE] {
         kernel::ignore_signal(signal);
