@@ -21,7 +21,7 @@ use crate::error::RegistryError;
 /// How much is read from a source at once, in bytes.
 const READ_BYTES: usize = 128 << 10;
 /// A registry may think this many times longer after the last byte: it verifies and moves the blob.
-const CLOSING_FACTOR: u32 = 5;
+pub(super) const CLOSING_FACTOR: u32 = 5;
 
 /// A part of a blob to be sent.
 pub(super) struct Outgoing {

@@ -21,7 +21,7 @@ use super::endpoint::Endpoint;
 use super::host::{Attempts, Host, Permission};
 use super::push::{exists, permission};
 use super::retry::Backoff;
-use super::sending::{Outgoing, send_stream};
+use super::sending::{CLOSING_FACTOR, Outgoing, send_stream};
 use super::{BlobSource, Progress};
 use crate::api::{self, OCI_CHUNK_MIN_LENGTH};
 use crate::error::RegistryError;
@@ -250,7 +250,8 @@ impl<'a, S: BlobSource + ?Sized> Upload<'a, S> {
             }
             *offset = received;
         }
-        let call = self.closing(session).header(CONTENT_LENGTH, "0");
+        let mut call = self.closing(session).header(CONTENT_LENGTH, "0");
+        call.limit = self.origin.host.transport.options.stall_timeout * CLOSING_FACTOR;
         let answer = session.host.send(&call, &session.permission, Attempts::Once).await?;
         self.expect(&answer, &call, StatusCode::CREATED)
     }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::Method;
 use polyarch_oci::{Descriptor, Digest};
@@ -77,6 +78,18 @@ async fn no_progress_ends_after_the_attempts_allowed() {
     let error = get(&client(), &fake, &descriptor(&content)).await.unwrap_err();
     assert!(matches!(error, RegistryError::Broken { .. }), "{error}");
     assert_eq!(fake.lines("/blobs/").len(), 4);
+}
+
+#[tokio::test]
+async fn a_transfer_that_stands_still_is_begun_again() {
+    let fake = Fake::start().await;
+    let content = noise(SIZE);
+    fake.put_blob("app", &content);
+    fake.fault(Method::GET, "/blobs/", 1, Act::StallBody(100_000));
+    let client = Client::new(ClientOptions { stall_timeout: Duration::from_millis(100), ..options() });
+    let (bytes, _) = get(&client, &fake, &descriptor(&content)).await.unwrap();
+    assert!(bytes == content);
+    assert_eq!(fake.seen().pop().unwrap().header("range"), "bytes=100000-");
 }
 
 #[tokio::test]

@@ -57,6 +57,10 @@ pub enum Act {
     LoseAnswer,
     /// The connection ends before anything is done.
     Hang,
+    /// The right answer, which stops after some bytes of its body without ending.
+    StallBody(usize),
+    /// Nothing is done and nothing is answered.
+    Silence,
 }
 
 struct Fault {
@@ -159,6 +163,10 @@ impl Fake {
 
     pub fn host(&self) -> String {
         self.address.to_string()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub fn reference(&self, rest: &str) -> Reference {
@@ -277,6 +285,10 @@ impl Inner {
                 self.seen.lock().unwrap().push(seen);
                 return Err(broken());
             }
+            Some(Act::Silence) => {
+                self.seen.lock().unwrap().push(seen);
+                return std::future::pending().await;
+            }
             Some(Act::BreakUpload(limit)) => {
                 seen.body = read_prefix(body, *limit).await;
                 self.seen.lock().unwrap().push(seen.clone());
@@ -311,6 +323,14 @@ impl Inner {
                 bytes[0] ^= 1;
                 head.headers.remove("docker-content-digest");
                 return Ok(Response::from_parts(head, full(bytes)));
+            }
+            Some(Act::StallBody(limit)) => {
+                let (mut head, body) = response.into_parts();
+                let bytes = body.collect().await?.to_bytes();
+                head.headers.insert("content-length", bytes.len().into());
+                let first = stream::iter([Ok(Frame::data(bytes.slice(..limit)))]);
+                let body = StreamBody::new(first.chain(stream::pending()));
+                return Ok(Response::from_parts(head, BodyExt::boxed(body)));
             }
             Some(Act::BreakBody(limit)) => {
                 let (mut head, body) = response.into_parts();

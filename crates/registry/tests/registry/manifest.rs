@@ -210,6 +210,27 @@ async fn mirrors_serve_first_and_the_origin_when_they_cannot() {
         .await
         .unwrap();
     assert!(mirror.lines("PUT").is_empty());
+    // The first mirror is left alone for a while, also when it is back.
+    let back = std::net::TcpListener::bind(gone).unwrap();
+    back.set_nonblocking(true).unwrap();
+    client.get_manifest(&origin.reference("app:v1")).await.unwrap();
+    assert_eq!(back.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
+async fn a_mirror_that_falls_silent_costs_its_time_once() {
+    let (origin, mirror) = (Fake::start().await, Fake::start().await);
+    origin.put_manifest("app", "v1", MANIFEST, OCI_MANIFEST);
+    mirror.fault(Method::GET, "/manifests/", 99, Act::Silence);
+    let mut options = options();
+    options.mirror_timeout = Duration::from_millis(200);
+    options.hosts.entry(&origin.host()).mirrors = vec![Mirror { host: mirror.host(), path: String::new() }];
+    let client = Client::new(options);
+    for _ in 0..3 {
+        let served = client.get_manifest(&origin.reference("app:v1")).await.unwrap();
+        assert_eq!(served.served_by, origin.host());
+    }
+    assert_eq!(mirror.lines("/manifests/").len(), 1);
 }
 
 #[tokio::test]

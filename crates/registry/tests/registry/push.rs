@@ -3,10 +3,12 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
 use polyarch_oci::{Descriptor, Digest};
+use polyarch_registry::config::Mirror;
 use polyarch_registry::{
     BlobReader, BlobSource, Client, ClientOptions, MountOutcome, Progress, PushOutcome, RegistryError,
 };
@@ -187,6 +189,28 @@ async fn an_upload_that_keeps_breaking_ends() {
     let error = push(&client(), &fake, &content).await.unwrap_err();
     assert!(matches!(error, RegistryError::Broken { .. }), "{error}");
     assert!(fake.lines("/uploads/upload").iter().filter(|line| !line.starts_with("GET")).count() <= 4);
+}
+
+#[tokio::test]
+async fn a_registry_that_falls_silent_is_not_waited_for_without_end() {
+    let fake = Fake::start().await;
+    fake.fault(Method::PUT, "/uploads/", 99, Act::Silence);
+    let client = Client::new(ClientOptions { stall_timeout: Duration::from_millis(20), ..options() });
+    let error = push(&client, &fake, &Bytes::from_static(b"layer")).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Timeout { .. }), "{error}");
+    assert!(error.to_string().contains("push blob"), "{error}");
+}
+
+#[tokio::test]
+async fn pushes_never_go_to_a_mirror() {
+    let (origin, mirror) = (Fake::start().await, Fake::start().await);
+    let content = Bytes::from(noise(SIZE));
+    mirror.put_blob("app", &content);
+    let mut options = options();
+    options.hosts.entry(&origin.host()).mirrors = vec![Mirror { host: mirror.host(), path: String::new() }];
+    let outcome = push(&Client::new(options), &origin, &content).await.unwrap();
+    assert_eq!(outcome, PushOutcome::Uploaded);
+    assert!(mirror.seen().is_empty());
 }
 
 #[tokio::test]

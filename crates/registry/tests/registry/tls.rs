@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use polyarch_oci::media_type::OCI_MANIFEST;
-use polyarch_registry::{Client, HostSettings, KeyPairBytes, RegistryError};
+use polyarch_registry::{Client, ClientOptions, HostSettings, KeyPairBytes, RegistryError, TrustRoots};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -81,6 +81,24 @@ async fn loopback_hosts_find_out_http_or_https() {
     let secure = Fake::tls(server(&Authority::new().sign("127.0.0.1"), None)).await;
     get(&secure, |_| {}).await.unwrap();
     assert_eq!(secure.lines("/v2/").len(), 2, "the probe and the request");
+}
+
+#[tokio::test]
+async fn localhost_is_a_name_that_is_resolved() {
+    let fake = Fake::start().await;
+    fake.put_manifest("app", "v1", br#"{"layers":[]}"#, OCI_MANIFEST);
+    let reference = format!("localhost:{}/app:v1", fake.port()).parse().unwrap();
+    client().get_manifest(&reference).await.unwrap();
+}
+
+#[tokio::test]
+async fn general_authorities_count_besides_those_of_the_host() {
+    let authority = Authority::new();
+    let fake = Fake::tls(server(&authority.sign("127.0.0.1"), None)).await;
+    fake.put_manifest("app", "v1", br#"{"layers":[]}"#, OCI_MANIFEST);
+    let mut options = ClientOptions { roots: TrustRoots::Pem(authority.pem()), ..options() };
+    options.hosts.entry(&fake.host()).ca = vec![Authority::new().pem()];
+    Client::new(options).get_manifest(&fake.reference("app:v1")).await.unwrap();
 }
 
 #[tokio::test]
