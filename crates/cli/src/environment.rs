@@ -58,9 +58,9 @@ impl Environment {
         Some(self.resolve(Path::new(value)))
     }
 
-    /// Makes a path absolute by the current directory.
+    /// Makes a path absolute by the current directory, without `.` in it.
     pub fn resolve(&self, path: &Path) -> PathBuf {
-        self.current_directory.join(path)
+        self.current_directory.join(path).components().collect()
     }
 
     /// Returns the directories of `PATH`.
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn empty_variables_count_as_absent_and_paths_become_absolute() {
         let environment = Environment {
-            variables: [("A", ""), ("B", "dir"), ("PATH", "/bin:relative:/usr/bin")]
+            variables: [("A", ""), ("B", "./dir/./."), ("PATH", "/bin:relative:/usr/bin")]
                 .map(|(name, value)| (name.to_owned(), value.into()))
                 .into(),
             current_directory: "/here".into(),

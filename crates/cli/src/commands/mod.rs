@@ -24,14 +24,15 @@ use crate::{CommandError, Environment, ExitCode};
 #[command(name = "polyarch", version, subcommand_required = true, arg_required_else_help = true)]
 #[command(disable_help_subcommand = true)]
 pub struct Cli {
-    #[command(flatten)]
-    global: GlobalArgs,
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    global: GlobalArgs,
 }
 
 /// Flags of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct GlobalArgs {
     /// Directory of the store [default: /var/lib/polyarch for root, else ~/.local/share/polyarch]
     /// [env: POLYARCH_ROOT]
