@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn history_tells_which_steps_made_a_layer() {
         let layers = vec![layer("a", media_type::DOCKER_LAYER_GZIP)];
-        let image =
-            assemble(&draft(), &[false, true], layers, "1970-01-01T00:00:00Z", &ImageOptions::default());
+        let steps = [(false, 5), (true, 86_400)].map(|(made_layer, executed)| Step { made_layer, executed });
+        let image = assemble(&draft(), &steps, layers, None, &ImageOptions::default());
         let config = &image.config.value;
         let empty: Vec<bool> = config.history.iter().map(|entry| entry.empty_layer).collect();
         assert_eq!(empty, [true, true, false]);
@@ -167,8 +167,7 @@ mod tests {
     #[test]
     fn the_flavour_is_one_for_the_whole_image() {
         let options = ImageOptions { flavour: Flavour::Docker, ..ImageOptions::default() };
-        let steps = [(false, 5), (true, 86_400)].map(|(made_layer, executed)| Step { made_layer, executed });
-        let image = assemble(&draft(), &steps, layers, None, &ImageOptions::default());
+        let image = assemble(&draft(), &[], vec![layer("a", media_type::OCI_LAYER)], Some(0), &options);
         assert_eq!(image.manifest.value.media_type, media_type::DOCKER_MANIFEST);
         assert_eq!(image.manifest.value.config.media_type, media_type::DOCKER_CONFIG);
         assert_eq!(image.manifest.value.layers[0].media_type, media_type::DOCKER_LAYER);
