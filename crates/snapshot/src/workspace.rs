@@ -33,7 +33,9 @@ impl Workspace {
     pub(crate) fn create(parent: &Path) -> Result<Workspace, SnapshotError> {
         loop {
             let mut random = [0; 12];
-            getrandom::fill(&mut random).map_err(io::Error::from).at("name a directory in", parent)?;
+            getrandom::fill(&mut random)
+                .map_err(|error| io::Error::other(error.to_string()))
+                .at("name a directory in", parent)?;
             let name = hex::encode(random);
             let Some(lock) = take_lock(parent, &name)? else { continue };
             let workspace = Workspace { parent: parent.to_owned(), name, lock: Some(lock) };

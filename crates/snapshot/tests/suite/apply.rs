@@ -17,7 +17,7 @@ fn of_kind(kind: u8) -> Entry {
 }
 
 /// One entry of everything, in the order in which layers are written.
-fn everything() -> Vec<u8> {
+pub fn everything() -> Vec<u8> {
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec();
     Tar::new()
         .add("bin/", Entry { mode: 0o1777, ..of_kind(b'5') }, b"")

@@ -6,6 +6,7 @@
 mod apply;
 mod copying;
 mod hostile;
+mod single_id;
 mod support;
 mod trees;
 
