@@ -31,6 +31,8 @@ impl Lowering<'_, '_> {
     ) -> Result<(), BuildError> {
         let span = instruction.span;
         let expanded = self.expand(state, instruction)?;
+        // What people read of a step has its variables replaced, as in BuildKit.
+        let instruction = &Instruction { original: self.display(state, instruction), ..instruction.clone() };
         match expanded.kind {
             InstructionKind::Run(run) => self.run(state, instruction, &run)?,
             InstructionKind::Copy(copy) => self.copy(state, instruction, &copy).await?,
@@ -273,8 +275,7 @@ impl Lowering<'_, '_> {
         input: Option<VertexId>,
     ) {
         state.record(instruction.original.clone(), true);
-        let op =
-            FileOp { services: self.frontend.services.clone(), action: FileAction::Copy(Box::new(action)) };
+        let op = self.file_op(FileAction::Copy(Box::new(action)));
         self.add_step(
             state,
             instruction,
@@ -282,6 +283,10 @@ impl Lowering<'_, '_> {
             OpKind::File(op),
             input.into_iter().collect(),
         );
+    }
+
+    fn file_op(&self, action: FileAction) -> FileOp {
+        FileOp { services: self.frontend.services.clone(), stats: self.frontend.stats.clone(), action }
     }
 
     /// Sorts the sources into paths and heredocs.
@@ -353,7 +358,7 @@ impl Lowering<'_, '_> {
         state.config().working_dir = path.clone();
         state.record(format!("WORKDIR {path}"), true);
         let action = FileAction::Mkdir { path };
-        let op = FileOp { services: self.frontend.services.clone(), action };
+        let op = self.file_op(action);
         self.add_step(state, instruction, &instruction.original, OpKind::File(op), Vec::new());
     }
 

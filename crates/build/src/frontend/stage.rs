@@ -206,6 +206,11 @@ impl Lowering<'_, '_> {
             .map_err(|error| self.frontend.expand_error(&error, instruction.span))
     }
 
+    /// Returns an instruction as it is shown.
+    pub(super) fn display(&self, state: &StageState, instruction: &Instruction) -> String {
+        Expander::new(&state.scope(), self.frontend.dockerfile.escape).display(&instruction.original)
+    }
+
     /// Declares the arguments of an ARG instruction.
     pub(super) fn declare(
         &self,

@@ -12,7 +12,9 @@ use super::user::resolve_owner;
 use crate::context::IgnoreFilter;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
+use crate::result::Execution;
 use crate::services::Services;
+use crate::stats::Stats;
 use crate::tree::{Layer, Output};
 
 /// The largest /etc/passwd or /etc/group that is read from a tree, in bytes.
@@ -21,6 +23,7 @@ pub(crate) const MAX_PASSWD_BYTES: u64 = 4 << 20;
 /// Changes to the tree of input 0; further inputs are copied from.
 pub(crate) struct FileOp {
     pub(crate) services: Arc<Services>,
+    pub(crate) stats: Arc<Stats>,
     pub(crate) action: FileAction,
 }
 
@@ -125,6 +128,7 @@ impl FileOp {
         inputs: Vec<Output>,
         context: &VertexContext,
     ) -> Result<Output, BuildError> {
+        let started = std::time::SystemTime::now();
         let shown = super::shown(context);
         let base = inputs.first().map(Output::tree).unwrap_or_default();
         let parents = self.services.directories(&base, &shown).await?;
@@ -147,6 +151,7 @@ impl FileOp {
             commit(&services, active)
         })
         .await?;
+        self.stats.executed(context.digest.clone(), Execution::Native, started);
         Ok(Output::Tree(base.with_step(layer.map(|id| Layer::Step { id, from_context }))))
     }
 }
