@@ -26,6 +26,9 @@ use crate::tree::Output;
 /// How many steps run at a time when nobody says.
 const DEFAULT_PARALLEL: usize = 8;
 
+/// How long interrupted steps get to end before they are left behind.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A build that takes longer than this is worth being made durable when it ends.
 const SYNC_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -69,15 +72,19 @@ impl Services {
         if !unused.is_empty() {
             progress.warn(format!("one or more build-args [{}] were not consumed", unused.join(" ")));
         }
-        self.preflight(&frontend).await?;
-        let mut graph = Graph::new();
-        let mut lowered = Vec::new();
-        for platform in &request.platforms {
-            if cancel.is_cancelled() {
-                return Err(BuildError::cancelled());
+        let lowering = async {
+            self.preflight(&frontend).await?;
+            let mut graph = Graph::new();
+            let mut lowered = Vec::new();
+            for platform in &request.platforms {
+                lowered.push(frontend.lower(&mut graph, platform).await?);
             }
-            lowered.push(frontend.lower(&mut graph, platform).await?);
-        }
+            Ok::<_, BuildError>((graph, lowered))
+        };
+        let (graph, lowered) = tokio::select! {
+            lowered = lowering => lowered?,
+            () = cancel.cancelled() => return Err(BuildError::cancelled()),
+        };
         let graph = Arc::new(graph);
         let trees = self.solve(&graph, &lowered, &request, &progress, &cancel).await?;
         let exporting = exporter::export(self, &request, &trees, &progress);
@@ -170,7 +177,13 @@ impl Services {
             JobOptions { progress: progress.clone(), cancel: stop, max_parallel, keep_going: false };
         let job = Job::new(graph.clone(), Arc::new(StepRecords { services: self.clone() }), options);
         let targets: Vec<VertexId> = lowered.iter().map(|it| it.vertex).collect();
-        let outputs = job.solve(&targets).await;
+        let outputs = tokio::select! {
+            outputs = job.solve(&targets) => outputs,
+            // Steps end at once when interrupted; a transfer need not be waited for.
+            () = async { cancel.cancelled().await; tokio::time::sleep(GRACE).await } => {
+                return Err(BuildError::cancelled());
+            }
+        };
         watcher.abort();
         // The failure that stopped the others tells what went wrong, not those that were stopped.
         if let Some(SolveError::Op { source, .. }) =

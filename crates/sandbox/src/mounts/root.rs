@@ -88,7 +88,7 @@ impl Overlay<'_> {
             let _ = write!(options, ",{name}={}", fd.as_raw_fd());
             held.push(fd);
         }
-        options.push_str(",userxattr,volatile");
+        options.push_str(",userxattr,volatile,index=off");
         let options = CString::new(options).map_err(|_| Errno::INVAL).step("name the layers")?;
         rustix::process::chdir("/proc/self/fd").at("enter", "/proc/self/fd")?;
         let mounted =
