@@ -1,2 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What tests share: hermetic directories, images made by code, registries, checks for what the machine can do.
+//!
+//! Everything here is for tests: what goes wrong panics with a sentence, since that is how a test fails.
+
+pub mod environment;
+pub mod image;
+pub mod needs;
+pub mod program;
+pub mod registry;
+pub mod tar;
+
+pub use environment::{Output, TestEnvironment};
+pub use image::{Image, PlatformImage, busybox_rootfs, hello_rootfs};
+pub use needs::{Need, requires};
+pub use program::hello_program;
+pub use registry::DockerRegistry;
+pub use tar::TarBuilder;

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line as its users see it.
 
+#[cfg(test)]
 mod build_request;
+#[cfg(test)]
 mod error_text;
+#[cfg(test)]
 mod every_file;
+#[cfg(test)]
 mod progress;
+#[cfg(test)]
 mod reference;
