@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod build_request;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod error_text;
 #[cfg(test)]
 mod every_file;

@@ -86,3 +86,68 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<(), CommandError> {
     file.write_all(content).map_err(|error| failed(&error))?;
     file.persist(path).map(drop).map_err(|error| failed(&error.error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::build::summary::tests::result;
+
+    #[test]
+    fn metadata_of_several_platforms_has_no_config() {
+        insta::assert_snapshot!(render(&result()), @r#"
+        {
+          "containerimage.descriptor": {
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "digest": "sha256:1bc04b5291c26a46d918139138b992d2de976d6851d0893b0476b85bfbdfc6e6",
+            "size": 700
+          },
+          "containerimage.digest": "sha256:1bc04b5291c26a46d918139138b992d2de976d6851d0893b0476b85bfbdfc6e6",
+          "image.name": "docker.io/user/app:v1,r.example/app:v1",
+          "polyarch.platforms": [
+            {
+              "platform": "linux/amd64",
+              "digest": "sha256:baf0239e48ff4c47ebac3ba02b5cf1506b69cd5a0c0d0c825a53ba65976fb942",
+              "size": 12345678,
+              "execution": "native"
+            },
+            {
+              "platform": "linux/arm64",
+              "digest": "sha256:b3e3ab55f887c56c0bd8bec3743b0fb54daaa17861e03db5133ef2835eb0da5a",
+              "size": 12345678,
+              "execution": "emulated (qemu-aarch64 7.2.22)"
+            },
+            {
+              "platform": "linux/arm/v7",
+              "digest": "sha256:35df9beb9b1c4fe630707bc51e4360b94b506b4e6d5372d5d0d52a385350621b",
+              "size": 12345678,
+              "execution": "cached"
+            }
+          ]
+        }
+        "#);
+        assert_eq!(image_id(&result()), Some(result().root.unwrap().digest.to_string()));
+    }
+
+    #[test]
+    fn the_id_of_one_platform_is_its_config() {
+        let mut one = result();
+        one.platforms.truncate(1);
+        assert_eq!(image_id(&one), Some(Digest::of("config").to_string()));
+        assert!(render(&one).contains("containerimage.config.digest"));
+        one.platforms[0].config = None;
+        one.root = None;
+        assert_eq!(image_id(&one), None);
+    }
+
+    #[test]
+    fn files_are_replaced_and_devices_written_into() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "something longer").unwrap();
+        write_file(&path, b"short").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"short");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        write_file(Path::new("/dev/null"), b"x").unwrap();
+        assert!(write_file(&directory.path().join("none/file"), b"x").is_err());
+    }
+}

@@ -84,3 +84,96 @@ pub fn execution(execution: &Execution) -> String {
         Execution::Emulated(emulator) => format!("emulated ({emulator})"),
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use polyarch_build::PlatformResult;
+    use polyarch_build::request::{Context, DockerfileSource, ImageOptions, NetworkMode, PullPolicy};
+    use polyarch_oci::{Descriptor, Digest};
+
+    fn request(outputs: Vec<Output>) -> BuildRequest {
+        BuildRequest {
+            context: Context::Empty,
+            dockerfile: DockerfileSource::Default,
+            platforms: Vec::new(),
+            names: Vec::new(),
+            target: None,
+            build_args: Vec::new(),
+            labels: Vec::new(),
+            outputs,
+            no_cache: false,
+            pull: PullPolicy::Default,
+            source_date_epoch: None,
+            network: NetworkMode::Default,
+            extra_hosts: Vec::new(),
+            shm_size_bytes: None,
+            image: ImageOptions::default(),
+            max_parallel: 0,
+            threads: 0,
+        }
+    }
+
+    /// A result of three platforms, each executed in another way.
+    pub(in super::super) fn result() -> BuildResult {
+        let platform = |name: &str, execution, seconds| PlatformResult {
+            platform: name.parse().unwrap(),
+            manifest: Some(Descriptor::new(media_type::OCI_MANIFEST, Digest::of(name), 500)),
+            config: Some(Digest::of("config")),
+            size_bytes: 12_345_678,
+            execution,
+            duration: Duration::from_millis(seconds),
+        };
+        BuildResult {
+            root: Some(Descriptor::new(media_type::OCI_INDEX, Digest::of("index"), 700)),
+            platforms: vec![
+                platform("linux/amd64", Execution::Native, 3_140),
+                platform("linux/arm64", Execution::Emulated("qemu-aarch64 7.2.22".to_owned()), 31_400),
+                platform("linux/arm/v7", Execution::None, 0),
+            ],
+            names: vec!["user/app:v1".parse().unwrap(), "r.example/app:v1".parse().unwrap()],
+            pushed: vec!["r.example/app:v1".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn the_summary_has_a_row_per_platform_and_says_where_the_result_is() {
+        insta::assert_snapshot!(render(&request(Vec::new()), &result()), @r#"
+        index sha256:1bc04b5291c26a46d918139138b992d2de976d6851d0893b0476b85bfbdfc6e6
+          linux/amd64    sha256:baf0239e48ff4c47ebac3ba02b5cf1506b69cd5a0c0d0c825a53ba65976fb942   12.35MB   native                           3.1s
+          linux/arm64    sha256:b3e3ab55f887c56c0bd8bec3743b0fb54daaa17861e03db5133ef2835eb0da5a   12.35MB   emulated (qemu-aarch64 7.2.22)   31.4s
+          linux/arm/v7   sha256:35df9beb9b1c4fe630707bc51e4360b94b506b4e6d5372d5d0d52a385350621b   12.35MB   cached                           0.0s
+          docker.io/user/app:v1   local store
+          r.example/app:v1        local store, pushed
+        "#);
+    }
+
+    #[test]
+    fn results_without_names_and_without_images_are_told_too() {
+        let path = |name: &str| Destination::Path(name.into());
+        let outputs = vec![
+            Output::Oci { destination: path("/out/a.tar"), tar: true },
+            Output::Tar { destination: Destination::Stdout, platform_split: None },
+            Output::Local { destination: "/out/\u{1b}[31mtree".into(), platform_split: None },
+        ];
+        let mut result = BuildResult { names: Vec::new(), pushed: Vec::new(), ..result() };
+        result.platforms.truncate(1);
+        insta::assert_snapshot!(render(&request(outputs), &result), @r#"
+        index sha256:1bc04b5291c26a46d918139138b992d2de976d6851d0893b0476b85bfbdfc6e6
+          linux/amd64   sha256:baf0239e48ff4c47ebac3ba02b5cf1506b69cd5a0c0d0c825a53ba65976fb942   12.35MB   native   3.1s
+          no name           local store; --tag NAME gives it one
+          /out/a.tar        OCI archive
+          standard output   file tree as tar
+          /out/tree         file tree
+        "#);
+        result.root = None;
+        result.platforms[0].manifest = None;
+        let outputs = vec![Output::Local { destination: "/out".into(), platform_split: None }];
+        insta::assert_snapshot!(render(&request(outputs), &result), @r#"
+        linux/amd64   native   3.1s
+        /out   file tree
+        "#);
+    }
+}

@@ -3,7 +3,8 @@
 
 use unicode_width::UnicodeWidthStr;
 
-/// Writes rows with their cells in columns, three blanks apart; the last cell of a row is not padded.
+/// Writes rows with their cells in columns, three blanks apart. Nothing is left of a column whose cells are
+/// all empty, and rows end with their last word.
 pub fn render_table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -13,7 +14,7 @@ pub fn render_table(rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, width) in row.iter().zip(&widths).filter(|(_, width)| **width > 0) {
             line.push_str(cell);
             line.push_str(&" ".repeat(width + 3 - cell.width()));
         }
