@@ -2,7 +2,15 @@
 //! The command line as its users see it.
 
 #[cfg(test)]
+mod build_cache;
+#[cfg(test)]
+mod build_failures;
+#[cfg(test)]
+mod build_platforms;
+#[cfg(test)]
 mod build_request;
+#[cfg(test)]
+mod build_steps;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
