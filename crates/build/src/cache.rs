@@ -9,9 +9,6 @@ use crate::ops::{BuildOp, OpKind};
 use crate::services::Services;
 use crate::tree::{Layer, Output, Tree};
 
-/// The namespace of the records of steps.
-pub(crate) const STEPS: &str = "steps";
-
 /// Records of steps in the store.
 pub(crate) struct StepRecords {
     pub(crate) services: Arc<Services>,
@@ -19,7 +16,8 @@ pub(crate) struct StepRecords {
 
 impl Records<BuildOp> for StepRecords {
     fn load(&self, key: &CacheKey) -> Option<Output> {
-        let bytes = self.services.store.get_record(STEPS, &key.hex()).ok()??;
+        let bytes =
+            self.services.store.get_record(self.services.options.step_namespace(), &key.hex()).ok()??;
         let tree: Tree = serde_json::from_slice(&bytes).ok()?;
         self.is_whole(&tree).then_some(Output::Tree(tree))
     }
@@ -30,7 +28,8 @@ impl Records<BuildOp> for StepRecords {
         let Ok(bytes) = serde_json::to_vec(tree) else { return };
         for key in keys {
             // A record that can't be written costs the next build time, not truth.
-            let _ = self.services.store.put_record(STEPS, &key.hex(), &bytes);
+            let _ =
+                self.services.store.put_record(self.services.options.step_namespace(), &key.hex(), &bytes);
         }
     }
 }
@@ -39,7 +38,7 @@ impl StepRecords {
     /// Tells whether everything that a recorded tree names can still be had.
     fn is_whole(&self, tree: &Tree) -> bool {
         tree.layers.iter().all(|layer| match layer {
-            Layer::Step { id, .. } => self.services.snapshots.contains(id),
+            Layer::Step { id } => self.services.snapshots.contains(id),
             Layer::Image(layer) => {
                 layer.from.is_some()
                     || self.services.store.contains(&layer.descriptor.digest)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The user's context, read where it lies, and the Dockerfile.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use polyarch_dockerfile::{IgnoreRules, IgnoreState};
@@ -108,6 +109,7 @@ fn unpack_archive(services: &Services, archive: &Path, into: &Path) -> Result<()
         mode: None,
         unpack: true,
         unpack_owner: None,
+        modified: None,
     };
     copy(&spec, &TreeRoot::open(into).map_err(failed)?).map_err(failed)
 }
@@ -123,7 +125,7 @@ fn read_dockerfile(
         }
         DockerfileSource::File(path) => {
             let name = path.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy());
-            let bytes = std::fs::read(path).map_err(|error| {
+            let bytes = read_capped(path).map_err(|error| {
                 BuildError::io("can't read the Dockerfile", path, &error)
                     .with_hint("name another with -f FILE")
             })?;
@@ -162,22 +164,48 @@ fn read_ignore_rules(
         DockerfileSource::File(path) => {
             let mut name = path.clone().into_os_string();
             name.push(".dockerignore");
-            std::fs::read(&name).ok().map(|bytes| (PathBuf::from(name).display().to_string(), bytes))
+            let name = PathBuf::from(name);
+            match read_capped(&name) {
+                Ok(bytes) => Some((name.display().to_string(), bytes)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) => return Err(BuildError::io("can't read the ignore file", name, &error)),
+            }
         }
-        DockerfileSource::Default => read_if_there(tree, "Dockerfile.dockerignore"),
-        DockerfileSource::InContext(name) => read_if_there(tree, &format!("{name}.dockerignore")),
+        DockerfileSource::Default => read_if_there(tree, "Dockerfile.dockerignore")?,
+        DockerfileSource::InContext(name) => read_if_there(tree, &format!("{name}.dockerignore"))?,
         DockerfileSource::Text(_) => None,
     };
-    let Some((name, bytes)) = beside.or_else(|| read_if_there(tree, ".dockerignore")) else {
-        return Ok(None);
+    let found = match beside {
+        Some(found) => Some(found),
+        None => read_if_there(tree, ".dockerignore")?,
     };
+    let Some((name, bytes)) = found else { return Ok(None) };
     let rules = IgnoreRules::parse(&bytes)
         .map_err(|error| BuildError::from_source(ErrorKind::Dockerfile, format!("in {name}"), &error))?;
     Ok(Some(rules).filter(|rules| !rules.is_empty()))
 }
 
-fn read_if_there(tree: &TreeRoot, name: &str) -> Option<(String, Vec<u8>)> {
-    Some((name.to_owned(), tree.read(name, MAX_TEXT_BYTES).ok()?))
+/// Reads a file of the context. Only its absence is no error: rules that can't be read must not let
+/// everything through.
+fn read_if_there(tree: &TreeRoot, name: &str) -> Result<Option<(String, Vec<u8>)>, BuildError> {
+    let failed = |error: &polyarch_snapshot::SnapshotError| {
+        BuildError::from_source(ErrorKind::Dockerfile, format!("can't read {name} of the context"), error)
+    };
+    if tree.symlink_metadata(name).map_err(|error| failed(&error))?.is_none() {
+        return Ok(None);
+    }
+    let bytes = tree.read(name, MAX_TEXT_BYTES).map_err(|error| failed(&error))?;
+    Ok(Some((name.to_owned(), bytes)))
+}
+
+/// Reads a file of the caller's, of a size that a text may have.
+fn read_capped(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        return Err(std::io::Error::other(format!("larger than {MAX_TEXT_BYTES} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Hides what ignore rules leave out: those of the context, and those of the instruction.
@@ -187,10 +215,12 @@ pub(crate) struct IgnoreFilter<'a> {
 
 impl PathFilter for IgnoreFilter<'_> {
     fn verdict(&self, path: &Path, is_directory: bool) -> Verdict {
-        let Some(path) = path.to_str().filter(|path| !path.is_empty() && *path != ".") else {
+        // Rules are text; a name that is none is judged by what is left of it.
+        let path = path.to_string_lossy();
+        if path.is_empty() || path == "." {
             return Verdict::Keep;
-        };
-        let verdicts = self.rules.iter().flatten().map(|rules| verdict(rules, path, is_directory));
+        }
+        let verdicts = self.rules.iter().flatten().map(|rules| verdict(rules, &path, is_directory));
         verdicts
             .max_by_key(|verdict| match verdict {
                 Verdict::Keep => 0,

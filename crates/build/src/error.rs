@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use polyarch_oci::Platform;
 
+/// What the kernel says of a full disk; errors of other rooms carry its words.
+const FULL: &str = "No space left on device";
+
 /// Which kind of failure it is; the command's exit code follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -68,14 +71,15 @@ pub struct BuildError {
 impl BuildError {
     /// Makes an error of a kind and a sentence.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> BuildError {
-        BuildError {
-            kind,
-            message: message.into(),
-            hints: Vec::new(),
-            location: None,
-            log: None,
-            exit_code: None,
+        let message = message.into();
+        let mut hints = Vec::new();
+        if kind == ErrorKind::Storage && message.contains(FULL) {
+            hints.push(
+                "make room (polyarch prune -a -f), or keep the store on a larger disk (--root DIR)"
+                    .to_owned(),
+            );
         }
+        BuildError { kind, message, hints, location: None, log: None, exit_code: None }
     }
 
     /// Makes an error of another error, with the whole chain of its causes in the sentence.

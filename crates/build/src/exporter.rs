@@ -12,7 +12,7 @@ use polyarch_oci::{Descriptor, Document, ImageIndex, Reference};
 use polyarch_solver::progress::{ActiveStatus, ActiveVertex, Progress};
 
 use crate::error::{BuildError, ErrorKind};
-use crate::fetch::Shown;
+use crate::fetch::{Shown, blocking};
 use crate::image::{ImageDraft, PlatformImage, assemble};
 use crate::image_source::storage_error;
 use crate::layers::LayerOptions;
@@ -51,6 +51,10 @@ pub(crate) async fn export(
     }
     if !request.outputs.is_empty() && !request.outputs.iter().any(Output::is_image) {
         return Ok(exported);
+    }
+    if request.image.force_compression {
+        let message = "force-compression is not supported yet: layers of base images stay as they are";
+        return Err(BuildError::new(ErrorKind::Usage, message));
     }
     let vertex = progress.begin("exporting to image", "exporting to image");
     match export_image(services, request, platforms, &vertex, progress).await {
@@ -126,11 +130,16 @@ async fn export_image(
         let _status = vertex.status("pushing layers", 0);
         let plan = PushPlan { root: root.clone(), names: request.names.clone(), by_digest };
         services.push_plan(&plan, &shown).await?;
-        pushed = request.names.clone();
+        pushed = if by_digest {
+            request.names.iter().map(|name| name.with_digest(root.digest.clone())).collect()
+        } else {
+            request.names.clone()
+        };
     }
     for name in &request.names {
         let _status = vertex.status(format!("naming to {name}"), 0);
-        services.store.set_ref(name, &root).map_err(|error| storage_error(&error))?;
+        let (store, name, root) = (services.store.clone(), name.clone(), root.clone());
+        blocking(move || store.set_ref(&name, &root)).await.map_err(|error| storage_error(&error))?;
     }
     Ok(Exported { root: Some(root), images, pushed })
 }

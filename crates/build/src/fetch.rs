@@ -89,7 +89,7 @@ impl Services {
             self.unpackings.get(&key, || self.unpack_all(&image_layers, shown)).await?
         };
         for layer in &tree.layers {
-            if let Layer::Step { id, .. } = layer {
+            if let Layer::Step { id } = layer {
                 ids.push(id.clone());
             }
         }
@@ -185,10 +185,11 @@ const ORIGINS: &str = "origins";
 
 /// Runs blocking work on its own thread.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    match tokio::task::spawn_blocking(work).await.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(value) => value,
-        // Blocking work is never aborted, so a missing value means that it has panicked.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is being shut down, and whoever waits here will be dropped.
+        Err(Err(_)) => std::future::pending().await,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::request::BuildRequest;
 use crate::services::Services;
 use crate::stats::Stats;
 
+pub(crate) use instruction::absolute;
 pub(crate) use stage::LoweredStage;
 
 /// What lowering works with; one for all platforms of a build.
@@ -70,6 +71,14 @@ impl Frontend<'_> {
             BuildError::new(ErrorKind::Dockerfile, "the target stage was not lowered".to_owned())
         })?;
         let mut draft = stage.draft;
+        if draft.platform != *platform {
+            self.progress.warn(format!(
+                "the last stage is {}, and the image will say {platform}: its FROM names a platform of its own",
+                draft.platform
+            ));
+        }
+        draft.platform = platform.clone();
+        draft.config.set_platform(platform);
         for (name, value) in &self.request.labels {
             draft.config.config.labels.insert(name.clone(), value.clone());
         }
@@ -85,8 +94,9 @@ impl Frontend<'_> {
             let stage = &self.dockerfile.stages[index];
             let from = self.expand_from(index, &global)?;
             let own = match (&from.platform, self.dockerfile.stage_before(&from.image, index)) {
-                (Some(text), _) => self.parse_platform(text, stage.span)?,
-                (None, Some(base)) => of_stage.get(&base.index).cloned().unwrap_or_else(|| platform.clone()),
+                (_, None) if from.image == "scratch" => platform.clone(),
+                (Some(text), None) => self.parse_platform(text, stage.span)?,
+                (_, Some(base)) => of_stage.get(&base.index).cloned().unwrap_or_else(|| platform.clone()),
                 (None, None) => platform.clone(),
             };
             let executes = stage
@@ -195,7 +205,7 @@ impl Frontend<'_> {
                     format!("[internal] load metadata for {reference}")
                 };
                 let shown_progress = self.progress();
-                let vertex = shown_progress.begin(format!("metadata {key}"), label);
+                let vertex = shown_progress.begin(&format!("metadata {key}"), label);
                 let shown = Shown { progress: shown_progress, vertex: vertex.digest() };
                 let resolved =
                     self.services.resolve_image(&reference, platform, self.request.pull, &shown).await;

@@ -82,22 +82,38 @@ impl Services {
             )
             .with_hint(format!("polyarch pull {}", reference.familiar())));
         }
-        match self.remote_root(&reference).await {
-            Ok(root) => Ok(root),
-            Err(error) if pull == PullPolicy::Default && is_unreachable(&error) => {
-                let remembered = self.remembered_root(&reference)?;
-                let failure = || registry_error(format!("can't resolve {}", reference.familiar()), &error);
-                let root = remembered.ok_or_else(failure)?;
-                progress.warn(format!(
-                    "{}; using {} as {} pointed at it last time",
-                    chain_of(&error),
-                    root.descriptor.digest,
-                    reference.familiar()
-                ));
-                Ok(root)
+        // Every platform of a build sees the same answer, also when the name moves meanwhile.
+        let key = format!("{pull:?} {reference}");
+        self.roots.get(&key, || self.ask_for_root(&reference, pull, progress)).await
+    }
+
+    /// Asks the registry what a name means; by default, what it said last time serves when it can't be reached.
+    async fn ask_for_root(
+        self: &Arc<Self>,
+        reference: &Reference,
+        pull: PullPolicy,
+        progress: &Progress,
+    ) -> Result<RootDocument, BuildError> {
+        let error = match self.remote_root(reference).await {
+            Ok(root) => return Ok(root),
+            Err(Unresolved::Document(error)) => {
+                let message = format!("{} is not an image", reference.familiar());
+                return Err(BuildError::from_source(ErrorKind::Registry, message, &error));
             }
-            Err(error) => Err(registry_error(format!("can't resolve {}", reference.familiar()), &error)),
+            Err(Unresolved::Registry(error)) => error,
+        };
+        let failure = registry_error(format!("can't resolve {}", reference.familiar()), &error);
+        if pull != PullPolicy::Default || !is_unreachable(&error) {
+            return Err(failure);
         }
+        let root = self.remembered_root(reference)?.ok_or(failure)?;
+        progress.warn(format!(
+            "{}; using {} as {} pointed at it last time",
+            chain_of(&error),
+            root.descriptor.digest,
+            reference.familiar()
+        ));
+        Ok(root)
     }
 
     /// Looks a name up in the store: as a name, or as a digest whose document is here.
@@ -111,7 +127,7 @@ impl Services {
 
     /// Reads what a registry said about a name last time.
     fn remembered_root(&self, reference: &Reference) -> Result<Option<RootDocument>, BuildError> {
-        let record = self.store.get_record(RESOLUTIONS, Digest::of(reference.to_string()).hex());
+        let record = self.store.get_record(RESOLUTIONS, &resolution_key(reference));
         let Ok(Some(bytes)) = record else { return Ok(None) };
         let Ok(descriptor) = serde_json::from_slice::<Descriptor>(&bytes) else { return Ok(None) };
         self.stored_document(&descriptor, Some(reference.clone()))
@@ -141,7 +157,7 @@ impl Services {
         }
     }
 
-    async fn remote_root(self: &Arc<Self>, reference: &Reference) -> Result<RootDocument, RegistryError> {
+    async fn remote_root(self: &Arc<Self>, reference: &Reference) -> Result<RootDocument, Unresolved> {
         let digest = match reference.digest() {
             Some(digest) => Some(digest.clone()),
             // A small question first: when the document is here, its bytes need not come again.
@@ -150,7 +166,7 @@ impl Services {
                 .get_record(RESOLUTIONS, resolution_key(reference).as_str())
                 .is_ok_and(|it| it.is_some()) =>
             {
-                Some(self.registry.head_manifest(reference).await?.digest)
+                Some(self.registry.head_manifest(reference).await.map_err(Unresolved::Registry)?.digest)
             }
             None => None,
         };
@@ -160,21 +176,24 @@ impl Services {
                 self.stored_document(&Descriptor::new("", digest.clone(), size), Some(reference.clone()))
         {
             let descriptor = Descriptor::new(root.document.media_type(), digest.clone(), size);
+            self.remember_root(reference, &descriptor);
             return Ok(RootDocument { descriptor, ..root });
         }
-        let fetched = self.registry.get_manifest(reference).await?;
+        let fetched = self.registry.get_manifest(reference).await.map_err(Unresolved::Registry)?;
         let descriptor = fetched.descriptor();
-        let document =
-            ManifestOrIndex::parse(fetched.bytes.to_vec(), &fetched.media_type).map_err(|source| {
-                RegistryError::Settings { host: reference.host().to_owned(), problem: chain_of(&source) }
-            })?;
+        let document = ManifestOrIndex::parse(fetched.bytes.to_vec(), &fetched.media_type)
+            .map_err(Unresolved::Document)?;
         // Keeping it is only a saving for next time.
-        if self.store.put(document.bytes()).is_ok()
-            && let Ok(record) = serde_json::to_vec(&descriptor)
-        {
-            let _ = self.store.put_record(RESOLUTIONS, &resolution_key(reference), &record);
+        if self.store.put(document.bytes()).is_ok() {
+            self.remember_root(reference, &descriptor);
         }
         Ok(RootDocument { descriptor, document, from: Some(reference.clone()) })
+    }
+
+    fn remember_root(&self, reference: &Reference, descriptor: &Descriptor) {
+        if let Ok(record) = serde_json::to_vec(descriptor) {
+            let _ = self.store.put_record(RESOLUTIONS, &resolution_key(reference), &record);
+        }
     }
 
     /// Chooses a platform's image of a document and reads its manifest and config.
@@ -282,6 +301,12 @@ impl Services {
     }
 }
 
+/// Why a registry's name has no document.
+enum Unresolved {
+    Registry(RegistryError),
+    Document(polyarch_oci::DocumentError),
+}
+
 /// The namespace of records that tell what a registry's name pointed at.
 pub(crate) const RESOLUTIONS: &str = "resolutions";
 
@@ -295,15 +320,22 @@ pub(crate) fn platforms_of(index: &ImageIndex) -> Vec<Platform> {
 }
 
 fn lacks_platform(reference: &Reference, platform: &Platform, available: &[Platform]) -> BuildError {
-    let mut names: Vec<String> = available.iter().map(|it| it.clone().normalized().to_string()).collect();
+    let mut names: Vec<String> = available
+        .iter()
+        .filter(|it| it.os != "unknown")
+        .map(|it| it.clone().normalized().to_string())
+        .collect();
     names.dedup();
     let list = if names.is_empty() { "no platform".to_owned() } else { names.join(", ") };
-    BuildError::new(
+    let error = BuildError::new(
         ErrorKind::Platform,
         format!("{} has no image for {platform}; it has {list}", reference.familiar()),
-    )
-    .with_hint(format!(
-        "build only for platforms that it has, or choose another base: --platform {}",
+    );
+    if names.is_empty() {
+        return error;
+    }
+    error.with_hint(format!(
+        "choose another image, or only platforms that it has: --platform {}",
         names.join(",")
     ))
 }

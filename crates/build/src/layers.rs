@@ -14,6 +14,7 @@ use crate::error::{BuildError, ErrorKind, chain_of};
 use crate::fetch::{Shown, blocking};
 use crate::image::LayerBlob;
 use crate::image_source::storage_error;
+use crate::ops::file::UNKNOWN_TIME;
 use crate::request::ImageOptions;
 use crate::services::Services;
 use crate::tree::{Layer, Tree};
@@ -63,8 +64,9 @@ impl Services {
                 descriptor: layer.descriptor.clone(),
                 from: layer.from.clone(),
             }),
-            Layer::Step { id, from_context } => {
-                let times = LayerTimes { clamp: options.source_date_epoch, set_all: *from_context };
+            Layer::Step { id } => {
+                let clamp = options.source_date_epoch;
+                let times = LayerTimes { clamp, unknown: Some(UNKNOWN_TIME), ..LayerTimes::default() };
                 let key = blob_key(id, options, &times);
                 self.blobs
                     .get(&key, || async {
@@ -138,7 +140,7 @@ fn blob_key(id: &SnapshotId, options: &LayerOptions, times: &LayerTimes) -> Stri
         .part(image.compression.as_str())
         .part(format!("{:?} {:?}", image.compression_level, image.flavour))
         .part(match times.clamp {
-            Some(epoch) => format!("{epoch} {}", times.set_all),
+            Some(epoch) => epoch.to_string(),
             None => String::new(),
         });
     hasher.finish().hex()

@@ -5,6 +5,8 @@
 //! platforms, lowers every platform's stages into one graph, solves it and exports the result. The
 //! same [`Services`] pull, push, run and prune images.
 
+#![recursion_limit = "256"]
+
 mod builder;
 mod cache;
 pub mod context;

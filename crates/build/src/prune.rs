@@ -7,7 +7,6 @@ use std::time::Duration;
 use polyarch_oci::Digest;
 use polyarch_snapshot::SnapshotId;
 
-use crate::cache::STEPS;
 use crate::error::{BuildError, ErrorKind, chain_of};
 use crate::image_source::{RESOLUTIONS, storage_error};
 use crate::layers::LAYER_BLOBS;
@@ -42,13 +41,14 @@ pub fn prune(options: &ServiceOptions, all: bool) -> Result<PruneReport, BuildEr
     let failed =
         |error: polyarch_snapshot::SnapshotError| BuildError::new(ErrorKind::Storage, chain_of(&error));
     let snapshots = polyarch_snapshot::Snapshots::open(
-        &options.root.join("snapshots"),
+        &options.snapshot_directory(),
         polyarch_snapshot::SnapshotOptions { force_copy: options.force_copy },
     )
     .map_err(failed)?;
     let mut report = PruneReport::default();
     if all {
-        for namespace in [STEPS, LAYER_BLOBS, CONTENT_KEYS, RESOLUTIONS] {
+        let steps = options.step_namespace();
+        for namespace in [steps, LAYER_BLOBS, CONTENT_KEYS, RESOLUTIONS] {
             let records = store.records(namespace).map_err(|error| storage_error(&error))?;
             let keys: Vec<String> = records.filter_map(|record| Some(record.ok()?.0)).collect();
             for key in keys {
@@ -59,12 +59,12 @@ pub fn prune(options: &ServiceOptions, all: bool) -> Result<PruneReport, BuildEr
     }
     let mut used: HashSet<SnapshotId> = HashSet::new();
     let mut kept_blobs: Vec<Digest> = Vec::new();
-    for record in store.records(STEPS).map_err(|error| storage_error(&error))? {
+    for record in store.records(options.step_namespace()).map_err(|error| storage_error(&error))? {
         let Ok((_, bytes)) = record else { continue };
         let Ok(tree) = serde_json::from_slice::<Tree>(&bytes) else { continue };
         for layer in tree.layers {
             match layer {
-                Layer::Step { id, .. } => drop(used.insert(id)),
+                Layer::Step { id } => drop(used.insert(id)),
                 Layer::Image(layer) => {
                     used.insert(SnapshotId::of_layer(&layer.diff_id));
                     kept_blobs.push(layer.descriptor.digest);

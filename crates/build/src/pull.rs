@@ -84,6 +84,15 @@ impl Services {
         for platform in &wanted {
             images.push(self.select_image(reference, &root, platform, shown).await?);
         }
+        if let (ManifestOrIndex::Index(index), true) = (&root.document, request.all_platforms) {
+            // What is said about the images belongs to the index, which could not be pushed without it.
+            for entry in index.value.manifests.iter().filter(|entry| entry.is_attestation()) {
+                let attestation = self.manifest(reference, entry, root.from.as_ref()).await?;
+                for blob in attestation.value.layers.iter().chain([&attestation.value.config]) {
+                    self.ensure_blob(blob, root.from.as_ref(), shown).await?;
+                }
+            }
+        }
         let layers = images.iter().flat_map(|image| &image.layers);
         let fetched =
             join_all(layers.map(|layer| self.ensure_blob(&layer.descriptor, layer.from.as_ref(), shown)))

@@ -72,7 +72,8 @@ pub enum DockerfileSource {
 /// When registries are asked about an image that the store has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PullPolicy {
-    /// Ask, and use what the store has when the registry can't be reached.
+    /// Take what the store has under the name; else ask, and use what the registry said last when it can't
+    /// be reached.
     #[default]
     Default,
     /// Ask, and fail when the registry can't be reached (`--pull`).

@@ -12,6 +12,7 @@ use polyarch_solver::progress::Progress;
 
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
+use crate::frontend::absolute;
 use crate::ops::exec::{apply_user, hosts_file, root_fs, sandbox_error};
 use crate::request::{NetworkMode, PullPolicy};
 use crate::services::Services;
@@ -139,7 +140,7 @@ impl Services {
             spec.env.push(entry.clone());
         }
         let working_dir = request.working_dir.as_ref().unwrap_or(&config.working_dir);
-        spec.cwd = if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() };
+        spec.cwd = absolute("/", working_dir);
         spec.network = if request.network == NetworkMode::None { Network::None } else { Network::Host };
         spec.hostname = "polyarch".to_owned();
         spec.resolv_conf = self.options.resolv_conf.clone();

@@ -36,6 +36,25 @@ pub struct ServiceOptions {
     pub force_copy: bool,
 }
 
+impl ServiceOptions {
+    /// Returns the directory of layers. Where only one user exists, owners stand beside the files instead of
+    /// on them, so such layers are of no use to a process that has more users, and the other way round.
+    pub(crate) fn snapshot_directory(&self) -> PathBuf {
+        self.root.join(match &self.mapping {
+            IdMapping::Single { .. } => "snapshots-single-user",
+            IdMapping::Host { .. } | IdMapping::Identity | IdMapping::Subordinate { .. } => "snapshots",
+        })
+    }
+
+    /// Returns the namespace of the records of steps, which name such layers.
+    pub(crate) fn step_namespace(&self) -> &'static str {
+        match &self.mapping {
+            IdMapping::Single { .. } => "steps-single-user",
+            IdMapping::Host { .. } | IdMapping::Identity | IdMapping::Subordinate { .. } => "steps",
+        }
+    }
+}
+
 /// The rooms, opened.
 ///
 /// Opening is cheap; what costs (launcher, emulators, connections) starts when first used.
@@ -44,6 +63,7 @@ pub struct Services {
     pub(crate) snapshots: Snapshots,
     pub(crate) registry: Client,
     pub(crate) options: ServiceOptions,
+    pub(crate) roots: OnceMap<crate::image_source::RootDocument, BuildError>,
     pub(crate) fetches: OnceMap<(), BuildError>,
     pub(crate) unpackings: OnceMap<Vec<polyarch_snapshot::SnapshotId>, BuildError>,
     pub(crate) blobs: OnceMap<crate::image::LayerBlob, BuildError>,
@@ -62,7 +82,7 @@ impl Services {
         let store = Store::open(&options.root)
             .map_err(|error| BuildError::new(ErrorKind::Storage, crate::error::chain_of(&error)))?;
         let snapshot_options = SnapshotOptions { force_copy: options.force_copy };
-        let snapshots = Snapshots::open(&options.root.join("snapshots"), snapshot_options)
+        let snapshots = Snapshots::open(&options.snapshot_directory(), snapshot_options)
             .map_err(|error| BuildError::new(ErrorKind::Storage, crate::error::chain_of(&error)))?;
         let emulation = Emulation::prepare(EmulationConfig {
             directories: options.emulator_directories.clone(),
@@ -75,6 +95,7 @@ impl Services {
             store,
             snapshots,
             registry: Client::new(options.registry.clone()),
+            roots: OnceMap::default(),
             fetches: OnceMap::default(),
             unpackings: OnceMap::default(),
             blobs: OnceMap::default(),

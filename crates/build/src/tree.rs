@@ -37,8 +37,6 @@ pub enum Layer {
         /// The layer directory.
         #[serde(with = "snapshot_id")]
         id: SnapshotId,
-        /// Whether its files came from the user's context, whose times mean nothing.
-        from_context: bool,
     },
 }
 

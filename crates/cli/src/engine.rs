@@ -39,7 +39,8 @@ pub enum Interrupts {
 
 /// The engine, opened for one command.
 pub struct Engine {
-    runtime: tokio::runtime::Runtime,
+    /// Taken only by the end, which waits for nothing: what still runs then was interrupted.
+    runtime: Option<tokio::runtime::Runtime>,
     cancel: CancelFlag,
     options: ServiceOptions,
 }
@@ -74,7 +75,7 @@ impl Engine {
             resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
             force_copy: false,
         };
-        Ok(Engine { runtime, cancel, options })
+        Ok(Engine { runtime: Some(runtime), cancel, options })
     }
 
     /// Says what this user lacks for everything to work, when it is something.
@@ -156,8 +157,12 @@ impl Engine {
         polyarch_build::prune(&self.options, all)
     }
 
+    fn runtime(&self) -> &tokio::runtime::Runtime {
+        self.runtime.as_ref().expect("it is taken only when the engine is dropped")
+    }
+
     fn services(&self) -> Result<Arc<Services>, BuildError> {
-        let _guard = self.runtime.enter();
+        let _guard = self.runtime().enter();
         Services::open(self.options.clone())
     }
 
@@ -167,7 +172,7 @@ impl Engine {
         patience: Duration,
         work: impl Future<Output = Result<T, BuildError>>,
     ) -> Result<T, BuildError> {
-        self.runtime.block_on(async {
+        self.runtime().block_on(async {
             tokio::pin!(work);
             tokio::select! {
                 result = &mut work => return result,
@@ -179,6 +184,15 @@ impl Engine {
                 _ => Err(BuildError::cancelled()),
             }
         })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Work on threads can't be stopped, for instance a compression; interrupted, nobody waits for it.
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub enum CredentialsError {
     },
     /// An entry's `auth` field is not base64 of `user:password`.
     #[error(
-        "{origin}: the `auth` field of {host:?} is not base64 of `user:password`; run `polyarch login {host}` again"
+        "{origin}: the `auth` field of {host:?} is not base64 of `user:password`; run `docker login {host}` again"
     )]
     Auth {
         /// Which source.

@@ -58,13 +58,13 @@ impl CredentialUse {
     fn advice(&self, host: &str) -> String {
         match self {
             CredentialUse::None => format!(
-                "no credentials were sent: run `polyarch login {host}`, and check the repository's name"
+                "no credentials were sent: run `docker login {host}`, and check the repository's name"
             ),
             CredentialUse::Sent { origin } => format!(
-                "the credentials from {origin} were sent: check that they may do this, or run `polyarch login {host}` again"
+                "the credentials from {origin} were sent: check that they may do this, or run `docker login {host}` again"
             ),
             CredentialUse::Unavailable { reason } => {
-                format!("no credentials were sent because {reason}: mend that or run `polyarch login {host}`")
+                format!("no credentials were sent because {reason}: mend that or run `docker login {host}`")
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::attributes::{Attributes, Xattrs, kept_xattrs, kept_xattrs_at};
 use crate::compress::{Codec, decompressor, detect};
 use crate::error::{At, SnapshotError};
 use crate::layer::ApplyLimits;
-use crate::meta::{Kind, Meta, open_directory, open_for_reading, unlink};
+use crate::meta::{Kind, Meta, Time, open_directory, open_for_reading, unlink};
 use crate::nodes::copy_node;
 use crate::resolve::{Place, clean, find_place, split};
 use crate::select::{Selected, Visited, Visitor, open_parent, select, visit};
@@ -88,6 +88,9 @@ pub struct CopySpec<'a> {
     pub unpack: bool,
     /// The owner of everything unpacked; `None` keeps what the archive says.
     pub unpack_owner: Option<(u32, u32)>,
+    /// The time of everything copied, in seconds since 1970; `None` keeps the source's. What is unpacked
+    /// keeps the archive's in either case.
+    pub modified: Option<i64>,
 }
 
 impl CopySpec<'_> {
@@ -101,7 +104,7 @@ impl CopySpec<'_> {
         Attributes {
             owner: self.owner.unwrap_or(source_owner),
             mode: self.mode.unwrap_or(meta.mode),
-            mtime: Some(meta.mtime),
+            mtime: Some(self.modified.map_or(meta.mtime, |sec| Time { sec, nsec: 0 })),
             xattrs,
         }
     }
@@ -123,6 +126,8 @@ pub fn copy(spec: &CopySpec<'_>, into: &TreeRoot) -> Result<(), SnapshotError> {
     }
     let owner = spec.owner.unwrap_or((0, 0));
     let destination = clean(Path::new(spec.destination));
+    // A link at the destination is followed, so that what it leads to is replaced and not the link.
+    let destination = into.real_path(&destination)?.unwrap_or(destination);
     let mut copier = Copier { spec, into, places: Vec::new(), created: Vec::new(), links: HashMap::new() };
     for source in &selected {
         if source.meta.is_directory() {

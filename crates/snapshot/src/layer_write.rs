@@ -29,12 +29,18 @@ pub struct LayerTimes {
     pub clamp: Option<i64>,
     /// With [`LayerTimes::clamp`]: all times become it, also earlier ones.
     pub set_all: bool,
+    /// With [`LayerTimes::clamp`]: a time that is exactly this one says nothing, and becomes the clamp.
+    pub unknown: Option<i64>,
 }
 
 impl LayerTimes {
     fn of(&self, meta: &Meta) -> i64 {
         match self.clamp {
-            Some(clamp) if self.set_all || meta.mtime.sec >= clamp => clamp,
+            Some(clamp)
+                if self.set_all || meta.mtime.sec >= clamp || Some(meta.mtime.sec) == self.unknown =>
+            {
+                clamp
+            }
             _ => meta.mtime.sec,
         }
     }
@@ -232,9 +238,11 @@ mod tests {
             times.of(&meta)
         };
         assert_eq!(at(50, LayerTimes::default()), 50);
-        let clamp = LayerTimes { clamp: Some(100), set_all: false };
+        let clamp = LayerTimes { clamp: Some(100), ..LayerTimes::default() };
         assert_eq!([at(50, clamp), at(100, clamp), at(150, clamp)], [50, 100, 100]);
-        let all = LayerTimes { clamp: Some(100), set_all: true };
+        let unknown = LayerTimes { unknown: Some(50), ..clamp };
+        assert_eq!([at(49, unknown), at(50, unknown), at(51, unknown)], [49, 100, 51]);
+        let all = LayerTimes { set_all: true, ..clamp };
         assert_eq!([at(50, all), at(150, all)], [100, 100]);
     }
 }

@@ -150,7 +150,10 @@ pub(crate) fn find_place(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option
     let walked = walk_to(root, path, &mut |_, _, _| Err(io::Error::from(Errno::NOENT)));
     match walked {
         Ok(place) => Ok(Some(place)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // Below a file there is nothing either.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

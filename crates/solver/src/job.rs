@@ -80,8 +80,6 @@ pub trait Records<O: Op>: Send + Sync + 'static {
 pub struct VertexContext {
     /// The identity of the vertex in progress events.
     pub digest: Arc<str>,
-    /// The slow key, under which the result will be recorded.
-    pub key: Option<CacheKey>,
     /// Where events go.
     pub progress: Progress,
     /// Set when the run shall stop.
@@ -237,7 +235,7 @@ impl<O: Op, R: Records<O>> Run<O, R> {
                 return self.slow(*input).await;
             }
             let output = self.result(*input).await?;
-            let context = self.context(id, None);
+            let context = self.context(id);
             let key = node.op.content_key(at, output, context).await;
             key.map(Some).map_err(|error| self.fail(id, error))
         }))
@@ -279,7 +277,7 @@ impl<O: Op, R: Records<O>> Run<O, R> {
         // All inputs are awaited even when one fails: none may be left half-done and run again.
         let inputs = join_all(node.inputs.iter().map(|input| self.result(*input))).await;
         let inputs = inputs.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let output = self.execute(id, inputs, slow).await?;
+        let output = self.execute(id, inputs).await?;
         let keys: Vec<CacheKey> = fast.into_iter().chain(slow).collect();
         if !keys.is_empty() {
             self.records.save(&keys, &node.op, &output);
@@ -287,7 +285,7 @@ impl<O: Op, R: Records<O>> Run<O, R> {
         Ok(output)
     }
 
-    async fn execute(&self, id: VertexId, inputs: Vec<O::Output>, key: Option<CacheKey>) -> Outcome<O> {
+    async fn execute(&self, id: VertexId, inputs: Vec<O::Output>) -> Outcome<O> {
         let node = self.node(id);
         let permit = if node.op.is_heavy() { Some(self.heavy.acquire().await) } else { None };
         if self.options.cancel.is_cancelled() {
@@ -300,7 +298,7 @@ impl<O: Op, R: Records<O>> Run<O, R> {
         if is_shown {
             self.options.progress.send(Event::Vertex(vertex.clone()));
         }
-        let outcome = node.op.exec(inputs, self.context(id, key)).await;
+        let outcome = node.op.exec(inputs, self.context(id)).await;
         drop(permit);
         vertex.completed = Some(SystemTime::now());
         if let Err(error) = &outcome {
@@ -346,10 +344,9 @@ impl<O: Op, R: Records<O>> Run<O, R> {
         &self.graph.nodes[id.0]
     }
 
-    fn context(&self, id: VertexId, key: Option<CacheKey>) -> VertexContext {
+    fn context(&self, id: VertexId) -> VertexContext {
         VertexContext {
             digest: self.graph.progress_digest(id),
-            key,
             progress: self.options.progress.clone(),
             cancel: self.options.cancel.clone(),
         }
@@ -374,10 +371,11 @@ impl<O: Op, R: Records<O>> Run<O, R> {
 fn own_task<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> BoxFuture<'static, T> {
     let task = tokio::spawn(work);
     Box::pin(async move {
-        match task.await {
+        match task.await.map_err(tokio::task::JoinError::try_into_panic) {
             Ok(value) => value,
-            // The runtime is never shut down under a run, so a task that gives no value has panicked.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime is being shut down, and this task will be dropped like that one.
+            Err(Err(_)) => std::future::pending().await,
         }
     })
 }

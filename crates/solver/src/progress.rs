@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::KeyHasher;
+
 /// A step of the build.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Vertex {
@@ -106,10 +108,12 @@ impl Progress {
         self.send(Event::Warning(warning));
     }
 
-    /// Starts a step that is not a vertex of a graph (loading the Dockerfile, exporting).
-    pub fn begin(&self, digest: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> ActiveVertex {
+    /// Starts a step that is not a vertex of a graph (loading the Dockerfile, exporting); `identity` is
+    /// unique to it within the run.
+    pub fn begin(&self, identity: &str, name: impl Into<Arc<str>>) -> ActiveVertex {
+        let digest = KeyHasher::new("step outside of the graph").part(identity).finish();
         let vertex = Vertex {
-            digest: digest.into(),
+            digest: format!("sha256:{}", digest.hex()).into(),
             inputs: Vec::new(),
             name: name.into(),
             started: Some(SystemTime::now()),

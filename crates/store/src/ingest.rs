@@ -137,6 +137,7 @@ impl BlobWriter {
                 return Err(StoreError::Mismatch { expected: wanted.clone(), found: digest });
             }
         }
+        self.remove_damaged(&digest)?;
         match (self.store.durability, self.store.staged_blob(&digest)) {
             (Durability::Batched, Some(staged)) => {
                 // Staging is not durable yet, so a durable one, or one staged before, is better.
@@ -155,6 +156,18 @@ impl BlobWriter {
             }
         }
         Ok((digest, self.size))
+    }
+
+    /// Removes a file that has the blob's name but not its bytes: the right ones are at hand.
+    fn remove_damaged(&self, digest: &Digest) -> Result<(), StoreError> {
+        for path in [Some(self.store.blob(digest)), self.store.staged_blob(digest)].into_iter().flatten() {
+            let Ok(file) = File::open(&path) else { continue };
+            let mut hasher = Hasher::new(digest.algorithm());
+            if copy(&file, &mut hasher).is_err() || hasher.finish() != *digest {
+                self.store.disk.remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Renames the file to its name, unless that is taken: then the same bytes are there already.

@@ -104,8 +104,16 @@ pub(super) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<(), BuildError>,
 ) -> Result<(), BuildError> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |error: &io::Error| BuildError::io("can't write", path, error);
+    // A device, a pipe, a directory of links: what is no regular file is written to, never replaced.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let file = File::options().write(true).open(path).map_err(|error| failed(&error))?;
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        write(&mut out)?;
+        return out.flush().map_err(|error| failed(&error));
+    }
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory).map_err(|error| failed(&error))?;
     let file = tempfile::NamedTempFile::new_in(directory).map_err(|error| failed(&error))?;
     let mut out = BufWriter::with_capacity(1 << 20, file.reopen().map_err(|error| failed(&error))?);
@@ -113,6 +121,6 @@ pub(super) fn write_file(
     out.flush().map_err(|error| failed(&error))?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(file.path(), mode).map_err(|error| failed(&error))?;
-    file.persist(path).map_err(|error| failed(&error.error))?;
+    file.persist(&target).map_err(|error| failed(&error.error))?;
     Ok(())
 }

@@ -30,7 +30,14 @@ pub(super) async fn export(
             Output::Image { .. } | Output::Oci { .. } | Output::Docker { .. } | Output::CacheOnly => continue,
         };
         let split = split.unwrap_or(platforms.len() > 1);
-        let vertex = progress.begin(format!("exporting files {number}"), name);
+        if !split && platforms.len() > 1 {
+            let message =
+                "files of several platforms can't share one directory: they would replace each other";
+            return Err(
+                BuildError::new(ErrorKind::Usage, message).with_hint("leave out platform-split=false")
+            );
+        }
+        let vertex = progress.begin(&format!("exporting files {number}"), name);
         let shown = Shown { progress: progress.clone(), vertex: vertex.digest() };
         let mut trees = Vec::new();
         for platform in platforms {
@@ -90,6 +97,7 @@ fn copy_trees(
             mode: None,
             unpack: false,
             unpack_owner: None,
+            modified: None,
         };
         copy(&spec, into).map_err(failed)?;
     }
@@ -110,7 +118,7 @@ fn write_tar(
         copy_trees(services, trees, &into, None)?;
     }
     let layer = commit(services, active)?;
-    let times = LayerTimes { clamp: epoch, set_all: false };
+    let times = LayerTimes { clamp: epoch, ..LayerTimes::default() };
     let write = |out: &mut dyn Write| match &layer {
         Some(id) => services.snapshots.write_layer(id, &[], &times, &mut &mut *out).map_err(failed),
         // The end of an archive without entries: two blocks of zeros.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What each instruction does to a stage: a step on its tree, a change of its config, or both.
 
+use std::sync::OnceLock;
+
 use polyarch_dockerfile::instruction::{
     Add, Command, Copy, MountSpec, Network, Program, Run, Security, Source,
 };
 use polyarch_dockerfile::value::chmod::Chmod;
-use polyarch_dockerfile::{Heredoc, Instruction, InstructionKind, Span};
+use polyarch_dockerfile::{Instruction, InstructionKind, Span};
 use polyarch_oci::config::Empty;
 use polyarch_solver::VertexId;
 
@@ -53,6 +55,7 @@ impl Lowering<'_, '_> {
             InstructionKind::Env(env) => {
                 for pair in &env.pairs {
                     set_env(&mut state.config().env, &pair.name, &pair.value);
+                    state.set_variable(&pair.name, &pair.value);
                 }
                 let shown: Vec<String> =
                     env.pairs.iter().map(|it| format!("{}={}", it.name, it.value)).collect();
@@ -120,7 +123,6 @@ impl Lowering<'_, '_> {
                 state.draft.config.author = author;
             }
             InstructionKind::Onbuild(onbuild) => {
-                state.record(format!("ONBUILD {}", onbuild.trigger), false);
                 state.config().on_build.push(onbuild.trigger);
             }
         }
@@ -214,12 +216,13 @@ impl Lowering<'_, '_> {
             mode: copy.chmod.clone(),
             exclude: copy.exclude.clone(),
             from_context: copy.from.is_none(),
+            has_unknown_times: copy.from.is_none() && self.frontend.request.source_date_epoch.is_some(),
             ..CopyAction::default()
         };
-        self.sources(state, &copy.sources, &mut action, instruction.span)?;
+        self.sources(&copy.sources, &mut action, instruction.span)?;
         let input = match (&copy.from, action.sources.is_empty()) {
             (_, true) => None,
-            (Some(from), false) => Some(self.copy_source(state, from, instruction.span).await?),
+            (Some(from), false) => Some(self.copy_source(from, instruction.span).await?),
             (None, false) => Some(self.context_vertex()),
         };
         self.add_copy(state, instruction, action, input);
@@ -251,9 +254,10 @@ impl Lowering<'_, '_> {
             exclude: add.exclude.clone(),
             unpack: add.unpack.unwrap_or(true),
             from_context: true,
+            has_unknown_times: self.frontend.request.source_date_epoch.is_some(),
             ..CopyAction::default()
         };
-        self.sources(state, &add.sources, &mut action, span)?;
+        self.sources(&add.sources, &mut action, span)?;
         let input = (!action.sources.is_empty()).then(|| self.context_vertex());
         self.add_copy(state, instruction, action, input);
         Ok(())
@@ -286,17 +290,16 @@ impl Lowering<'_, '_> {
     }
 
     fn file_op(&self, action: FileAction) -> FileOp {
-        FileOp { services: self.frontend.services.clone(), stats: self.frontend.stats.clone(), action }
+        FileOp {
+            services: self.frontend.services.clone(),
+            stats: self.frontend.stats.clone(),
+            action,
+            looked_up: OnceLock::new(),
+        }
     }
 
     /// Sorts the sources into paths and heredocs.
-    fn sources(
-        &self,
-        state: &StageState,
-        sources: &[Source],
-        action: &mut CopyAction,
-        span: Span,
-    ) -> Result<(), BuildError> {
+    fn sources(&self, sources: &[Source], action: &mut CopyAction, span: Span) -> Result<(), BuildError> {
         for source in sources {
             match source {
                 Source::Path(path) => {
@@ -307,41 +310,41 @@ impl Lowering<'_, '_> {
                     action.sources.push(clean_source(path));
                 }
                 Source::Heredoc(heredoc) => {
-                    let text = self.heredoc_text(state, heredoc, span)?;
-                    action.heredocs.push((heredoc.name.clone(), text));
+                    // Its variables were replaced with those of the rest of the instruction.
+                    action.heredocs.push((heredoc.name.clone(), heredoc.text()));
                 }
             }
         }
         Ok(())
     }
 
-    fn heredoc_text(&self, state: &StageState, heredoc: &Heredoc, span: Span) -> Result<String, BuildError> {
-        if !heredoc.expand {
-            return Ok(heredoc.text());
-        }
-        let scope = state.scope();
-        let mut expander = polyarch_dockerfile::Expander::new(&scope, self.frontend.dockerfile.escape);
-        expander.text(&heredoc.text()).map_err(|error| self.frontend.expand_error(&error, span))
-    }
-
     /// Returns the vertex that a `--from` names: a stage, or else an image.
-    async fn copy_source(
-        &mut self,
-        state: &StageState,
-        from: &str,
-        span: Span,
-    ) -> Result<VertexId, BuildError> {
+    async fn copy_source(&mut self, from: &str, span: Span) -> Result<VertexId, BuildError> {
         let frontend = self.frontend;
-        if let Some(stage) =
-            frontend.dockerfile.referenced_stage(from).and_then(|it| self.stages.get(&it.index))
-        {
-            return Ok(stage.vertex);
+        if let Some(stage) = frontend.dockerfile.referenced_stage(from) {
+            // Only a trigger of the base can name a stage that was not known to be needed.
+            return self.stages.get(&stage.index).map(|stage| stage.vertex).ok_or_else(|| {
+                let message =
+                    format!("an ONBUILD trigger copies from the stage {from}, which nothing else here needs");
+                BuildError::new(ErrorKind::Dockerfile, message)
+                    .with_hint(format!("let this stage name it too, for example COPY --from={from} …"))
+                    .at(frontend.location(span))
+            });
         }
         if from.parse::<usize>().is_ok() {
             let error = BuildError::new(ErrorKind::Dockerfile, format!("there is no stage number {from}"));
             return Err(error.at(frontend.location(span)));
         }
-        let image = frontend.resolve(from, &state.draft.platform, span).await?;
+        let names: Vec<&str> =
+            frontend.dockerfile.stages.iter().filter_map(|it| it.name.as_deref()).collect();
+        let hint = polyarch_oci::platform::did_you_mean(from, &names);
+        let image = frontend.resolve(from, &self.target, span).await.map_err(|error| {
+            if hint.is_empty() {
+                error
+            } else {
+                error.with_hint(format!("no stage has the name {from}{hint}"))
+            }
+        })?;
         let mut op = hidden(OpKind::Image(ImageOp { layers: image.layers.clone() }));
         op.name = format!("FROM {}", image.reference).into();
         Ok(self.graph.add(op, Vec::new()))
@@ -357,7 +360,7 @@ impl Lowering<'_, '_> {
         let path = absolute(&state.draft.config.config.working_dir, path);
         state.config().working_dir = path.clone();
         state.record(format!("WORKDIR {path}"), true);
-        let action = FileAction::Mkdir { path };
+        let action = FileAction::Mkdir { path, user: state.draft.config.config.user.clone() };
         let op = self.file_op(action);
         self.add_step(state, instruction, &instruction.original, OpKind::File(op), Vec::new());
     }
@@ -408,7 +411,7 @@ fn shown_set(words: &[String]) -> String {
 }
 
 /// Joins a path to a working directory and removes `.`, `..` and repeated slashes.
-fn absolute(working_dir: &str, path: &str) -> String {
+pub(crate) fn absolute(working_dir: &str, path: &str) -> String {
     let joined = if path.starts_with('/') { path.to_owned() } else { format!("{working_dir}/{path}") };
     let mut parts: Vec<&str> = Vec::new();
     for part in joined.split('/') {

@@ -9,6 +9,7 @@ use polyarch_oci::{ContainerConfig, ImageConfig, Platform};
 use polyarch_solver::VertexId;
 
 use super::Lowering;
+use super::instruction::absolute;
 use crate::error::{BuildError, ErrorKind};
 use crate::image::{HistoryEntry, ImageDraft};
 use crate::ops::image::ImageOp;
@@ -25,13 +26,20 @@ pub(crate) struct LoweredStage {
     pub(crate) vertex: VertexId,
     /// The draft of its image.
     pub(crate) draft: ImageDraft,
+    /// What ENV and ARG have set, in order; a stage built on this one begins with it.
+    env: Vec<(String, String)>,
+    /// The arguments among that, for the history.
+    arguments: Vec<(String, String)>,
 }
 
 /// A stage on its way.
 pub(super) struct StageState {
     pub(super) vertex: VertexId,
     pub(super) draft: ImageDraft,
-    /// Arguments declared so far in this stage, in order.
+    /// What ENV and ARG have set so far, in order; the later one wins. RUN and variables see this, the
+    /// image's config only what ENV has set.
+    env: Vec<(String, String)>,
+    /// Arguments declared so far, in order, for the history.
     pub(super) arguments: Vec<(String, String)>,
     /// The label of step names, `linux/arm64 build`.
     label: String,
@@ -50,14 +58,14 @@ impl Lowering<'_, '_> {
         let own = from.platform.as_ref().map(|text| frontend.parse_platform(text, stage.span)).transpose()?;
         let base = frontend.dockerfile.stage_before(&from.image, index);
         let base = base.and_then(|base| self.stages.get(&base.index)).cloned();
-        let is_new_base = base.is_none();
+        let inherited = base.as_ref().map(|base| (base.env.clone(), base.arguments.clone()));
         let (base_vertex, draft, is_image) = match base {
             Some(base) => (Some(base.vertex), base.draft, false),
             None => {
-                let platform = own.unwrap_or_else(|| self.target.clone());
                 if from.image == "scratch" {
-                    (None, scratch(&platform), false)
+                    (None, scratch(&self.target), false)
                 } else {
+                    let platform = own.unwrap_or_else(|| self.target.clone());
                     let image = frontend.resolve(&from.image, &platform, stage.span).await?;
                     let mut config = image.config.value.clone();
                     // The base's own platform is that of an older variant at most: the image is what was asked for.
@@ -77,12 +85,22 @@ impl Lowering<'_, '_> {
             Some(vertex) => vertex,
             None => self.graph.add(hidden(OpKind::Image(ImageOp::default())), Vec::new()),
         };
-        let triggers = self.triggers(&draft, stage.span, is_new_base)?;
+        let triggers = self.triggers(&draft, stage.span)?;
         let mut state = self.start(stage, vertex, draft, is_image, &triggers);
+        match inherited {
+            Some((env, arguments)) => (state.env, state.arguments) = (env, arguments),
+            None => {
+                for entry in state.config().env.clone() {
+                    let (name, value) = entry.split_once('=').unwrap_or((&entry, ""));
+                    state.set_variable(name, value);
+                }
+            }
+        }
         for instruction in triggers.iter().chain(&stage.instructions) {
             self.lower_instruction(&mut state, instruction).await?;
         }
-        Ok(LoweredStage { vertex: state.vertex, draft: state.draft })
+        let StageState { vertex, draft, env, arguments, .. } = state;
+        Ok(LoweredStage { vertex, draft, env, arguments })
     }
 
     /// Adds the layers of an image as the first step of a stage.
@@ -104,16 +122,8 @@ impl Lowering<'_, '_> {
         self.graph.add(op, Vec::new())
     }
 
-    /// Takes the ONBUILD triggers out of a base image's config and reads them.
-    fn triggers(
-        &self,
-        draft: &ImageDraft,
-        span: Span,
-        is_new_base: bool,
-    ) -> Result<Vec<Instruction>, BuildError> {
-        if !is_new_base {
-            return Ok(Vec::new());
-        }
+    /// Reads the ONBUILD triggers of the base, be it an image or a stage.
+    fn triggers(&self, draft: &ImageDraft, span: Span) -> Result<Vec<Instruction>, BuildError> {
         let parse = |text: &String| {
             Instruction::parse_trigger(text, span).map_err(|error| {
                 BuildError::from_source(
@@ -137,20 +147,17 @@ impl Lowering<'_, '_> {
     ) -> StageState {
         draft.config.config.on_build.clear();
         if !draft.config.config.env.iter().any(|entry| entry.starts_with("PATH=")) {
-            draft.config.config.env.insert(0, format!("PATH={DEFAULT_PATH}"));
+            draft.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        let working_dir = &mut draft.config.config.working_dir;
+        if !working_dir.is_empty() {
+            *working_dir = absolute("/", working_dir);
         }
         let label = self.label(stage, &draft.platform);
         let steps = usize::from(is_image) + step_count(triggers) + step_count(&stage.instructions);
         let has_cmd = false;
-        StageState {
-            vertex,
-            draft,
-            arguments: Vec::new(),
-            label,
-            step: usize::from(is_image),
-            steps,
-            has_cmd,
-        }
+        let (env, arguments) = (Vec::new(), Vec::new());
+        StageState { vertex, draft, env, arguments, label, step: usize::from(is_image), steps, has_cmd }
     }
 
     /// Returns the label of a stage's steps: platforms when there are several, and the stage's name.
@@ -220,8 +227,9 @@ impl Lowering<'_, '_> {
     ) -> Result<(), BuildError> {
         for definition in definitions {
             let value = self.frontend.arg_value(definition, &state.scope(), Some(&self.global), span)?;
-            state.arguments.retain(|(name, _)| *name != definition.name);
             if let Some(value) = value {
+                state.arguments.retain(|(name, _)| *name != definition.name);
+                state.set_variable(&definition.name, &value);
                 state.arguments.push((definition.name.clone(), value));
             }
         }
@@ -230,25 +238,26 @@ impl Lowering<'_, '_> {
 }
 
 impl StageState {
-    /// Returns what variables mean at this point: arguments, and the environment, which wins.
+    /// Sets a variable for what follows; it keeps its place when it has one.
+    pub(super) fn set_variable(&mut self, name: &str, value: &str) {
+        match self.env.iter_mut().find(|(existing, _)| existing == name) {
+            Some((_, existing)) => value.clone_into(existing),
+            None => self.env.push((name.to_owned(), value.to_owned())),
+        }
+    }
+
+    /// Returns what variables mean at this point.
     pub(super) fn scope(&self) -> Environment {
         let mut scope = Environment::new();
-        for (name, value) in &self.arguments {
-            scope.set(name, value);
-        }
-        for entry in &self.draft.config.config.env {
-            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        for (name, value) in &self.env {
             scope.set(name, value);
         }
         scope
     }
 
-    /// Returns the environment of a RUN: that of the image, and the arguments that it does not hide.
+    /// Returns the environment of a RUN.
     pub(super) fn run_env(&self) -> Vec<String> {
-        let env = &self.draft.config.config.env;
-        let is_set = |name: &str| env.iter().any(|entry| entry.split('=').next() == Some(name));
-        let arguments = self.arguments.iter().filter(|(name, _)| !is_set(name));
-        env.iter().cloned().chain(arguments.map(|(name, value)| format!("{name}={value}"))).collect()
+        self.env.iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 
     /// Adds a line to the history.

@@ -15,8 +15,8 @@ use polyarch_snapshot::{RootMount, TreeRoot};
 use polyarch_solver::progress::{Event, Progress, VertexLog};
 use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
 
-use super::file::{MAX_PASSWD_BYTES, commit};
-use super::user::{User, resolve_user};
+use super::file::{commit, user_in};
+use super::user::User;
 use crate::error::{BuildError, ErrorKind, StepLog, chain_of};
 use crate::fetch::blocking;
 use crate::request::NetworkMode;
@@ -79,6 +79,12 @@ impl ExecOp {
     ) -> Result<Output, BuildError> {
         let base = inputs.first().map(Output::tree).unwrap_or_default();
         let parents = self.services.directories(&base, &super::shown(context)).await?;
+        // The preflight has asked already, unless a trigger of the base brought this step.
+        let (services, platform) = (self.services.clone(), self.platform.clone());
+        let support = blocking(move || services.support(std::slice::from_ref(&platform)).remove(0)).await;
+        if let Support::None { reason, fix } = &support {
+            return Err(BuildError::platform_unsupported(&self.platform, reason, fix));
+        }
         let started = SystemTime::now();
         let cancel = CancelFlag::new().map_err(|error| sandbox_error(&error))?;
         let watched = (context.cancel.clone(), cancel.clone());
@@ -98,13 +104,12 @@ impl ExecOp {
         let outcome = blocking(move || run.run(&parents)).await;
         watcher.abort();
         let finished = outcome?;
-        let support = self.services.support(std::slice::from_ref(&self.platform)).remove(0);
         self.stats.executed(context.digest.clone(), execution(&support), started);
         let layer = match finished.result {
             Ok(ExitStatus::Code(0)) => finished.layer,
             result => return Err(self.failure(result, &support, finished.last_lines, name)),
         };
-        Ok(Output::Tree(base.with_step(layer.map(|id| Layer::Step { id, from_context: false }))))
+        Ok(Output::Tree(base.with_step(layer.map(|id| Layer::Step { id }))))
     }
 
     fn spec(&self) -> ProcessSpec {
@@ -229,12 +234,7 @@ pub(crate) fn root_fs(mount: RootMount) -> RootFs {
 
 /// Looks a user up in a tree, and adds the environment that follows from it.
 pub(crate) fn apply_user(spec: &mut ProcessSpec, tree: &TreeRoot, user: &str) -> Result<User, BuildError> {
-    let read = |path: &str| {
-        let bytes = tree.read(path, MAX_PASSWD_BYTES).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
-    };
-    let user = resolve_user(user, &read("etc/passwd"), &read("etc/group"))
-        .map_err(|error| BuildError::from_source(ErrorKind::Dockerfile, "can't run as this user", &error))?;
+    let user = user_in(tree, user)?;
     spec.uid = user.uid;
     spec.gid = user.gid;
     spec.groups = user.groups.clone();

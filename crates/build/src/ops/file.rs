@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Files made and copied: COPY, ADD, WORKDIR and heredocs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use polyarch_dockerfile::value::chmod::Chmod;
 use polyarch_dockerfile::{IgnoreRules, Pattern};
 use polyarch_snapshot::{CopySource, CopySpec, KeepAll, PathFilter, SnapshotId, TreeRoot, content_key, copy};
 use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
 
-use super::user::resolve_owner;
+use super::user::{User, resolve_owner, resolve_user};
 use crate::context::IgnoreFilter;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
@@ -16,6 +16,11 @@ use crate::result::Execution;
 use crate::services::Services;
 use crate::stats::Stats;
 use crate::tree::{Layer, Output};
+
+/// The time, in seconds since 1970, of files from the user's context when `SOURCE_DATE_EPOCH` is set: when
+/// they were checked out says nothing. It is the first that zip archives can tell. In a layer's tar it
+/// becomes the epoch, wherever the file went after it was copied.
+pub(crate) const UNKNOWN_TIME: i64 = 315_532_800;
 
 /// The largest /etc/passwd or /etc/group that is read from a tree, in bytes.
 pub(crate) const MAX_PASSWD_BYTES: u64 = 4 << 20;
@@ -25,6 +30,8 @@ pub(crate) struct FileOp {
     pub(crate) services: Arc<Services>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) action: FileAction,
+    /// The content key by which this step was looked up, when it reads the user's context.
+    pub(crate) looked_up: OnceLock<CacheKey>,
 }
 
 /// One instruction's changes.
@@ -34,6 +41,8 @@ pub(crate) enum FileAction {
     Mkdir {
         /// The absolute path.
         path: String,
+        /// `user[:group]` that a new directory belongs to, unresolved; empty is root.
+        user: String,
     },
     /// COPY and ADD.
     Copy(Box<CopyAction>),
@@ -58,13 +67,15 @@ pub(crate) struct CopyAction {
     pub(crate) unpack: bool,
     /// Whether input 1 is the user's context: its owners and times mean nothing.
     pub(crate) from_context: bool,
+    /// Whether what is copied gets [`UNKNOWN_TIME`] instead of times that say nothing.
+    pub(crate) has_unknown_times: bool,
 }
 
 impl FileOp {
     pub(crate) fn digest(&self) -> CacheKey {
         let mut hasher = KeyHasher::new("file 1");
         match &self.action {
-            FileAction::Mkdir { path } => hasher.part("mkdir").part(path),
+            FileAction::Mkdir { path, user } => hasher.part("mkdir").part(path).part(user),
             FileAction::Copy(copy) => hasher
                 .part("copy")
                 .parts(&copy.sources)
@@ -72,7 +83,7 @@ impl FileOp {
                 .part(&copy.destination)
                 .part(format!("{:?} {:?}", copy.owner, copy.mode))
                 .parts(&copy.exclude)
-                .part([u8::from(copy.unpack), u8::from(copy.from_context)]),
+                .part([copy.unpack, copy.from_context, copy.has_unknown_times].map(u8::from)),
         };
         hasher.finish()
     }
@@ -95,16 +106,13 @@ impl FileOp {
         if let Some(key) = remembered.as_ref().and_then(|key| self.recall(key)) {
             return Ok(key);
         }
+        let is_context = matches!(output, Output::Context(_));
         let (services, action) = (self.services.clone(), action.clone());
-        let key = blocking(move || {
-            let source = Source::open(&services, &output, ids.as_deref())?;
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            let digest = source.with_spec(&services, &action, Some((0, 0)), None, |spec| {
-                content_key(spec, Some(services.memory()), threads)
-            })?;
-            Ok::<_, BuildError>(KeyHasher::new("content").part(digest.to_string()).finish())
-        })
-        .await?;
+        let key = blocking(move || compute_content_key(&services, &action, &output, ids.as_deref())).await?;
+        if is_context {
+            // Computed twice only for one vertex in one run, and then the first one counts.
+            let _ = self.looked_up.set(key);
+        }
         if let Some(remembered) = remembered {
             // Only a saving for the next build.
             let _ = self.services.store.put_record(CONTENT_KEYS, &remembered, key.hex().as_bytes());
@@ -137,7 +145,7 @@ impl FileOp {
             Some(Output::Context(_)) | None => None,
         };
         let (services, action) = (self.services.clone(), self.action.clone());
-        let from_context = matches!(&action, FileAction::Copy(copy) if copy.from_context);
+        let looked_up = self.looked_up.get().copied();
         let layer = blocking(move || {
             let active = services
                 .snapshots
@@ -148,12 +156,34 @@ impl FileOp {
                     active.tree().map_err(|error| services.snapshot_error("can't open a tree", &error))?;
                 apply(&services, &action, inputs.get(1), source_ids.as_deref(), &tree)?;
             }
+            if let (Some(before), FileAction::Copy(copy), Some(context)) = (looked_up, &action, inputs.get(1))
+                && compute_content_key(&services, copy, context, None)? != before
+            {
+                // Recorded under the old key, the new files would be taken for the old ones for ever.
+                let message = "files of the build context changed while they were copied";
+                return Err(BuildError::new(ErrorKind::Dockerfile, message).with_hint("build again"));
+            }
             commit(&services, active)
         })
         .await?;
         self.stats.executed(context.digest.clone(), Execution::Native, started);
-        Ok(Output::Tree(base.with_step(layer.map(|id| Layer::Step { id, from_context }))))
+        Ok(Output::Tree(base.with_step(layer.map(|id| Layer::Step { id }))))
     }
+}
+
+/// Computes the key of what an action copies.
+fn compute_content_key(
+    services: &Services,
+    action: &CopyAction,
+    output: &Output,
+    ids: Option<&[SnapshotId]>,
+) -> Result<CacheKey, BuildError> {
+    let source = Source::open(services, output, ids)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let digest = source.with_spec(services, action, Some((0, 0)), None, |spec| {
+        content_key(spec, Some(services.memory()), threads)
+    })?;
+    Ok(KeyHasher::new("content").part(digest.to_string()).finish())
 }
 
 /// The namespace of records that remember content keys of committed layers.
@@ -186,9 +216,11 @@ fn apply(
     tree: &TreeRoot,
 ) -> Result<(), BuildError> {
     match action {
-        FileAction::Mkdir { path } => tree
-            .mkdir_all(path.as_str(), 0o755, (0, 0))
-            .map_err(|error| services.snapshot_error("can't make the working directory", &error)),
+        FileAction::Mkdir { path, user } => {
+            let user = user_in(tree, user)?;
+            tree.mkdir_all(path.as_str(), 0o755, (user.uid, user.gid))
+                .map_err(|error| services.snapshot_error("can't make the working directory", &error))
+        }
         FileAction::Copy(action) => {
             let owner = match &action.owner {
                 Some(owner) => Some(owner_in(tree, owner)?),
@@ -233,13 +265,26 @@ fn write_heredoc(
     tree.write_file(path.as_str(), text.as_bytes(), mode, owner).map_err(failed)
 }
 
+/// Reads a file of accounts; a tree without it has none.
+fn read_accounts(tree: &TreeRoot, path: &str) -> Result<String, BuildError> {
+    if !tree.exists(path) {
+        return Ok(String::new());
+    }
+    let bytes = tree.read(path, MAX_PASSWD_BYTES).map_err(|error| {
+        BuildError::from_source(ErrorKind::Dockerfile, format!("can't read /{path} of the image"), &error)
+    })?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Resolves `user[:group]` by the names in a tree.
+pub(crate) fn user_in(tree: &TreeRoot, user: &str) -> Result<User, BuildError> {
+    resolve_user(user, &read_accounts(tree, "etc/passwd")?, &read_accounts(tree, "etc/group")?)
+        .map_err(|error| BuildError::from_source(ErrorKind::Dockerfile, "can't act as this user", &error))
+}
+
 /// Resolves `--chown` by the names in the tree that is copied into.
 fn owner_in(tree: &TreeRoot, owner: &str) -> Result<(u32, u32), BuildError> {
-    let read = |path: &str| {
-        let bytes = tree.read(path, MAX_PASSWD_BYTES).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
-    };
-    resolve_owner(owner, &read("etc/passwd"), &read("etc/group"))
+    resolve_owner(owner, &read_accounts(tree, "etc/passwd")?, &read_accounts(tree, "etc/group")?)
         .map_err(|error| BuildError::new(ErrorKind::Dockerfile, format!("--chown={owner}: {error}")))
 }
 
@@ -307,6 +352,7 @@ impl<'a> Source<'a> {
             mode,
             unpack: action.unpack,
             unpack_owner,
+            modified: action.has_unknown_times.then_some(UNKNOWN_TIME),
         };
         call(&spec).map_err(|error| {
             let mut failure = services.snapshot_error("can't copy", &error);

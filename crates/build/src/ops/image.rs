@@ -12,9 +12,11 @@ pub(crate) struct ImageOp {
 }
 
 impl ImageOp {
-    /// The tree is its diff ids: where the blobs come from and how they are compressed does not matter.
+    /// The tree is its diff ids; the blobs belong to the key because they become part of the result.
     pub(crate) fn digest(&self) -> CacheKey {
-        KeyHasher::new("image").parts(self.layers.iter().map(|layer| layer.diff_id.to_string())).finish()
+        KeyHasher::new("image")
+            .parts(self.layers.iter().map(|it| format!("{} {}", it.diff_id, it.descriptor.digest)))
+            .finish()
     }
 
     pub(crate) fn exec(&self) -> Output {

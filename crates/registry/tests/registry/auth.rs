@@ -104,7 +104,7 @@ async fn a_refusal_without_credentials_says_how_to_log_in() {
     assert_eq!(refusal.scope, "repository:team/app:pull");
     assert_eq!(**credentials, CredentialUse::None);
     let text = error.to_string();
-    assert!(text.contains(&format!("run `polyarch login {}`", fake.host())), "{text}");
+    assert!(text.contains(&format!("run `docker login {}`", fake.host())), "{text}");
     assert!(text.contains("UNAUTHORIZED: fake says UNAUTHORIZED"), "{text}");
     assert_eq!(fake.lines("/manifests/").len(), 2, "asked once more with a token, and no more");
 }

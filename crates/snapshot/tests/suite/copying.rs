@@ -71,6 +71,7 @@ impl Fixture {
             mode: None,
             unpack: false,
             unpack_owner: None,
+            modified: None,
         };
         change(&mut spec);
         act(&spec)
@@ -454,6 +455,7 @@ fn kernel_copying_from_a_view_into_an_active_tree() {
             mode: None,
             unpack: false,
             unpack_owner: None,
+            modified: None,
         };
         copy(&spec, &into).unwrap();
         content_key(&spec, Some(&HashMemory::default()), 2).unwrap();

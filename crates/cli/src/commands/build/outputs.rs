@@ -63,7 +63,7 @@ pub fn parse_output(text: &str, environment: &Environment) -> Result<OutputSpec,
 fn parse(text: &str, environment: &Environment) -> Result<OutputSpec, String> {
     let fields = split_csv(text)?;
     if let [only] = &fields[..]
-        && !only.starts_with("type=")
+        && !["type=", "dest="].iter().any(|key| only.starts_with(key))
     {
         let output = match only.as_str() {
             "" => return Err("the value is empty".to_owned()),
