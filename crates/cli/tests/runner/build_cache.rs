@@ -77,7 +77,8 @@ fn a_source_date_gives_the_same_bytes_needs_root() {
     environment.write("dir/file", "content");
     dockerfile(
         &environment,
-        "COPY dir /dir\nRUN mkdir -p /made && echo x > /made/x && ln /made/x /made/y && rm /etc/group\nWORKDIR /made\n",
+        "COPY dir /dir\nRUN mkdir -p /made && echo x > /made/x && ln /made/x /made/y && rm /etc/group\nWORKDIR /made\n\
+         RUN chmod 600 /dir/file\nFROM scratch\nCOPY --from=base / /\n",
     );
     let first = digest(&environment, &[]);
     assert_eq!(digest(&environment, &[]), first, "from the cache");
@@ -149,4 +150,54 @@ fn an_interrupted_build_leaves_nothing_to_clean_needs_root() {
     dockerfile(&environment, "RUN echo one > /one\nRUN cat /one\n");
     let (executed, cached) = steps(build(&environment, &[]).assert_success());
     assert_eq!(executed, ["RUN cat /one"], "{cached:?}");
+}
+
+#[test]
+fn a_context_that_changes_during_the_build_is_not_recorded_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = with_base();
+    environment.write("file", "before");
+    dockerfile(&environment, "RUN echo waiting && sleep 1\nCOPY file /file\n");
+    let mut child =
+        environment.command(["build", "--progress", "plain", "."]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.ends_with(" waiting\n") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut log, &mut line).unwrap() > 0, "the build ended early");
+    }
+    environment.write("file", "after it");
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut log, &mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3), "{rest}");
+    assert!(rest.contains("changed while they were copied"), "{rest}");
+    environment.write("file", "before");
+    build(&environment, &["-o", "type=local,dest=out"]).assert_success();
+    assert_eq!(fs::read_to_string(environment.work().join("out/file")).unwrap(), "before");
+}
+
+#[test]
+fn a_damaged_blob_is_made_again_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = with_base();
+    dockerfile(&environment, "RUN echo x > /x\n");
+    build(&environment, &["-t", "local/damaged"]).assert_success();
+    let blobs = environment.store().join("blobs/sha256");
+    let largest = fs::read_dir(blobs)
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .max_by_key(|path| path.metadata().unwrap().len());
+    let largest = largest.unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    bytes[5000] ^= 1;
+    fs::remove_file(&largest).unwrap();
+    fs::write(&largest, bytes).unwrap();
+    let archive = ["-t", "local/damaged", "-o", "type=oci,dest=out.tar"];
+    build(&environment, &archive).assert_code(6).assert_stderr("digest");
+    build(&environment, &["--no-cache", "-t", "local/damaged"]).assert_success();
+    build(&environment, &archive).assert_success();
 }

@@ -155,3 +155,14 @@ fn a_full_disk_is_told_and_leaves_the_store_whole_needs_root() {
     dockerfile(&environment, "RUN true\n");
     build(&environment, &["-t", "local/fits"]).assert_success();
 }
+
+#[test]
+fn ignore_rules_that_cannot_be_read_let_nothing_through_needs_root() {
+    if requires(ROOT).is_some() {
+        return;
+    }
+    let environment = TestEnvironment::new(env!("CARGO_BIN_EXE_polyarch"));
+    environment.write("Dockerfile", "FROM scratch\nCOPY . /\n");
+    std::os::unix::fs::symlink("../outside", environment.work().join(".dockerignore")).unwrap();
+    build(&environment, &[]).assert_code(3).assert_stderr(".dockerignore");
+}

@@ -148,3 +148,16 @@ fn a_platform_that_runs_nothing_needs_no_emulator_needs_root() {
     let images = environment.run(["images", "--format", "json"]);
     assert!(images.assert_success().stdout.contains("linux/loong64"), "{images}");
 }
+
+#[test]
+fn the_image_is_of_the_platform_asked_for_needs_root() {
+    if requires(&[Need::Root, Need::UserNamespaces]).is_some() {
+        return;
+    }
+    let environment = TestEnvironment::new(env!("CARGO_BIN_EXE_polyarch"));
+    environment.write("Dockerfile", "FROM --platform=$BUILDPLATFORM scratch\nCOPY Dockerfile /\n");
+    let platforms = "linux/amd64,linux/arm64";
+    environment.run(["build", "--platform", platforms, "-t", "local/x", "."]).assert_success();
+    let images = environment.run(["images", "--format", "json"]);
+    assert!(images.stdout.contains("linux/amd64") && images.stdout.contains("linux/arm64"), "{images}");
+}

@@ -229,3 +229,83 @@ fn run_passes_standard_streams_and_exit_codes_needs_root() {
     output.assert_success().assert_stdout("through\n");
     environment.run(["run", "local/nothing"]).assert_code(125);
 }
+
+#[test]
+fn the_later_of_arg_and_env_wins_and_children_inherit_both_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = with_base();
+    dockerfile(
+        &environment,
+        "ENV version=env\nRUN echo $version > /1\nARG version=arg\nRUN echo $version > /2\nENV version=again\n\
+         RUN echo $version > /3\nARG inherited=yes\nFROM base\nRUN echo $inherited > /4\nARG inherited\n\
+         RUN echo $inherited > /5\n",
+    );
+    let out = build_files(&environment);
+    let seen: Vec<String> = (1..=5).map(|number| text(out.join(number.to_string()))).collect();
+    assert_eq!(seen, ["env\n", "arg\n", "again\n", "yes\n", "yes\n"]);
+}
+
+#[test]
+fn a_working_directory_belongs_to_the_user_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = with_base();
+    dockerfile(&environment, "USER user\nWORKDIR /srv/app\nRUN touch mine && stat -c %u:%g . > mine\n");
+    assert_eq!(text(build_files(&environment).join("srv/app/mine")), "1000:1000\n");
+}
+
+#[test]
+fn heredocs_are_expanded_once_and_links_at_the_destination_followed_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = with_base();
+    for name in ["one/x", "two/x"] {
+        environment.write(name, name);
+    }
+    environment.write("README", "no directory");
+    dockerfile(
+        &environment,
+        "ENV a=1\nCOPY <<EOF /script\n$a \\$1 \\$HOME\nEOF\nRUN echo old > /target && ln -s target /link\n\
+         COPY README /link\nCOPY */x /all/\n",
+    );
+    let out = build_files(&environment);
+    assert_eq!(text(out.join("script")), "1 $1 $HOME\n");
+    assert_eq!(text(out.join("target")), "no directory");
+    assert!(out.join("link").symlink_metadata().unwrap().is_symlink());
+    assert_eq!(text(out.join("all/x")), "two/x");
+}
+
+#[test]
+fn triggers_of_a_stage_run_in_the_stages_built_on_it_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = with_base();
+    dockerfile(&environment, "ONBUILD RUN echo triggered > /trigger\nFROM base\nRUN cat /trigger\n");
+    assert_eq!(text(build_files(&environment).join("trigger")), "triggered\n");
+}
+
+#[test]
+fn an_output_never_replaces_what_is_no_file_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = with_base();
+    dockerfile(&environment, "");
+    for (kind, name) in [("tar", "one"), ("oci", "two")] {
+        let pipe = environment.work().join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        let reader = {
+            let pipe = pipe.clone();
+            std::thread::spawn(move || fs::read(pipe).unwrap().len())
+        };
+        build(&environment, &["-o", &format!("type={kind},dest={name}")]).assert_success();
+        assert!(reader.join().unwrap() > 1024);
+        let kind = pipe.symlink_metadata().unwrap().file_type();
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&kind));
+    }
+}
