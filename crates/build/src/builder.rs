@@ -219,9 +219,8 @@ fn parse(text: &DockerfileText) -> Result<Dockerfile, BuildError> {
             text: String::from_utf8_lossy(&text.bytes).into(),
             lines: error.span.lines(),
         };
-        let mut failure = BuildError::new(ErrorKind::Dockerfile, error.to_string()).at(location);
-        failure.hints.extend(error.hint.clone());
-        failure
+        // What was probably meant is part of the message.
+        BuildError::new(ErrorKind::Dockerfile, error.to_string()).at(location)
     })
 }
 

@@ -2,7 +2,6 @@
 //! RUN: a process in a container on top of a tree.
 
 use std::collections::VecDeque;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +13,7 @@ use polyarch_sandbox::{CancelFlag, ExitStatus, Mount, Network, ProcessSpec, Root
 use polyarch_snapshot::{RootMount, TreeRoot};
 use polyarch_solver::progress::{Event, Progress, VertexLog};
 use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::file::{commit, user_in};
 use super::user::User;
@@ -277,12 +277,10 @@ impl Run {
         let _scratch = self.write_script()?;
         let root = root_fs(active.root_mount().map_err(snapshot_error)?);
         let lines = LastLines::default();
-        let (stdout, out_pump) = self.pump(1, &lines)?;
-        let (stderr, err_pump) = self.pump(2, &lines)?;
-        let stdio = Stdio { stdin: None, stdout: Some(stdout), stderr: Some(stderr) };
+        let (stdio, pump) = self.pump(&lines)?;
         let result = services.launcher()?.run(&root, &self.spec, stdio, &self.cancel);
         // The pipes end with the last process of the container, which has ended.
-        let _ = (out_pump.join(), err_pump.join());
+        let _ = pump.join();
         let layer = match result {
             Ok(ExitStatus::Code(0)) => commit(&services, active)?,
             _ => None,
@@ -306,34 +304,53 @@ impl Run {
         Ok(Some(directory))
     }
 
-    /// Makes a pipe whose reader sends everything as log events.
-    fn pump(
-        &self,
-        stream: u8,
-        lines: &LastLines,
-    ) -> Result<(OwnedFd, std::thread::JoinHandle<()>), BuildError> {
-        let (reader, writer) =
+    /// Makes the pipes of both streams, and a thread that sends all that comes through them as log events.
+    fn pump(&self, lines: &LastLines) -> Result<(Stdio, std::thread::JoinHandle<()>), BuildError> {
+        let pipe = || {
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| {
-                BuildError::new(
-                    ErrorKind::Sandbox,
-                    format!("can't make a pipe: {}", std::io::Error::from(errno)),
-                )
-            })?;
+                let error = std::io::Error::from(errno);
+                BuildError::new(ErrorKind::Sandbox, format!("can't make a pipe: {error}"))
+            })
+        };
+        let ((out_reader, out_writer), (err_reader, err_writer)) = (pipe()?, pipe()?);
         let (progress, vertex, lines) = (self.progress.clone(), self.vertex.clone(), lines.clone());
         let thread = std::thread::spawn(move || {
-            let mut reader = std::fs::File::from(reader);
-            let mut buffer = vec![0; 32 << 10];
-            while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                lines.add(&buffer[..count]);
-                progress.send(Event::Log(VertexLog {
-                    vertex: vertex.clone(),
-                    stream,
-                    data: buffer[..count].to_vec(),
-                    timestamp: SystemTime::now(),
-                }));
+            read_both([out_reader, err_reader], |stream, data| {
+                lines.add(data);
+                let (vertex, data, timestamp) = (vertex.clone(), data.to_vec(), SystemTime::now());
+                progress.send(Event::Log(VertexLog { vertex, stream, data, timestamp }));
+            });
+        });
+        Ok((Stdio { stdin: None, stdout: Some(out_writer), stderr: Some(err_writer) }, thread))
+    }
+}
+
+/// Reads two streams to their ends, as near to the order in which they were written as two pipes tell.
+fn read_both(readers: [OwnedFd; 2], mut take: impl FnMut(u8, &[u8])) {
+    let mut open: Vec<(u8, OwnedFd)> = (1..).zip(readers).collect();
+    let mut buffer = vec![0; 32 << 10];
+    while !open.is_empty() {
+        let mut polled: Vec<PollFd<'_>> = open.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)).collect();
+        match poll(&mut polled, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            // Without poll there is no telling who has something to say; the step itself goes on.
+            Err(_) => return,
+        }
+        let is_ready: Vec<bool> = polled.iter().map(|it| !it.revents().is_empty()).collect();
+        let mut is_ready = is_ready.into_iter();
+        open.retain(|(stream, fd)| {
+            if !is_ready.next().unwrap_or(false) {
+                return true;
+            }
+            match rustix::io::read(fd, &mut buffer) {
+                Ok(count @ 1..) => {
+                    take(*stream, &buffer[..count]);
+                    true
+                }
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => true,
+                Ok(_) | Err(_) => false,
             }
         });
-        Ok((writer, thread))
     }
 }
 

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod build_cache;
+mod build_error_texts;
 #[cfg(test)]
 mod build_failures;
 #[cfg(test)]
