@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The same input gives the same index digest: as root and as an ordinary user, in two directories, with other times on
-# the context's files (later than the epoch, earlier ones are kept), on one processor, after a prune, without the cache.
+# the context's files (earlier and later than the epoch), on one processor, after a prune, without the cache.
 # shellcheck shell=bash disable=SC2154
 
 epoch=1700000000
@@ -15,6 +15,8 @@ case_reproducible() {
     cp -r "$work/first" "$work/second-directory"
     find "$work/second-directory" -exec touch -d 2025-02-03 {} +
     check "another directory, other times, another store" same_digest "$reference" second "$work/second-directory"
+    find "$work/second-directory" -exec touch -d 2001-02-03 {} +
+    check "times before the epoch" same_digest "$reference" fourth "$work/second-directory"
     check "one processor" same_digest "$reference" third "$work/first" "taskset -c 0"
 
     check "prune" in_store first "$POLYARCH" prune -a -f

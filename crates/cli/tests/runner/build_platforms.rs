@@ -3,7 +3,10 @@
 
 use std::fs;
 
-use polyarch_testkit::{DockerRegistry, Image, Need, PlatformImage, TestEnvironment, hello_rootfs, requires};
+use polyarch_testkit::{
+    DockerRegistry, Image, Need, PlatformImage, TarBuilder, TestEnvironment, hello_program, hello_rootfs,
+    requires,
+};
 
 const NEEDS: &[Need] = &[
     Need::Root,
@@ -160,4 +163,27 @@ fn the_image_is_of_the_platform_asked_for_needs_root() {
     environment.run(["build", "--platform", platforms, "-t", "local/x", "."]).assert_success();
     let images = environment.run(["images", "--format", "json"]);
     assert!(images.stdout.contains("linux/amd64") && images.stdout.contains("linux/arm64"), "{images}");
+}
+
+#[test]
+fn nothing_is_published_unless_every_platform_succeeds_needs_qemu() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = TestEnvironment::new(env!("CARGO_BIN_EXE_polyarch"));
+    let registry = DockerRegistry::start();
+    let image = |platform: &str, architecture: &str, exit_code: u8| {
+        let program = hello_program(architecture, "hello\n", exit_code).unwrap();
+        let layer = TarBuilder::new().directory("bin", 0o755).file("bin/hello", 0o755, program).finish();
+        PlatformImage::new(platform, layer, &["/bin/hello"])
+    };
+    let images = vec![image("linux/amd64", "amd64", 0), image("linux/arm64", "arm64", 9)];
+    registry.push("base", "1", &Image::new(images));
+    environment.write("Dockerfile", format!("FROM {}\nRUN [\"/bin/hello\"]\n", registry.name("base:1")));
+    let name = registry.name("app:1");
+    let output =
+        environment.run(["build", "--platform", "linux/amd64,linux/arm64", "-t", &name, "--push", "."]);
+    output.assert_code(1).assert_stderr("exit code: 9").assert_stderr("linux/arm64");
+    assert_eq!(registry.request("GET", "/v2/app/tags/list", &[], b"").status, 404);
+    assert!(!environment.run(["images"]).assert_success().stdout.contains("app"));
 }
