@@ -203,6 +203,8 @@ impl Services {
         let services = self.clone();
         blocking(move || {
             services.save_memory();
+            // What killed builds have left; this build's own work goes by itself.
+            let _ = services.snapshots.sweep();
             if begun.elapsed() > SYNC_AFTER {
                 // What a power loss takes is only built again; a long build deserves better.
                 let _ = services.store.sync();
