@@ -130,6 +130,8 @@ pub(crate) fn check_depth(path: &Path, depth: usize) -> Result<(), SnapshotError
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stamp {
     meta: Meta,
+    /// Of a directory only; changes of a file's show in its ctime.
+    xattrs: Xattrs,
 }
 
 /// The state of a merged tree at the moment it was made.
@@ -166,7 +168,8 @@ fn scan(
     latest: &mut (i64, u32),
 ) -> Result<Baseline, SnapshotError> {
     check_depth(path, depth)?;
-    let stamp = Stamp::new(Meta::of(directory).at("look at", path)?, latest);
+    let xattrs = kept_xattrs(directory).at("read xattrs of", path)?;
+    let stamp = Stamp::new(Meta::of(directory).at("look at", path)?, xattrs, latest);
     let mut children = HashMap::new();
     for name in names(directory).at("list", path)? {
         let child = path.join(&name);
@@ -175,7 +178,7 @@ fn scan(
             let inner = open_directory(directory, &name).at("open", &child)?;
             scan(&inner, &child, depth + 1, latest)?
         } else {
-            Baseline { stamp: Some(Stamp::new(meta, latest)), children: HashMap::new() }
+            Baseline { stamp: Some(Stamp::new(meta, Xattrs::new(), latest)), children: HashMap::new() }
         };
         children.insert(name, node);
     }
@@ -183,12 +186,19 @@ fn scan(
 }
 
 impl Stamp {
-    fn new(meta: Meta, latest: &mut (i64, u32)) -> Stamp {
+    fn new(meta: Meta, xattrs: Xattrs, latest: &mut (i64, u32)) -> Stamp {
         *latest = (*latest).max((meta.ctime.sec, meta.ctime.nsec));
-        Stamp { meta: comparable(meta) }
+        Stamp { meta: comparable(meta), xattrs }
     }
 
-    /// Tells whether a node is untouched since.
+    /// Tells whether a directory still has the attributes that a layer keeps. Its ctime says nothing: who
+    /// made a mount point in it and removed that again, and set its time back, has changed nothing.
+    fn has_attributes(&self, meta: &Meta, xattrs: &Xattrs) -> bool {
+        let of = |meta: &Meta| (meta.mode, meta.uid, meta.gid, meta.mtime);
+        of(&self.meta) == of(meta) && self.xattrs == *xattrs
+    }
+
+    /// Tells whether a node that is no directory is untouched since.
     fn is(&self, meta: &Meta) -> bool {
         self.meta == comparable(meta.clone())
     }
@@ -250,10 +260,11 @@ impl Taker<'_> {
             match (before, stamp) {
                 (_, Some(stamp)) if !meta.is_directory() && stamp.is(&meta) => {}
                 (Some(before), Some(stamp)) if stamp.is_same_directory(&meta) => {
-                    if !stamp.is(&meta) {
+                    let inner = open_directory(source, name).at("open", &child)?;
+                    let xattrs = kept_xattrs(&inner).at("read xattrs of", &child)?;
+                    if !stamp.has_attributes(&meta, &xattrs) {
                         self.make(&child)?;
                     }
-                    let inner = open_directory(source, name).at("open", &child)?;
                     self.directory(&inner, before, &child, depth + 1)?;
                 }
                 _ => {

@@ -129,11 +129,17 @@ impl Meta {
         self.kind == Kind::Directory
     }
 
-    /// Tells whether this is overlayfs's mark for a deleted name.
+    /// Tells whether this is the mark for a deleted name: overlayfs's own, or the one that stands for it
+    /// where that can't be made (see `nodes::make_whiteout`).
     pub(crate) fn is_whiteout(&self) -> bool {
-        self.kind == Kind::CharDevice && self.rdev == (0, 0)
+        let is_substitute = || self.kind == Kind::Socket && self.mode == 0 && self.mtime == SUBSTITUTE_TIME;
+        self.kind == Kind::CharDevice && self.rdev == (0, 0) || is_substitute()
     }
 }
+
+/// The time of a socket that stands for a whiteout. No archive holds sockets, and no program makes one
+/// without any permission and of this second.
+pub(crate) const SUBSTITUTE_TIME: Time = Time { sec: 1, nsec: 0 };
 
 impl From<Statx> for Meta {
     fn from(stat: Statx) -> Meta {

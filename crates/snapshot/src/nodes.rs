@@ -5,11 +5,11 @@ use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{FileType, Mode, SeekFrom};
+use rustix::fs::{AtFlags, FileType, Mode, SeekFrom};
 use rustix::io::Errno;
 
-use crate::attributes::Attributes;
-use crate::meta::{Kind, Meta, open_for_reading, read_link};
+use crate::attributes::{Attributes, timestamps};
+use crate::meta::{Kind, Meta, SUBSTITUTE_TIME, open_for_reading, read_link};
 use crate::records::Record;
 use crate::stack::Effective;
 use crate::tree::create_file;
@@ -48,10 +48,23 @@ pub(crate) fn make_device(
     Ok(record)
 }
 
-/// Makes overlayfs's mark for a deleted name.
+/// Makes the mark for a deleted name: overlayfs's own, a character device 0:0.
+///
+/// On an overlay that number is reserved; a store there never mounts overlays, so a socket that nobody
+/// else would make serves instead.
 pub(crate) fn make_whiteout(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     let number = rustix::fs::makedev(0, 0);
-    Ok(rustix::fs::mknodat(directory, name, FileType::CharacterDevice, Mode::empty(), number)?)
+    match rustix::fs::mknodat(directory, name, FileType::CharacterDevice, Mode::empty(), number) {
+        Ok(()) => Ok(()),
+        Err(Errno::PERM) => make_substitute(directory, name),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn make_substitute(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    rustix::fs::mknodat(directory, name, FileType::Socket, Mode::empty(), 0)?;
+    let times = timestamps(SUBSTITUTE_TIME);
+    Ok(rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// Copies a node that is not a directory to a free name; sockets are left out.
@@ -200,5 +213,15 @@ mod tests {
         let to = std::fs::File::create_new(base.path().join("version")).unwrap();
         copy_range(version.as_fd(), to.as_fd(), 0, u64::MAX).unwrap();
         assert!(!std::fs::read(base.path().join("version")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_substitute_of_a_whiteout_is_one_and_other_sockets_are_none() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = crate::meta::open_host_directory(base.path()).unwrap();
+        make_substitute(directory.as_fd(), OsStr::new("gone")).unwrap();
+        assert!(Meta::at(&directory, OsStr::new("gone")).unwrap().is_whiteout());
+        let _listener = std::os::unix::net::UnixListener::bind(base.path().join("socket")).unwrap();
+        assert!(!Meta::at(&directory, OsStr::new("socket")).unwrap().is_whiteout());
     }
 }

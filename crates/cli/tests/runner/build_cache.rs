@@ -201,3 +201,52 @@ fn a_damaged_blob_is_made_again_needs_root() {
     build(&environment, &["--no-cache", "-t", "local/damaged"]).assert_success();
     build(&environment, &archive).assert_success();
 }
+
+#[test]
+fn a_store_where_no_overlay_can_be_gives_the_same_image_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let text = "RUN mkdir -p /d/e && echo 1 > /d/e/f && echo 2 > /d/g && ln -s g /d/link\nCOPY file /d/\n\
+                RUN rm -r /d/e && mkdir /d/e && echo 3 > /d/e/new && chmod 700 /d\nRUN rm /etc/group\nRUN true\n";
+    let build_once = |on_overlay: bool| {
+        let mut environment = with_base();
+        environment.set("SOURCE_DATE_EPOCH", "1700000000");
+        environment.write("file", "content");
+        dockerfile(&environment, text);
+        let _mount = on_overlay.then(|| OverlayMount::at(&environment.store()));
+        let output = build(&environment, &[]);
+        output.assert_success();
+        let told = output.stderr.matches("made by copying").count();
+        let image = output.stderr.lines().find(|line| line.starts_with("image sha256:")).unwrap().to_owned();
+        (image, told)
+    };
+    let (image, told) = build_once(false);
+    assert_eq!(told, 0);
+    assert_eq!(build_once(true), (image, 1));
+}
+
+/// An overlay, on which no other overlay can have its upper directory.
+struct OverlayMount(std::path::PathBuf);
+
+impl OverlayMount {
+    fn at(path: &std::path::Path) -> OverlayMount {
+        let beside = |name: &str| {
+            let directory = path.with_file_name(name);
+            fs::create_dir_all(&directory).unwrap();
+            directory.display().to_string()
+        };
+        fs::create_dir_all(path).unwrap();
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", beside("lower"), beside("upper"), beside("inner"));
+        let mut mount = Command::new("mount");
+        assert!(mount.args(["-t", "overlay", "none", "-o", &options]).arg(path).status().unwrap().success());
+        OverlayMount(path.to_owned())
+    }
+}
+
+impl Drop for OverlayMount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

@@ -49,8 +49,9 @@ pub(crate) struct Stub {
     path: PathBuf,
     kind: Kind,
     identity: (u64, u64),
-    /// When the directory above it was changed before, where that directory is not a stub itself.
-    parent_modified: Option<Timespec>,
+    /// When the directory above it was changed before, and the change that the stub itself was; where that
+    /// directory is not a stub itself.
+    parent_modified: Option<(Timespec, Timespec)>,
 }
 
 /// Resolves `target` below `root`.
@@ -136,10 +137,12 @@ impl Resolved {
             self.path.components().take(self.path.components().count() - self.missing.len()).collect();
         let last = self.missing.len().saturating_sub(1);
         for (index, name) in self.missing.iter().enumerate() {
-            let above = fstat(&fd).at("examine the directory of the mount target", target)?;
+            let directory = fd;
+            let before = modified(&directory).at("examine the directory of the mount target", target)?;
             let kind = if index == last { kind } else { Kind::Directory };
-            make(fd.as_fd(), name, kind).at("create the mount target", target)?;
-            fd = openat(&fd, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            make(directory.as_fd(), name, kind).at("create the mount target", target)?;
+            let after = modified(&directory).at("examine the directory of the mount target", target)?;
+            fd = openat(&directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
                 .at("open the created mount target", target)?;
             let stat = fstat(&fd).at("examine the created mount target", target)?;
             path.push(name);
@@ -147,8 +150,7 @@ impl Resolved {
                 path: path.clone(),
                 kind,
                 identity: (stat.st_dev, stat.st_ino),
-                parent_modified: (index == 0)
-                    .then_some(Timespec { tv_sec: above.st_mtime, tv_nsec: above.st_mtime_nsec as _ }),
+                parent_modified: (index == 0).then_some((before, after)),
             });
         }
         let stat = fstat(&fd).at("examine the mount target", target)?;
@@ -164,6 +166,11 @@ impl Resolved {
     }
 }
 
+fn modified(directory: &OwnedFd) -> Result<Timespec, Errno> {
+    let stat = fstat(directory)?;
+    Ok(Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ })
+}
+
 /// Makes an empty directory or file that root may read.
 pub(crate) fn make(above: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> Result<(), Errno> {
     match kind {
@@ -177,7 +184,7 @@ pub(crate) fn make(above: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> Result<()
 
 impl Stub {
     /// Removes the stub if it is still the one that was made and still empty, and gives the directory above its old
-    /// time of change. Whatever fails stays as it is: the process may have put the stub to use.
+    /// time of change, unless the process has changed that directory: then its change is the last. Whatever fails stays as it is: the process may have put the stub to use.
     ///
     /// Nothing may be mounted on it any more and no process of the container may be left.
     pub(crate) fn remove(&self, root: BorrowedFd<'_>) {
@@ -191,14 +198,16 @@ impl Stub {
         if (stat.st_dev, stat.st_ino) != self.identity || (self.kind == Kind::File && stat.st_size != 0) {
             return;
         }
+        let Ok(now) = modified(&above.found) else { return };
         let how = if self.kind == Kind::Directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         if rustix::fs::unlinkat(&above.found, name, how).is_err() {
             return;
         }
-        if let Some(modified) = self.parent_modified {
+        if let Some((before, after)) = self.parent_modified {
+            let is_ours = (now.tv_sec, now.tv_nsec) == (after.tv_sec, after.tv_nsec);
             let times = rustix::fs::Timestamps {
                 last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT as _ },
-                last_modification: modified,
+                last_modification: if is_ours { before } else { now },
             };
             let _ = rustix::fs::utimensat(&above.found, ".", &times, AtFlags::SYMLINK_NOFOLLOW);
         }
@@ -276,6 +285,15 @@ mod tests {
         file.iter().rev().for_each(|stub| stub.remove(root.as_fd()));
         assert_eq!(std::fs::read_dir(&etc).expect("read").count(), 0);
         assert_eq!(std::fs::metadata(&etc).expect("stat").modified().expect("mtime"), before);
+
+        let beside = make("/etc/beside", Kind::File);
+        let changed = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        std::fs::File::open(&etc)
+            .expect("open")
+            .set_modified(changed)
+            .expect("the process changes the directory");
+        beside.iter().rev().for_each(|stub| stub.remove(root.as_fd()));
+        assert_eq!(std::fs::metadata(&etc).expect("stat").modified().expect("mtime"), changed);
 
         let used = make("/etc/used", Kind::Directory);
         std::fs::write(dir.path().join("etc/used/file"), "").expect("write");
