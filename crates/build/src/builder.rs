@@ -173,8 +173,7 @@ impl Services {
             interrupted.cancelled().await;
             interrupt.cancel();
         });
-        let options =
-            JobOptions { progress: progress.clone(), cancel: stop, max_parallel, keep_going: false };
+        let options = JobOptions { progress: progress.clone(), cancel: stop, max_parallel };
         let job = Job::new(graph.clone(), Arc::new(StepRecords { services: self.clone() }), options);
         let targets: Vec<VertexId> = lowered.iter().map(|it| it.vertex).collect();
         let outputs = tokio::select! {

@@ -66,7 +66,7 @@ impl Services {
             }),
             Layer::Step { id } => {
                 let clamp = options.source_date_epoch;
-                let times = LayerTimes { clamp, unknown: Some(UNKNOWN_TIME), ..LayerTimes::default() };
+                let times = LayerTimes { clamp, unknown: Some(UNKNOWN_TIME) };
                 let key = blob_key(id, options, &times);
                 self.blobs
                     .get(&key, || async {

@@ -19,6 +19,7 @@ mod image_source;
 mod layers;
 mod once_map;
 mod ops;
+mod output_file;
 mod platform_args;
 mod prune;
 mod pull;
@@ -31,6 +32,7 @@ mod stats;
 pub mod tree;
 
 pub use error::{BuildError, ErrorKind};
+pub use output_file::write_file;
 pub use prune::{PruneReport, prune};
 pub use pull::{PullRequest, PullResult};
 pub use request::BuildRequest;

@@ -5,7 +5,7 @@
 //! one source a helper named for the host comes first, then stored entries, then the default helper.
 //! The caller reads files and environment; this module only parses texts and runs helpers.
 
-mod helper;
+mod credential_helper;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 
 use crate::config::canonical_host;
-pub use helper::HelperError;
+pub use credential_helper::HelperError;
 
 /// The key under which Docker Hub's credentials are kept.
 pub const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -117,7 +117,7 @@ pub struct Credentials {
 struct Inner {
     sources: Vec<Source>,
     helper_directories: Vec<PathBuf>,
-    answers: helper::Answers,
+    answers: credential_helper::Answers,
 }
 
 struct Source {
@@ -174,7 +174,7 @@ impl Credentials {
             }
         };
         let sources = sources.into_iter().map(parse).collect::<Result<_, _>>()?;
-        let inner = Inner { sources, helper_directories, answers: helper::Answers::default() };
+        let inner = Inner { sources, helper_directories, answers: credential_helper::Answers::default() };
         Ok(Credentials { inner: Arc::new(inner) })
     }
 

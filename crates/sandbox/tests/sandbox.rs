@@ -245,9 +245,9 @@ fn kernel_nothing_but_the_steps_own_changes_is_in_the_upper_directory() {
     let cache = world.make("cache");
     let (root, upper) = world.overlay();
     let mut spec =
-        shell("cat /etc/resolv.conf /etc/hosts; echo kept > /root/.cache/pip/x; touch /tmp/t; mkdir /made");
+        shell("cat /etc/resolv.conf /etc/hosts; echo kept > /var/cache/tool/x; touch /tmp/t; mkdir /made");
     spec.mounts = vec![
-        Mount::Bind { source: cache.clone(), target: "/root/.cache/pip".into(), read_only: false },
+        Mount::Bind { source: cache.clone(), target: "/var/cache/tool".into(), read_only: false },
         Mount::Tmpfs { target: "/tmp".into(), size_bytes: 1 << 20 },
     ];
     let outcome = world.run(&root, &spec);
@@ -375,16 +375,16 @@ fn kernel_the_process_is_who_and_where_it_should_be() {
     let Some(world) = World::new() else { return };
     let image = world.path("image");
     std::fs::create_dir_all(image.join("etc")).expect("mkdir");
-    std::fs::create_dir_all(image.join("work/dir")).expect("mkdir");
+    std::fs::create_dir_all(image.join("box/dir")).expect("mkdir");
     std::fs::write(image.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").expect("write");
     world.give(&image);
     let mut spec = shell("hostname; pwd; echo $HOME $A; ulimit -n; ulimit -Hn");
     spec.hostname = "box.example".to_owned();
-    spec.cwd = "/work/dir".to_owned();
+    spec.cwd = "/box/dir".to_owned();
     spec.env.push("A=1".to_owned());
     spec.ulimits = vec![Ulimit { resource: Resource::Nofile, soft: Some(100), hard: Some(200) }];
     let outcome = world.run(&world.overlay().0, &spec);
-    assert_eq!(outcome.output(), "box.example\n/work/dir\n/root 1\n100\n200\n");
+    assert_eq!(outcome.output(), "box.example\n/box/dir\n/root 1\n100\n200\n");
     if is_root() {
         let mut spec = shell(
             "id -u; id -g; id -G; grep CapEff /proc/self/status; touch /x 2>/dev/null || echo no; echo $HOME",

@@ -27,8 +27,6 @@ const OUTPUT_BUFFER_BYTES: usize = 256 << 10;
 pub struct LayerTimes {
     /// Times after this second of the epoch become it (`SOURCE_DATE_EPOCH`).
     pub clamp: Option<i64>,
-    /// With [`LayerTimes::clamp`]: all times become it, also earlier ones.
-    pub set_all: bool,
     /// With [`LayerTimes::clamp`]: a time that is exactly this one says nothing, and becomes the clamp.
     pub unknown: Option<i64>,
 }
@@ -36,11 +34,7 @@ pub struct LayerTimes {
 impl LayerTimes {
     fn of(&self, meta: &Meta) -> i64 {
         match self.clamp {
-            Some(clamp)
-                if self.set_all || meta.mtime.sec >= clamp || Some(meta.mtime.sec) == self.unknown =>
-            {
-                clamp
-            }
+            Some(clamp) if meta.mtime.sec >= clamp || Some(meta.mtime.sec) == self.unknown => clamp,
             _ => meta.mtime.sec,
         }
     }
@@ -242,7 +236,5 @@ mod tests {
         assert_eq!([at(50, clamp), at(100, clamp), at(150, clamp)], [50, 100, 100]);
         let unknown = LayerTimes { unknown: Some(50), ..clamp };
         assert_eq!([at(49, unknown), at(50, unknown), at(51, unknown)], [49, 100, 51]);
-        let all = LayerTimes { set_all: true, ..clamp };
-        assert_eq!([at(50, all), at(150, all)], [100, 100]);
     }
 }

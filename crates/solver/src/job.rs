@@ -149,12 +149,10 @@ impl<E: std::fmt::Display> Clone for SolveError<E> {
 pub struct JobOptions {
     /// Where events go.
     pub progress: Progress,
-    /// Stops the run from outside; also set by the first failure unless `keep_going`.
+    /// Stops the run from outside; also set by the first failure.
     pub cancel: CancelFlag,
     /// How many heavy operations execute at a time.
     pub max_parallel: usize,
-    /// Whether a failure leaves running what does not depend on it.
-    pub keep_going: bool,
 }
 
 type Outcome<O> = Result<<O as Op>::Output, SolveError<<O as Op>::Error>>;
@@ -317,9 +315,7 @@ impl<O: Op, R: Records<O>> Run<O, R> {
             // What fails after the first failure fails because it was stopped.
             return SolveError::Cancelled;
         }
-        if !self.options.keep_going {
-            self.options.cancel.cancel();
-        }
+        self.options.cancel.cancel();
         SolveError::Op { vertex, source: Arc::new(error) }
     }
 

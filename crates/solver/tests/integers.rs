@@ -91,7 +91,7 @@ impl Records<Sum> for Memory {
 }
 
 fn options(progress: Progress) -> JobOptions {
-    JobOptions { progress, cancel: CancelFlag::default(), max_parallel: 4, keep_going: false }
+    JobOptions { progress, cancel: CancelFlag::default(), max_parallel: 4 }
 }
 
 async fn solve(

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images as archives: OCI layouts, and what `docker load` reads.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use polyarch_oci::Descriptor;
@@ -14,6 +12,7 @@ use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
 use crate::image::PlatformImage;
 use crate::image_source::storage_error;
+use crate::output_file::write_file;
 use crate::request::{BuildRequest, Destination};
 use crate::services::Services;
 
@@ -97,30 +96,4 @@ async fn write_stream(
         Destination::Path(path) => write_file(path, |out| write(out).map_err(|error| storage_error(&error))),
     })
     .await
-}
-
-/// Writes a file beside its place and moves it there when it is complete.
-pub(super) fn write_file(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), BuildError>,
-) -> Result<(), BuildError> {
-    let failed = |error: &io::Error| BuildError::io("can't write", path, error);
-    // A device, a pipe, a directory of links: what is no regular file is written to, never replaced.
-    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        let file = File::options().write(true).open(path).map_err(|error| failed(&error))?;
-        let mut out = BufWriter::with_capacity(1 << 20, file);
-        write(&mut out)?;
-        return out.flush().map_err(|error| failed(&error));
-    }
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory).map_err(|error| failed(&error))?;
-    let file = tempfile::NamedTempFile::new_in(directory).map_err(|error| failed(&error))?;
-    let mut out = BufWriter::with_capacity(1 << 20, file.reopen().map_err(|error| failed(&error))?);
-    write(&mut out)?;
-    out.flush().map_err(|error| failed(&error))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    std::fs::set_permissions(file.path(), mode).map_err(|error| failed(&error))?;
-    file.persist(&target).map_err(|error| failed(&error.error))?;
-    Ok(())
 }

@@ -9,10 +9,10 @@ use polyarch_snapshot::{CopySource, CopySpec, KeepAll, LayerTimes, SnapshotId, T
 use polyarch_solver::progress::Progress;
 
 use super::PlatformTree;
-use super::archive::write_file;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
 use crate::ops::file::commit;
+use crate::output_file::write_file;
 use crate::request::{BuildRequest, Destination, Output};
 use crate::services::Services;
 

@@ -5,7 +5,7 @@
 //! the subordinate ranges of `/etc/subuid` and `/etc/subgid` where `newuidmap` and `newgidmap` are installed, and
 //! otherwise just one identifier; real root that may not have a user namespace keeps the one it has.
 
-mod helper;
+mod id_mapper;
 mod refusal;
 mod subordinate;
 
@@ -18,7 +18,7 @@ use rustix::process::{DumpableBehavior, getpid, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
 
 use crate::SandboxError;
-use helper::{Helper, HelperFailure, HelperPlan};
+use id_mapper::{Helper, HelperFailure, HelperPlan};
 use subordinate::Range;
 
 /// What [`enter`] needs to know of the system; [`EnterOptions::for_path`] has the usual values.

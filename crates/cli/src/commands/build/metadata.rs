@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use polyarch_build::{BuildResult, PlatformResult};
+use polyarch_build::{BuildError, BuildResult, PlatformResult};
 use polyarch_oci::{Descriptor, Digest};
 use serde::Serialize;
 
@@ -73,18 +73,8 @@ fn only_platform(result: &BuildResult) -> Option<&PlatformResult> {
 
 /// Writes a file at once and entirely; what is no regular file, such as a pipe, is written into.
 pub fn write_file(path: &Path, content: &[u8]) -> Result<(), CommandError> {
-    let failed = |error: &std::io::Error| CommandError::io("can't write", path, error);
-    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        return std::fs::write(path, content).map_err(|error| failed(&error));
-    }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".polyarch-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(directory)
-        .map_err(|error| failed(&error))?;
-    file.write_all(content).map_err(|error| failed(&error))?;
-    file.persist(path).map(drop).map_err(|error| failed(&error.error))
+    let write = |error: std::io::Error| BuildError::io("can't write", path, &error);
+    Ok(polyarch_build::write_file(path, |out| out.write_all(content).map_err(write))?)
 }
 
 #[cfg(test)]
