@@ -19,14 +19,19 @@ use crate::tree::{ImageLayer, Layer, Tree};
 
 /// Where progress of transfers is shown: a step, and the sender of events.
 #[derive(Clone)]
-pub(crate) struct Shown {
-    pub(crate) progress: Progress,
-    pub(crate) vertex: Arc<str>,
+pub struct Shown {
+    /// The sender of events.
+    pub progress: Progress,
+    /// The step.
+    pub vertex: Arc<str>,
 }
 
 impl Services {
     /// Brings a blob into the store, unless it is there; asked for twice at once, it is fetched once.
-    pub(crate) async fn ensure_blob(
+    ///
+    /// # Errors
+    /// When no registry is known to have it, or gives it.
+    pub async fn ensure_blob(
         &self,
         blob: &Descriptor,
         from: Option<&Reference>,
@@ -76,7 +81,10 @@ impl Services {
     }
 
     /// Returns the layer directories of a tree, lowest first; image layers are fetched and unpacked as needed.
-    pub(crate) async fn directories(
+    ///
+    /// # Errors
+    /// What keeps layers from being fetched or unpacked.
+    pub async fn directories(
         self: &Arc<Self>,
         tree: &Tree,
         shown: &Shown,
@@ -153,11 +161,7 @@ impl Services {
     }
 
     /// Makes the error of a file tree, with a hint where missing identifiers may be the reason.
-    pub(crate) fn snapshot_error(
-        &self,
-        action: &str,
-        error: &polyarch_snapshot::SnapshotError,
-    ) -> BuildError {
+    pub fn snapshot_error(&self, action: &str, error: &polyarch_snapshot::SnapshotError) -> BuildError {
         let failure = BuildError::from_source(ErrorKind::Storage, action, error);
         match self.mapping_hint() {
             Some(hint) if failure.message.contains("Invalid argument") => failure.with_hint(hint),
@@ -174,7 +178,8 @@ impl Services {
         }
     }
 
-    pub(crate) fn blob_origin(&self, digest: &polyarch_oci::Digest) -> Option<Reference> {
+    /// Returns a repository that is known to have a blob which the store may lack.
+    pub fn blob_origin(&self, digest: &polyarch_oci::Digest) -> Option<Reference> {
         let bytes = self.store.get_record(ORIGINS, digest.hex()).ok()??;
         std::str::from_utf8(&bytes).ok()?.parse().ok()
     }
@@ -184,7 +189,7 @@ impl Services {
 const ORIGINS: &str = "origins";
 
 /// Runs blocking work on its own thread.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(value) => value,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
@@ -194,7 +199,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 /// Makes the error of a registry; the registry's own message says what to do.
-pub(crate) fn registry_error(context: String, error: &polyarch_registry::RegistryError) -> BuildError {
+pub fn registry_error(context: String, error: &polyarch_registry::RegistryError) -> BuildError {
     BuildError::from_source(ErrorKind::Registry, context, error)
 }
 

@@ -49,7 +49,10 @@ impl Services {
     ///
     /// A name in the store wins, unless `pull` says to ask; otherwise the registry is asked, and what
     /// it said last time serves when it can't be reached.
-    pub(crate) async fn resolve_image(
+    ///
+    /// # Errors
+    /// When no registry has it, or it lacks the platform.
+    pub async fn resolve_image(
         self: &Arc<Self>,
         reference: &Reference,
         platform: &Platform,
@@ -61,7 +64,10 @@ impl Services {
     }
 
     /// Finds the document that a name means.
-    pub(crate) async fn resolve_root(
+    ///
+    /// # Errors
+    /// When neither the store nor the registry has it.
+    pub async fn resolve_root(
         self: &Arc<Self>,
         reference: &Reference,
         platform: Option<&Platform>,
@@ -197,7 +203,10 @@ impl Services {
     }
 
     /// Chooses a platform's image of a document and reads its manifest and config.
-    pub(crate) async fn select_image(
+    ///
+    /// # Errors
+    /// When the document lacks the platform or is damaged.
+    pub async fn select_image(
         self: &Arc<Self>,
         reference: &Reference,
         root: &RootDocument,
@@ -250,7 +259,10 @@ impl Services {
     }
 
     /// Reads the manifest of an index entry, from the store or the registry.
-    pub(crate) async fn manifest(
+    ///
+    /// # Errors
+    /// When neither has it, or it is no manifest.
+    pub async fn manifest(
         &self,
         reference: &Reference,
         entry: &Descriptor,
@@ -315,7 +327,7 @@ fn resolution_key(reference: &Reference) -> String {
 }
 
 /// Returns the platforms of an index's images.
-pub(crate) fn platforms_of(index: &ImageIndex) -> Vec<Platform> {
+pub fn platforms_of(index: &ImageIndex) -> Vec<Platform> {
     index.images().filter_map(|entry| entry.platform.clone()).collect()
 }
 
@@ -345,11 +357,12 @@ fn is_unreachable(error: &RegistryError) -> bool {
     error.is_transient() || matches!(error, RegistryError::Connect { .. } | RegistryError::Timeout { .. })
 }
 
-pub(crate) fn storage_error(error: &polyarch_store::StoreError) -> BuildError {
+/// Makes the error of the store.
+pub fn storage_error(error: &polyarch_store::StoreError) -> BuildError {
     BuildError::new(ErrorKind::Storage, chain_of(error))
 }
 
 /// Tells whether a descriptor names an index; used where only its media type is known.
-pub(crate) fn is_index(descriptor: &Descriptor) -> bool {
+pub fn is_index(descriptor: &Descriptor) -> bool {
     media_type::is_index(&descriptor.media_type)
 }

@@ -19,22 +19,21 @@ use crate::image_source::{is_index, storage_error};
 use crate::services::Services;
 
 /// What is pushed: a document of the store and the names it gets.
-pub(crate) struct PushPlan {
+pub struct PushPlan {
     /// The index or manifest.
-    pub(crate) root: Descriptor,
+    pub root: Descriptor,
     /// The names; all get the same document.
-    pub(crate) names: Vec<Reference>,
+    pub names: Vec<Reference>,
     /// Push the document by digest only, and leave tags alone.
-    pub(crate) by_digest: bool,
+    pub by_digest: bool,
 }
 
 impl Services {
     /// Pushes a document of the store with everything it names. Nothing has a tag until everything is there.
-    pub(crate) async fn push_plan(
-        self: &Arc<Self>,
-        plan: &PushPlan,
-        shown: &Shown,
-    ) -> Result<(), BuildError> {
+    ///
+    /// # Errors
+    /// When the store lacks parts that no registry gives, and the registry's refusals.
+    pub async fn push_plan(self: &Arc<Self>, plan: &PushPlan, shown: &Shown) -> Result<(), BuildError> {
         let manifests = self.manifests_below(&plan.root)?;
         // Names in one repository share its blobs.
         let repositories: BTreeSet<Reference> =
@@ -154,7 +153,7 @@ impl Services {
 }
 
 /// Shows a transfer as a status that starts with its first bytes.
-pub(crate) fn transfer_progress(shown: &Shown, id: String, total: u64) -> TransferProgress {
+pub fn transfer_progress(shown: &Shown, id: String, total: u64) -> TransferProgress {
     let (progress, vertex): (Progress, _) = (shown.progress.clone(), shown.vertex.clone());
     let status = std::sync::Mutex::new(None);
     TransferProgress::new(move |bytes| {

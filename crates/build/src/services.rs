@@ -112,6 +112,16 @@ impl Services {
         &self.store
     }
 
+    /// Returns the client of registries.
+    pub fn registry(&self) -> &Client {
+        &self.registry
+    }
+
+    /// Returns the layer directories.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
     /// Returns the launcher, started when first asked for.
     pub(crate) fn launcher(&self) -> Result<&Launcher, BuildError> {
         let started = self.launcher.get_or_init(|| {
@@ -125,7 +135,7 @@ impl Services {
     }
 
     /// Tells how programs of platforms run here; those that need an emulator get it registered.
-    pub(crate) fn support(&self, platforms: &[Platform]) -> Vec<Support> {
+    pub fn support(&self, platforms: &[Platform]) -> Vec<Support> {
         self.emulation.lock().unwrap_or_else(PoisonError::into_inner).support(platforms)
     }
 
@@ -168,7 +178,10 @@ impl Services {
     }
 
     /// Makes an empty directory for files that live as long as the value.
-    pub(crate) fn scratch(&self) -> Result<tempfile::TempDir, BuildError> {
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn scratch(&self) -> Result<tempfile::TempDir, BuildError> {
         let parent = self.options.root.join("scratch");
         let make = || {
             std::fs::create_dir_all(&parent)?;

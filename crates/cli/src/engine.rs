@@ -58,6 +58,15 @@ impl Engine {
         let path = environment.variables.get("PATH").cloned().unwrap_or_default();
         let mapping = enter(&EnterOptions::for_path(&path))
             .map_err(|error| BuildError::new(ErrorKind::Sandbox, polyarch_build::error::chain_of(&error)))?;
+        Engine::start(environment, settings, interrupts, mapping)
+    }
+
+    fn start(
+        environment: &Environment,
+        settings: &Settings,
+        interrupts: Interrupts,
+        mapping: IdMapping,
+    ) -> Result<Engine, CommandError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
             BuildError::new(ErrorKind::Sandbox, format!("can't start threads: {error}"))
                 .with_hint("raise the limit on processes: ulimit -u")
@@ -76,6 +85,31 @@ impl Engine {
             force_copy: false,
         };
         Ok(Engine { runtime: Some(runtime), cancel, options })
+    }
+
+    /// Starts the threads without a user namespace: for commands that read and write documents and blobs
+    /// but no file trees.
+    ///
+    /// # Errors
+    /// When threads can't be started.
+    pub fn open_for_documents(
+        environment: &Environment,
+        settings: &Settings,
+    ) -> Result<Engine, CommandError> {
+        let reason = "this command works without one".to_owned();
+        Engine::start(environment, settings, Interrupts::Stop, IdMapping::Host { reason })
+    }
+
+    /// Does work with the rooms, and gives up what it waits for when interrupted.
+    ///
+    /// # Errors
+    /// What the work gave.
+    pub fn perform<T, F: Future<Output = Result<T, BuildError>>>(
+        &self,
+        work: impl FnOnce(Arc<Services>) -> F,
+    ) -> Result<T, BuildError> {
+        let services = self.services()?;
+        self.wait(Duration::ZERO, work(services))
     }
 
     /// Says what this user lacks for everything to work, when it is something.

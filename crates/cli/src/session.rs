@@ -36,6 +36,14 @@ impl Session {
         Engine::open(&self.environment, settings, Interrupts::Stop)
     }
 
+    /// Opens the store without a user namespace: for commands that need no file trees.
+    ///
+    /// # Errors
+    /// When threads can't be started.
+    pub fn open_for_documents(&self, settings: &Settings) -> Result<Engine, CommandError> {
+        Engine::open_for_documents(&self.environment, settings)
+    }
+
     /// The same, for a program that reads our terminal.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Each room and the rooms that it may know.
-const MAY_KNOW: [(&str, &[&str]); 10] = [
+const MAY_KNOW: [(&str, &[&str]); 12] = [
     ("oci", &[]),
     ("solver", &[]),
     ("dockerfile", &["oci"]),
@@ -14,8 +14,24 @@ const MAY_KNOW: [(&str, &[&str]); 10] = [
     ("snapshot", &["oci"]),
     ("sandbox", &["oci"]),
     ("registry", &["oci"]),
-    ("build", &["oci", "dockerfile", "solver", "sandbox", "snapshot", "registry", "store"]),
-    ("cli", &["oci", "dockerfile", "solver", "sandbox", "snapshot", "registry", "store", "build"]),
+    ("contents", &["oci", "snapshot"]),
+    ("build", &["oci", "dockerfile", "solver", "sandbox", "snapshot", "contents", "registry", "store"]),
+    ("images", &["oci", "solver", "snapshot", "contents", "registry", "store", "build"]),
+    (
+        "cli",
+        &[
+            "oci",
+            "dockerfile",
+            "solver",
+            "sandbox",
+            "snapshot",
+            "contents",
+            "registry",
+            "store",
+            "build",
+            "images",
+        ],
+    ),
     // The tests' room may look at what it makes images from; no room needs it outside of tests.
     ("testkit", &["oci"]),
 ];

@@ -1,13 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The subcommands, one file each, and the way from arguments to one of them.
 
+mod binfmt;
 pub mod build;
+mod cp;
+mod df;
+mod diff;
+mod doctor;
 mod flag_values;
+mod history;
+mod image;
 mod images;
+mod imagetools;
+mod import;
+mod inspect;
+mod load;
+mod login;
+mod logout;
+mod manifest;
 mod prune;
+mod ps;
 mod pull;
 mod push;
+mod resolve;
+mod rm;
+mod rmi;
 mod run;
+mod save;
+mod tag;
+mod verify;
 mod version;
 
 use std::ffi::OsString;
@@ -54,8 +75,30 @@ enum Command {
     Run(run::RunArgs),
     Pull(pull::PullArgs),
     Push(push::PushArgs),
+    Tag(tag::TagArgs),
     Images(images::ImagesArgs),
+    Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Resolve(resolve::ResolveArgs),
+    Rmi(rmi::RmiArgs),
+    Save(save::SaveArgs),
+    Load(load::LoadArgs),
+    Import(import::ImportArgs),
+    Cp(cp::CpArgs),
+    Diff(diff::DiffArgs),
+    Verify(verify::VerifyArgs),
+    Image(image::ImageArgs),
+    Manifest(manifest::ManifestArgs),
+    Imagetools(imagetools::ImagetoolsArgs),
+    Login(login::LoginArgs),
+    Logout(logout::LogoutArgs),
+    Binfmt(binfmt::BinfmtArgs),
+    Doctor(doctor::DoctorArgs),
+    Df(df::DfArgs),
     Prune(prune::PruneArgs),
+    Ps(ps::PsArgs),
+    #[command(hide = true)]
+    Rm(rm::RmArgs),
     /// The same commands under the names that docker buildx gives them.
     Buildx(BuildxArgs),
     Version(version::VersionArgs),
@@ -75,6 +118,8 @@ struct BuildxArgs {
 enum BuildxCommand {
     #[command(visible_alias = "b")]
     Build(Box<build::BuildArgs>),
+    Imagetools(imagetools::ImagetoolsArgs),
+    Du(df::DfArgs),
     Prune(prune::PruneArgs),
     Version(version::VersionArgs),
 }
@@ -144,7 +189,33 @@ impl Cli {
             Command::Run(args) => run::run(args, &session).map_err(CommandError::of_run),
             Command::Pull(args) => done(pull::run(&args, &session)),
             Command::Push(args) => done(push::run(&args, &session)),
+            Command::Tag(args) => done(tag::run(&args, &session)),
             Command::Images(args) => done(images::run(&args, &session)),
+            Command::Inspect(args) => done(inspect::run(&args, &session)),
+            Command::History(args) => done(history::run(&args, &session)),
+            Command::Resolve(args) => done(resolve::run(&args, &session)),
+            Command::Rmi(args) => done(rmi::run(&args, &session)),
+            Command::Save(args) => done(save::run(&args, &session)),
+            Command::Load(args) => done(load::run(&args, &session)),
+            Command::Import(args) => done(import::run(&args, &session)),
+            Command::Cp(args) => done(cp::run(&args, &session)),
+            Command::Diff(args) => diff::run(&args, &session),
+            Command::Verify(args) => verify::run(&args, &session),
+            Command::Image(args) => done(args.run(&session)),
+            Command::Manifest(args) => done(args.run(&session)),
+            Command::Imagetools(args)
+            | Command::Buildx(BuildxArgs { command: BuildxCommand::Imagetools(args) }) => {
+                done(args.run(&session))
+            }
+            Command::Login(args) => done(login::run(&args, &session)),
+            Command::Logout(args) => done(logout::run(&args, &session)),
+            Command::Binfmt(args) => done(binfmt::run(&args, &session)),
+            Command::Doctor(args) => doctor::run(&args, &session),
+            Command::Df(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Du(args) }) => {
+                done(df::run(&args, &session))
+            }
+            Command::Ps(args) => done(ps::run(&args, &session)),
+            Command::Rm(args) => done(rm::run(&args, &session)),
             Command::Prune(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Prune(args) }) => {
                 done(prune::run(&args, &session))
             }
