@@ -121,7 +121,7 @@ enum BuildxCommand {
     Imagetools(imagetools::ImagetoolsArgs),
     Du(df::DfArgs),
     Prune(prune::PruneArgs),
-    Version(version::VersionArgs),
+    Version(version::BuildxVersionArgs),
 }
 
 /// Returns the definition of the whole command line.
@@ -219,9 +219,9 @@ impl Cli {
             Command::Prune(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Prune(args) }) => {
                 done(prune::run(&args, &session))
             }
-            Command::Version(args)
-            | Command::Buildx(BuildxArgs { command: BuildxCommand::Version(args) }) => {
-                done(version::run(&args, &session))
+            Command::Version(args) => done(version::run(&args, &session)),
+            Command::Buildx(BuildxArgs { command: BuildxCommand::Version(args) }) => {
+                done(version::run_buildx(&args, &session))
             }
             Command::PluginMetadata => done(version::plugin_metadata(&session)),
         }

@@ -1,18 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `polyarch version`, and what docker asks its plugins.
+//! `polyarch version`, `buildx version`, and what docker asks its plugins.
 
 use clap::Args;
+use polyarch_oci::Platform;
 
 use crate::CommandError;
 use crate::session::Session;
 
-/// Print the version
+/// Print the version and this machine's platform
 #[derive(Debug, Args)]
 pub struct VersionArgs {}
 
-/// Prints one line in the form of `buildx version`, which CI tools read: a name, then the version.
+/// Print the version
+#[derive(Debug, Args)]
+pub struct BuildxVersionArgs {}
+
+/// Prints the version in the form of `docker version`, with the platform that pulls and builds are for.
 pub fn run(_args: &VersionArgs, session: &Session) -> Result<(), CommandError> {
+    session.printer.data(&render(&Platform::host(), &kernel()))
+}
+
+/// Prints one line in the form of `buildx version`, which CI tools read: a name, then the version.
+pub fn run_buildx(_args: &BuildxVersionArgs, session: &Session) -> Result<(), CommandError> {
     session.printer.data(concat!("polyarch v", env!("CARGO_PKG_VERSION"), "\n"))
+}
+
+fn render(host: &Platform, kernel: &str) -> String {
+    format!(
+        "Client: Polyarch\n Version:           {}\n OS/Arch:           {host}\n\n\
+         Server: none, the command is the builder\n OS/Arch:           {host}\n Kernel Version:    {kernel}\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 /// Answers docker's question to its plugins (docker/cli, cli-plugins/manager).
@@ -24,4 +46,24 @@ pub fn plugin_metadata(session: &Session) -> Result<(), CommandError> {
         "ShortDescription": "Builds images for many CPU architectures (polyarch)",
     });
     session.printer.data(&format!("{answer}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_tells_the_platform_as_docker_does() {
+        let text = render(&"linux/arm64".parse().unwrap(), "6.18.0");
+        let text = text.replace(env!("CARGO_PKG_VERSION"), "1.2.3");
+        insta::assert_snapshot!(text, @r"
+        Client: Polyarch
+         Version:           1.2.3
+         OS/Arch:           linux/arm64
+
+        Server: none, the command is the builder
+         OS/Arch:           linux/arm64
+         Kernel Version:    6.18.0
+        ");
+    }
 }
