@@ -179,7 +179,7 @@ impl Frontend<'_> {
     }
 
     pub(crate) fn parse_platform(&self, text: &str, span: Span) -> Result<Platform, BuildError> {
-        text.parse::<Platform>().map_err(|error| {
+        Platform::parse_known(text).map_err(|error| {
             BuildError::from_source(ErrorKind::Dockerfile, format!("--platform={text}"), &error)
                 .at(self.location(span))
         })

@@ -56,6 +56,18 @@ pub enum PlatformError {
         /// The nearest known word, as ` (did you mean …?)`.
         hint: String,
     },
+    /// A part is well formed, but no system, architecture or variant of that name is known.
+    #[error("platform {text:?}: unknown {what} {part:?}{hint}")]
+    UnknownPart {
+        /// The rejected text.
+        text: String,
+        /// Which part it is.
+        what: &'static str,
+        /// The rejected part.
+        part: String,
+        /// The nearest known word, as ` (did you mean …?)`.
+        hint: String,
+    },
 }
 
 /// The architectures that are known by name.
@@ -63,6 +75,13 @@ pub const ARCHITECTURES: &[&str] = &[
     "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
     "riscv64", "s390x", "wasm",
 ];
+
+/// Architectures that Go has, or once had, names for, and that no image is made for.
+const RARE_ARCHITECTURES: &[&str] =
+    &["arm64be", "armbe", "ppc", "riscv", "s390", "sparc", "sparc64", "unknown", "wasm32"];
+
+/// Systems of images without an operating system, and the one that attestations claim.
+const RARE_SYSTEMS: &[&str] = &["hurd", "unknown", "wasi", "wasip2", "zos"];
 
 const SYSTEMS: &[&str] = &[
     "aix",
@@ -126,6 +145,33 @@ impl Platform {
         } else {
             format!("{}/{}", self.architecture, self.variant)
         }
+    }
+
+    /// Reads what a user wrote: the same forms as [`FromStr`], of systems, architectures and variants that exist.
+    ///
+    /// Documents may claim anything and are read without this; a name that a user mistyped would otherwise be
+    /// looked for, or built, in vain.
+    ///
+    /// # Errors
+    /// What is unknown, with the nearest name that is known.
+    pub fn parse_known(text: &str) -> Result<Platform, PlatformError> {
+        let platform: Platform = text.parse()?;
+        let check = |what, part: &str, known: &[&str], rare: &[&str]| {
+            if known.contains(&part) || rare.contains(&part) {
+                return Ok(());
+            }
+            let hint = did_you_mean(part, known);
+            Err(PlatformError::UnknownPart { text: text.to_owned(), what, part: part.to_owned(), hint })
+        };
+        check("operating system", &platform.os, SYSTEMS, RARE_SYSTEMS)?;
+        check("architecture", &platform.architecture, ARCHITECTURES, RARE_ARCHITECTURES)?;
+        // Only these two have a closed set; the others name microarchitectures, of which there come ever more.
+        match platform.architecture.as_str() {
+            "amd64" => check("variant of amd64", &platform.variant, &["v1", "v2", "v3", "v4"], &[""])?,
+            "arm" => check("variant of arm", &platform.variant, &["v5", "v6", "v7", "v8"], &[""])?,
+            _ => {}
+        }
+        Ok(platform)
     }
 
     /// Reads a list separated by commas; repeated platforms are kept once.
@@ -298,6 +344,37 @@ mod tests {
         }
         let error = "amd46".parse::<Platform>().unwrap_err().to_string();
         assert!(error.contains("did you mean amd64?"), "{error}");
+    }
+
+    #[test]
+    fn what_users_write_must_exist_and_what_documents_say_need_not() {
+        let table = [
+            ("linux/amd46", "unknown architecture \"amd46\" (did you mean amd64?)"),
+            ("linx/amd64", "unknown operating system \"linx\" (did you mean linux?)"),
+            ("linux/arm/v9", "unknown variant of arm \"v9\" (did you mean v5?)"),
+            ("linux/amd64/x3", "unknown variant of amd64 \"x3\" (did you mean v3?)"),
+            ("linux/sparky", "unknown architecture \"sparky\""),
+        ];
+        for (text, expected) in table {
+            let error = Platform::parse_known(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("platform {text:?}: {expected}")), "{error}");
+            assert!(text.parse::<Platform>().is_ok(), "{text}");
+        }
+        for text in [
+            "arm64",
+            "local",
+            "linux/x86_64",
+            "linux/arm/7",
+            "linux/amd64/v1",
+            "linux/arm64/v9.5",
+            "linux/riscv64/rva23u64",
+            "windows/amd64",
+            "wasi/wasm",
+            "darwin",
+            "unknown/unknown",
+        ] {
+            assert_eq!(Platform::parse_known(text), text.parse(), "{text}");
+        }
     }
 
     #[test]

@@ -51,6 +51,9 @@ pub struct RunArgs {
     /// When to ask the registry: missing, always or never
     #[arg(long, value_name = "POLICY", default_value = "missing")]
     pull: String,
+    /// For images that install emulators: polyarch does it itself, for the whole machine
+    #[arg(long)]
+    privileged: bool,
     /// Name of the image
     #[arg(value_name = "IMAGE")]
     image: String,
@@ -61,6 +64,12 @@ pub struct RunArgs {
 
 /// Runs the command; returns the program's exit code.
 pub fn run(args: RunArgs, session: &Session) -> Result<u8, CommandError> {
+    if args.privileged {
+        if let Some(request) = super::binfmt::as_image_of_emulators(&args.image, &args.command)? {
+            return super::binfmt::run_for_image(&args.image, &request, session);
+        }
+        session.printer.warning("--privileged gives no more rights here: programs have those of your user");
+    }
     let is_interactive = args.interactive || args.tty;
     let has_terminal = args.tty;
     let request = args.request(&session.environment)?;

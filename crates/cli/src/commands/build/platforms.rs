@@ -22,7 +22,7 @@ pub fn parse_platforms(values: &[String], environment: &Environment) -> Result<V
         let platform = if word == "local" {
             Platform::host()
         } else {
-            word.parse::<Platform>().map_err(|error| CommandError::usage(format!("{origin}: {error}")))?
+            Platform::parse_known(word).map_err(|error| CommandError::usage(format!("{origin}: {error}")))?
         };
         if !platforms.contains(&platform) {
             platforms.push(platform);
