@@ -45,7 +45,7 @@ pub struct Usage {
     pub blobs: Tally,
     /// Records, staged ones included.
     pub records: Tally,
-    /// Names.
+    /// Names and working lists.
     pub refs: Tally,
     /// Files that are being written, or were left by killed processes.
     pub ingest: Tally,
@@ -75,7 +75,7 @@ impl Tally {
 }
 
 impl ExclusiveStore {
-    /// Removes every blob that no name reaches and that `keep` does not have, and all left-overs.
+    /// Removes every blob that no name and no working list reaches and that `keep` does not have, and all left-overs.
     ///
     /// Names reach through indexes and manifests. A digest of `keep` keeps only that blob: whoever keeps
     /// a manifest passes what it names as well. Records are their owner's to remove, before.
@@ -94,6 +94,12 @@ impl ExclusiveStore {
             let reached = self.store.closure(&entry.descriptor, Missing::Skip)?;
             marked.extend(reached.into_iter().map(|descriptor| descriptor.digest));
         }
+        for (_, list) in self.store.lists()? {
+            for entry in list.entries {
+                let reached = self.store.closure(&entry.descriptor, Missing::Skip)?;
+                marked.extend(reached.into_iter().map(|descriptor| descriptor.digest));
+            }
+        }
         let mut collected = Collected { leftovers: inner.remove_leftovers()?, ..Collected::default() };
         for dir in std::iter::once(&inner.root).chain(&inner.staged) {
             collected.blobs.merge(inner.remove_unmarked(&dir.join("blobs"), &marked)?);
@@ -111,6 +117,7 @@ impl Store {
             ingest: tally(&root.join("ingest"))?,
             ..Usage::default()
         };
+        usage.refs.merge(tally(&root.join("lists"))?);
         for dir in std::iter::once(root).chain(&self.inner.staged) {
             usage.blobs.merge(tally(&dir.join("blobs"))?);
             usage.records.merge(tally(&dir.join("records"))?);

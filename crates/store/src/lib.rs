@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Bytes by digest, and the names that point at them.
 //!
-//! The room is synchronous and knows only the disk. It owns `blobs`, `refs`, `records`, `staged` and
+//! The room is synchronous and knows only the disk. It owns `blobs`, `refs`, `lists`, `records`, `staged` and
 //! `ingest` beneath one root, whose format `docs/store-format.md` describes. It promises:
 //!
 //! - a blob that can be seen is whole and has its digest; after a power loss too;
@@ -23,6 +23,7 @@ mod error;
 mod gc;
 mod ingest;
 mod layout;
+mod lists;
 mod lock;
 mod records;
 mod ref_name;
@@ -39,6 +40,7 @@ pub use error::StoreError;
 pub use gc::{Collected, Tally, Usage};
 pub use ingest::BlobWriter;
 pub use layout::{LayoutOptions, NamedImage};
+pub use lists::{ListEntry, WorkingList};
 pub use lock::ExclusiveStore;
 pub use records::MAX_RECORD_BYTES;
 pub use refs::RefEntry;

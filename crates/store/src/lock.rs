@@ -74,7 +74,8 @@ pub(crate) fn try_exclusive(lock: &File, root: &Path) -> Result<bool, StoreError
     }
 }
 
-fn acquire(
+/// Takes a lock by trying, with growing pauses.
+pub(crate) fn acquire(
     attempt: impl Fn() -> Result<(), TryLockError>,
     lock: &File,
     root: &Path,

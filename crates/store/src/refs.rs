@@ -78,14 +78,20 @@ impl Store {
     /// When any of them cannot be read: leaving one out would let its image be collected.
     pub fn refs(&self) -> Result<Vec<(Reference, RefEntry)>, StoreError> {
         let mut found = Vec::new();
-        let mut components = Vec::new();
-        collect_refs(&self.inner.root.join("refs"), &mut components, &mut found)?;
+        walk(&self.inner.root.join("refs"), &mut |reference, path| {
+            // One that is gone was removed since it was listed.
+            if let Some(entry) = read_ref(path)? {
+                found.push((reference, entry));
+            }
+            Ok(())
+        })?;
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(found)
     }
 }
 
-fn full_name(reference: &Reference) -> String {
+/// Returns the full text of a name; the tag `latest` is written out.
+pub(crate) fn full_name(reference: &Reference) -> String {
     reference.clone().with_default_tag().to_string()
 }
 
@@ -101,25 +107,30 @@ fn read_ref(path: &Path) -> Result<Option<RefEntry>, StoreError> {
     Ok(Some(RefEntry { descriptor, updated }))
 }
 
-fn collect_refs(
+/// Visits the files of a directory whose names are encoded references.
+pub(crate) fn walk(
+    dir: &Path,
+    visit: &mut impl FnMut(Reference, &Path) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    walk_beneath(dir, &mut Vec::new(), visit)
+}
+
+fn walk_beneath(
     dir: &Path,
     components: &mut Vec<String>,
-    found: &mut Vec<(Reference, RefEntry)>,
+    visit: &mut impl FnMut(Reference, &Path) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     for name in names_in(dir)? {
         let path = dir.join(&name);
         let is_dir = name.ends_with(ref_name::DIRECTORY_END);
         components.push(name);
         if is_dir && components.len() < MAX_DEPTH {
-            collect_refs(&path, components, found)?;
+            walk_beneath(&path, components, visit)?;
         } else {
             let reference = ref_name::decode(components)
                 .and_then(|text| text.parse().ok())
                 .ok_or_else(|| StoreError::StrayRef { path: path.clone() })?;
-            // One that is gone was removed since it was listed.
-            if let Some(entry) = read_ref(&path)? {
-                found.push((reference, entry));
-            }
+            visit(reference, &path)?;
         }
         components.pop();
     }

@@ -148,7 +148,7 @@ impl Host {
         is_ours && self.authorizer.challenged(answer, scopes).is_some()
     }
 
-    /// Returns the root URL; finds out the scheme of a loopback host, once.
+    /// Returns the root URL; finds out the scheme of a loopback or insecure host, once.
     pub(super) async fn base(&self) -> Result<&Url, RegistryError> {
         self.base.get_or_try_init(|| self.find_base()).await
     }
@@ -163,7 +163,7 @@ impl Host {
         match settings.and_then(|host| host.http) {
             Some(true) => url("http"),
             Some(false) => url("https"),
-            None if !is_loopback(&self.name) => url("https"),
+            None if !is_loopback(&self.name) && !settings.is_some_and(|host| host.insecure) => url("https"),
             // With an authority named, plain HTTP is not what is meant.
             None if settings.is_some_and(|host| !host.ca.is_empty()) => url("https"),
             None => {
