@@ -15,6 +15,7 @@ pub mod printer;
 pub mod progress;
 pub mod reference;
 pub mod session;
+pub mod template;
 pub mod visible_text;
 
 pub use environment::Environment;
