@@ -109,7 +109,7 @@ TXT
     trap 'kill "$hub_pid" 2>/dev/null || true' EXIT
     local tries
     for ((tries = 0; tries < 100; tries++)); do
-        ! grep -q 'listening on' "$work/registry.log" || return 0
+        ! grep -qs 'listening on' "$work/registry.log" || return 0
         sleep 0.1
     done
     cat "$work/registry.log" >&2

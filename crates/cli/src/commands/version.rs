@@ -6,18 +6,41 @@ use polyarch_oci::Platform;
 
 use crate::CommandError;
 use crate::session::Session;
+use crate::template::{Functions, Template, Value};
 
 /// Print the version and this machine's platform
 #[derive(Debug, Args)]
-pub struct VersionArgs {}
+pub struct VersionArgs {
+    /// `json`, or a Go template over .Client and .Server, for example '{{.Client.Version}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+}
 
 /// Print the version
 #[derive(Debug, Args)]
 pub struct BuildxVersionArgs {}
 
 /// Prints the version in the form of `docker version`, with the platform that pulls and builds are for.
-pub fn run(_args: &VersionArgs, session: &Session) -> Result<(), CommandError> {
-    session.printer.data(&render(&Platform::host(), &kernel()))
+pub fn run(args: &VersionArgs, session: &Session) -> Result<(), CommandError> {
+    let host = Platform::host();
+    let text = match args.format.as_deref() {
+        None => render(&host, &kernel()),
+        Some("json") => format!("{}\n", describe(&host, &kernel())),
+        Some(template) => {
+            let value = Value::from(describe(&host, &kernel()));
+            Template::parse(template)?.render(&value, Functions::docker())? + "\n"
+        }
+    };
+    session.printer.data(&text)
+}
+
+/// Says the same under docker's names; the server of scripts that ask for one is this program.
+fn describe(host: &Platform, kernel: &str) -> serde_json::Value {
+    let version = env!("CARGO_PKG_VERSION");
+    serde_json::json!({
+        "Client": {"Version": version, "Os": host.os, "Arch": host.architecture},
+        "Server": {"Version": version, "Os": host.os, "Arch": host.architecture, "KernelVersion": kernel},
+    })
 }
 
 /// Prints one line in the form of `buildx version`, which CI tools read: a name, then the version.
@@ -51,6 +74,13 @@ pub fn plugin_metadata(session: &Session) -> Result<(), CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn templates_have_dockers_fields() {
+        let value = Value::from(describe(&"linux/arm64".parse().unwrap(), "6.18.0"));
+        let template = Template::parse("{{.Server.Os}}/{{.Server.Arch}} {{.Client.Os}}").unwrap();
+        assert_eq!(template.render(&value, Functions::docker()).unwrap(), "linux/arm64 linux");
+    }
 
     #[test]
     fn the_version_tells_the_platform_as_docker_does() {

@@ -49,7 +49,8 @@ pub struct BinfmtArgs {
 /// Runs the command.
 pub fn run(args: &BinfmtArgs, _session: &Session) -> Result<(), CommandError> {
     let BinfmtArgs { install, uninstall, no_persist, format, version, mount, persist_to } = args;
-    let words = format!("{install:?} {uninstall:?} {no_persist} {format:?} {version} {mount:?} {persist_to:?}");
+    let words =
+        format!("{install:?} {uninstall:?} {no_persist} {format:?} {version} {mount:?} {persist_to:?}");
     Err(CommandError::usage(format!("this command is not there yet: {words}")))
 }
 
