@@ -82,6 +82,9 @@ impl Services {
             return Ok(root);
         }
         if pull == PullPolicy::Never {
+            if let (Some(platform), Some((_, held))) = (platform, self.held_image(&reference)?) {
+                return Err(crate::held::not_held(&reference.familiar(), platform, &held));
+            }
             return Err(BuildError::new(
                 ErrorKind::Usage,
                 format!("the store has no image {reference}, and pulling is switched off"),
@@ -123,12 +126,19 @@ impl Services {
     }
 
     /// Looks a name up in the store: as a name, or as a digest whose document is here.
-    fn local_root(&self, reference: &Reference) -> Result<Option<RootDocument>, BuildError> {
+    pub(crate) fn local_root(&self, reference: &Reference) -> Result<Option<RootDocument>, BuildError> {
         let entry = self.store.get_ref(reference).map_err(|error| storage_error(&error))?;
-        match entry {
-            Some(entry) => self.stored_document(&entry.descriptor, None),
-            None => Ok(None),
+        if let Some(entry) = entry {
+            return self.stored_document(&entry.descriptor, None);
         }
+        let Some(digest) = reference.digest() else { return Ok(None) };
+        let Some(size) = self.store.size(digest) else { return Ok(None) };
+        // A blob that is no document is a layer or a config, which this name does not mean.
+        let Ok(document) = self.store.image(&Descriptor::new("", digest.clone(), size)) else {
+            return Ok(None);
+        };
+        let descriptor = Descriptor::new(document.media_type(), digest.clone(), size);
+        Ok(Some(RootDocument { descriptor, document, from: None }))
     }
 
     /// Reads what a registry said about a name last time.
@@ -268,6 +278,25 @@ impl Services {
         entry: &Descriptor,
         from: Option<&Reference>,
     ) -> Result<Document<Manifest>, BuildError> {
+        match self.document(reference, entry, from).await? {
+            ManifestOrIndex::Manifest(manifest) => Ok(manifest),
+            ManifestOrIndex::Index(_) => Err(BuildError::new(
+                ErrorKind::Registry,
+                format!("{reference}: {} is an index within an index", entry.digest),
+            )),
+        }
+    }
+
+    /// Reads what an index entry names, from the store or the registry.
+    ///
+    /// # Errors
+    /// When neither has it, or it is no document of an image.
+    pub async fn document(
+        &self,
+        reference: &Reference,
+        entry: &Descriptor,
+        from: Option<&Reference>,
+    ) -> Result<ManifestOrIndex, BuildError> {
         let damaged = |what: String| BuildError::new(ErrorKind::Registry, format!("{reference}: {what}"));
         let bytes = if self.store.contains(&entry.digest) {
             self.store
@@ -283,13 +312,7 @@ impl Services {
             self.store.put(&fetched.bytes).map_err(|error| storage_error(&error))?;
             fetched.bytes.to_vec()
         };
-        match ManifestOrIndex::parse(bytes, &entry.media_type) {
-            Ok(ManifestOrIndex::Manifest(manifest)) => Ok(manifest),
-            Ok(ManifestOrIndex::Index(_)) => {
-                Err(damaged(format!("{} is an index within an index", entry.digest)))
-            }
-            Err(error) => Err(damaged(chain_of(&error))),
-        }
+        ManifestOrIndex::parse(bytes, &entry.media_type).map_err(|error| damaged(chain_of(&error)))
     }
 
     async fn config(

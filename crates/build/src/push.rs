@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
-use polyarch_oci::{Descriptor, Digest, ManifestOrIndex, Reference};
-use polyarch_registry::{BlobReader, BlobSource, Progress as TransferProgress};
+use polyarch_oci::{Descriptor, Digest, ManifestOrIndex, Platform, Reference};
+use polyarch_registry::{BlobReader, BlobSource, Progress as TransferProgress, PushOutcome};
 use polyarch_solver::progress::{ActiveStatus, Progress};
 use polyarch_store::Store;
 use tokio::io::AsyncSeekExt;
 
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, registry_error};
-use crate::image_source::{is_index, storage_error};
+use crate::held::{best_of, not_held};
+use crate::image_source::storage_error;
+use crate::pull::MAX_DEPTH;
 use crate::services::Services;
 
 /// What is pushed: a document of the store and the names it gets.
@@ -28,18 +30,74 @@ pub struct PushPlan {
     pub by_digest: bool,
 }
 
+/// A name of the store to push.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// The name.
+    pub name: Reference,
+    /// The one platform whose manifest is pushed alone, without the index.
+    pub platform: Option<Platform>,
+}
+
+/// What was pushed.
+#[derive(Debug, Clone)]
+pub struct PushResult {
+    /// The document that the name means in the registry now.
+    pub root: Descriptor,
+    /// Its platforms, each with its manifest.
+    pub platforms: Vec<(Platform, Descriptor)>,
+}
+
 impl Services {
+    /// Pushes a name of the store: its document byte for byte, with everything that it names.
+    ///
+    /// # Errors
+    /// When the store has no such name, or not all of it, and the registry's refusals.
+    pub async fn push(
+        self: &Arc<Self>,
+        request: &PushRequest,
+        progress: &Progress,
+    ) -> Result<PushResult, BuildError> {
+        let name = request.name.clone().with_default_tag();
+        let (mut root, mut held) = self.held_image(&name)?.ok_or_else(|| {
+            BuildError::new(ErrorKind::Usage, format!("the store has no image {}", name.familiar()))
+                .with_hint("list the names that it has: polyarch images")
+        })?;
+        if let Some(platform) = &request.platform {
+            let best = best_of(&held, platform).filter(|best| best.is_complete);
+            let best = best.ok_or_else(|| not_held(&name.familiar(), platform, &held))?.clone();
+            let manifest = &best.manifest;
+            root = Descriptor::new(&manifest.media_type, manifest.digest.clone(), manifest.size);
+            held = vec![best];
+        }
+        let vertex = progress.begin("push", format!("pushing {name}"));
+        let shown = Shown { progress: progress.clone(), vertex: vertex.digest() };
+        let by_digest = name.tag().is_none();
+        let plan = PushPlan { root: root.clone(), names: vec![name], by_digest };
+        match self.push_plan(&plan, &shown).await {
+            Ok(()) => {
+                vertex.done();
+                let platforms = held.into_iter().map(|it| (it.platform, it.manifest)).collect();
+                Ok(PushResult { root, platforms })
+            }
+            Err(error) => {
+                vertex.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
     /// Pushes a document of the store with everything it names. Nothing has a tag until everything is there.
     ///
     /// # Errors
     /// When the store lacks parts that no registry gives, and the registry's refusals.
     pub async fn push_plan(self: &Arc<Self>, plan: &PushPlan, shown: &Shown) -> Result<(), BuildError> {
-        let manifests = self.manifests_below(&plan.root)?;
+        let parts = self.parts_of(&plan.root)?;
         // Names in one repository share its blobs.
         let repositories: BTreeSet<Reference> =
             plan.names.iter().map(|name| name.with_digest(plan.root.digest.clone())).collect();
         try_join_all(
-            repositories.iter().map(|repository| self.push_repository(repository, &manifests, plan, shown)),
+            repositories.iter().map(|repository| self.push_repository(repository, &parts, plan, shown)),
         )
         .await?;
         if plan.by_digest {
@@ -53,44 +111,94 @@ impl Services {
         Ok(())
     }
 
-    /// Returns the manifests that a document consists of, itself when it is one.
-    fn manifests_below(&self, root: &Descriptor) -> Result<Vec<(Descriptor, ManifestOrIndex)>, BuildError> {
-        let document = self.store.image(root).map_err(|error| storage_error(&error))?;
-        let entries = match &document {
-            ManifestOrIndex::Manifest(_) => return Ok(vec![(root.clone(), document)]),
-            ManifestOrIndex::Index(index) => index.value.manifests.clone(),
-        };
-        entries
-            .into_iter()
-            .map(|entry| {
-                if is_index(&entry) {
-                    let message =
-                        format!("{} is an index within an index, which can't be pushed yet", entry.digest);
-                    return Err(BuildError::new(ErrorKind::Usage, message));
+    /// Returns the documents that a document consists of, children before parents, itself last.
+    fn parts_of(&self, root: &Descriptor) -> Result<Parts, BuildError> {
+        let mut parts = Parts::default();
+        self.add_parts(root, 0, &mut parts)?;
+        Ok(parts)
+    }
+
+    fn add_parts(&self, entry: &Descriptor, depth: usize, parts: &mut Parts) -> Result<(), BuildError> {
+        if !parts.seen.insert(entry.digest.clone()) {
+            return Ok(());
+        }
+        if depth > MAX_DEPTH {
+            let message = format!("indexes are nested deeper than {MAX_DEPTH} levels in {}", entry.digest);
+            return Err(BuildError::new(ErrorKind::Usage, message));
+        }
+        if depth > 0 && !self.store.contains(&entry.digest) {
+            parts.missing.push(entry.clone());
+            return Ok(());
+        }
+        let document = self.store.image(entry).map_err(|error| storage_error(&error))?;
+        if let ManifestOrIndex::Index(index) = &document {
+            for child in &index.value.manifests {
+                self.add_parts(child, depth + 1, parts)?;
+            }
+        }
+        parts.documents.push((entry.clone(), document));
+        Ok(())
+    }
+
+    /// Checks that the registry has the manifests that the store lacks.
+    async fn check_missing(&self, repository: &Reference, parts: &Parts) -> Result<(), BuildError> {
+        let asked = parts
+            .missing
+            .iter()
+            .map(|entry| repository.with_digest(entry.digest.clone()))
+            .collect::<Vec<_>>();
+        let found = join_all(asked.iter().map(|name| self.registry.head_manifest(name))).await;
+        let mut lacking = Vec::new();
+        for (entry, answer) in parts.missing.iter().zip(found) {
+            match answer {
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => lacking.push(entry),
+                Err(error) => {
+                    let context = format!("can't ask {} for {}", repository.name(), entry.digest);
+                    return Err(registry_error(context, &error));
                 }
-                if !self.store.contains(&entry.digest) {
-                    let platform =
-                        entry.platform.map_or_else(String::new, |platform| format!(" of {platform}"));
-                    let message = format!("the store does not have the manifest {}{platform}", entry.digest);
-                    return Err(BuildError::new(ErrorKind::Storage, message)
-                        .with_hint("pull the whole image first: polyarch pull --all-platforms"));
-                }
-                let document = self.store.image(&entry).map_err(|error| storage_error(&error))?;
-                Ok((entry, document))
+            }
+        }
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let platforms: Vec<String> = lacking
+            .iter()
+            .map(|entry| match &entry.platform {
+                Some(platform) if !entry.is_attestation() => platform.clone().normalized().to_string(),
+                _ if entry.is_attestation() => format!("attestation {}", entry.digest.short()),
+                _ => entry.digest.to_string(),
             })
-            .collect()
+            .collect();
+        let here = parts.documents.iter().filter(|(entry, _)| !entry.is_attestation());
+        let here: Vec<Platform> = here.filter_map(|(entry, _)| entry.platform.clone()).collect();
+        let message = format!(
+            "neither the store nor {} has all that the index names: {} missing",
+            repository.name(),
+            platforms.join(", ")
+        );
+        let mut error = BuildError::new(ErrorKind::Storage, message)
+            .with_hint("fetch everything first, from where the image is: polyarch pull --all-platforms NAME");
+        if let Some(platform) = here.first() {
+            let platform = platform.clone().normalized();
+            error = error.with_hint(format!(
+                "or push one platform without the index: polyarch push --platform {platform} NAME"
+            ));
+        }
+        Err(error)
     }
 
     async fn push_repository(
         self: &Arc<Self>,
         repository: &Reference,
-        manifests: &[(Descriptor, ManifestOrIndex)],
+        parts: &Parts,
         plan: &PushPlan,
         shown: &Shown,
     ) -> Result<(), BuildError> {
+        self.check_missing(repository, parts).await?;
         let mut seen = BTreeSet::new();
         let mut blobs = Vec::new();
-        for (_, document) in manifests {
+        for (_, document) in &parts.documents {
             let ManifestOrIndex::Manifest(manifest) = document else { continue };
             for blob in manifest.value.layers.iter().chain([&manifest.value.config]) {
                 if seen.insert(blob.digest.clone()) {
@@ -101,11 +209,12 @@ impl Services {
         // All are awaited, so that no transfer goes on behind the back of an error.
         let pushed = join_all(blobs.iter().map(|blob| self.push_blob(repository, blob, shown))).await;
         pushed.into_iter().collect::<Result<Vec<()>, _>>()?;
-        for (entry, _) in manifests {
-            self.put_document(entry, &repository.with_digest(entry.digest.clone())).await?;
-        }
-        if is_index(&plan.root) {
-            self.put_document(&plan.root, repository).await?;
+        for (entry, document) in &parts.documents {
+            // A single manifest comes with its tag; an index is there by its digest before it gets one.
+            let is_index = matches!(document, ManifestOrIndex::Index(_));
+            if entry.digest != plan.root.digest || is_index || plan.by_digest {
+                self.put_document(entry, &repository.with_digest(entry.digest.clone())).await?;
+            }
         }
         Ok(())
     }
@@ -122,12 +231,14 @@ impl Services {
         if !self.store.contains(&blob.digest) {
             // A layer of a base image that was never needed here: the registry may have it already.
             if self.registry.blob_exists(repository, blob).await.map_err(failed)? {
+                show_once(shown, format!("already exists {}", blob.digest));
                 return Ok(());
             }
             if let Some(from) = origin.as_ref().filter(|from| from.host() == repository.host())
                 && let Ok(polyarch_registry::MountOutcome::Mounted) =
                     self.registry.mount_blob(repository, blob, from).await
             {
+                show_once(shown, format!("mounted {}", blob.digest));
                 return Ok(());
             }
             self.ensure_blob(blob, origin.as_ref(), shown).await?;
@@ -135,7 +246,11 @@ impl Services {
         let source = StoreBlob { store: self.store.clone(), digest: blob.digest.clone() };
         let report = transfer_progress(shown, format!("pushing {}", blob.digest), blob.size);
         let hints: Vec<Reference> = origin.into_iter().collect();
-        self.registry.push_blob(repository, blob, &source, &hints, &report).await.map_err(failed)?;
+        match self.registry.push_blob(repository, blob, &source, &hints, &report).await.map_err(failed)? {
+            PushOutcome::Existed => show_once(shown, format!("already exists {}", blob.digest)),
+            PushOutcome::Mounted { .. } => show_once(shown, format!("mounted {}", blob.digest)),
+            PushOutcome::Uploaded => {}
+        }
         Ok(())
     }
 
@@ -150,6 +265,21 @@ impl Services {
             .map_err(|error| registry_error(format!("can't push the manifest of {name}"), &error))?;
         Ok(())
     }
+}
+
+/// What a document consists of.
+#[derive(Default)]
+struct Parts {
+    /// Those that the store has, children before parents.
+    documents: Vec<(Descriptor, ManifestOrIndex)>,
+    /// Those that it lacks.
+    missing: Vec<Descriptor>,
+    seen: BTreeSet<Digest>,
+}
+
+/// Shows something that has been done.
+fn show_once(shown: &Shown, id: String) {
+    drop(ActiveStatus::start(shown.progress.clone(), shown.vertex.clone(), id, 0));
 }
 
 /// Shows a transfer as a status that starts with its first bytes.

@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use polyarch_build::request::PullPolicy;
 use polyarch_build::{
-    BuildError, BuildRequest, BuildResult, ErrorKind, PruneReport, PullRequest, PullResult, RunRequest,
-    RunStdio, ServiceOptions, Services,
+    BuildError, BuildRequest, BuildResult, ErrorKind, PruneReport, PullRequest, PullResult, PushRequest,
+    PushResult, RunRequest, RunStdio, ServiceOptions, Services,
 };
-use polyarch_oci::{Descriptor, Reference};
 use polyarch_sandbox::IdMapping;
 use polyarch_sandbox::user_namespace::{EnterOptions, enter};
 use polyarch_solver::CancelFlag;
@@ -170,9 +169,9 @@ impl Engine {
     ///
     /// # Errors
     /// Why it could not be pushed.
-    pub fn push(&self, name: &Reference, progress: &Progress) -> Result<Descriptor, BuildError> {
+    pub fn push(&self, request: &PushRequest, progress: &Progress) -> Result<PushResult, BuildError> {
         let services = self.services()?;
-        self.wait(Duration::ZERO, services.push(name, progress))
+        self.wait(Duration::ZERO, services.push(request, progress))
     }
 
     /// Lists the images of the store, by name.

@@ -16,6 +16,7 @@ pub mod progress;
 pub mod reference;
 pub mod session;
 pub mod template;
+pub mod transfer;
 pub mod visible_text;
 
 pub use environment::Environment;

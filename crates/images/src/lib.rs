@@ -7,6 +7,7 @@
 pub mod find;
 pub mod found;
 mod layout_files;
+pub mod names;
 pub mod source;
 
 pub use find::{FindOptions, Lookup, find};

@@ -19,6 +19,8 @@ mod error_text;
 #[cfg(test)]
 mod every_file;
 #[cfg(test)]
+mod everyday;
+#[cfg(test)]
 mod progress;
 #[cfg(test)]
 mod reference;
