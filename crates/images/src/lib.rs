@@ -4,12 +4,24 @@
 //! Everything here works on a [`polyarch_build::Services`]: its store, its registry client and, where
 //! files must be looked at, its layers.
 
+pub mod annotation;
+pub mod combine;
+pub mod compose;
+pub mod copy;
+mod copy_blob;
 pub mod find;
 pub mod found;
 mod layout_files;
+pub mod layout_target;
 pub mod names;
+mod referrers;
 pub mod source;
 
+pub use annotation::{Annotation, AnnotationKind};
+pub use combine::combine;
+pub use compose::{ComposeOptions, Composed};
+pub use copy::Copier;
 pub use find::{FindOptions, Lookup, find};
 pub use found::{FoundImage, Origin};
+pub use layout_target::write_layout;
 pub use source::{ImageSource, LayoutLocation};

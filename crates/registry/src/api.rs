@@ -27,6 +27,11 @@ pub fn blob_path(repository: &str, digest: &polyarch_oci::Digest) -> String {
     format!("/v2/{repository}/blobs/{digest}")
 }
 
+/// Returns the path that lists what refers to a document.
+pub fn referrers_path(repository: &str, digest: &polyarch_oci::Digest) -> String {
+    format!("/v2/{repository}/referrers/{digest}")
+}
+
 /// Returns the path that starts uploads.
 pub fn uploads_path(repository: &str) -> String {
     format!("/v2/{repository}/blobs/uploads/")

@@ -14,6 +14,7 @@ mod host;
 mod manifest;
 mod options;
 mod push;
+mod referrers;
 mod retry;
 mod sending;
 mod stream;

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An image made of images: the sources' entries as one index, byte for byte as buildx makes it.
+//!
+//! Pure: documents in, bytes out. `combine` reads what this needs (platforms out of configs, attestations
+//! that a registry keeps beside an image). The rules are those of `docker buildx imagetools create`:
+//! entries of indexes are flattened, equal digests become one entry, an index that is the only source
+//! stays as it is, and the result is a docker list when every entry is of a docker type.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use polyarch_build::{BuildError, ErrorKind};
+use polyarch_oci::media_type::{Flavour, is_docker};
+use polyarch_oci::{Descriptor, Digest, Document, ImageIndex, ManifestOrIndex, Platform};
+
+use crate::annotation::{Annotation, AnnotationKind};
+
+/// The annotation of an attestation's entry that names its image.
+pub(crate) const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+/// The annotation that says that an entry is an attestation.
+pub(crate) const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+/// The value of [`REFERENCE_TYPE`].
+pub(crate) const ATTESTATION: &str = "attestation-manifest";
+
+/// A source: what is said about a document, and the document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Its descriptor; of a manifest with the platform.
+    pub descriptor: Descriptor,
+    /// Its document.
+    pub document: ManifestOrIndex,
+}
+
+/// How sources become one image.
+#[derive(Debug, Clone)]
+pub struct ComposeOptions {
+    /// Annotations of the index and of its entries.
+    pub annotations: Vec<Annotation>,
+    /// Makes an index of a single manifest as well, instead of copying it.
+    pub prefer_index: bool,
+    /// Keeps only images of these platforms, with what attests them; all when empty.
+    pub platforms: Vec<Platform>,
+}
+
+impl Default for ComposeOptions {
+    fn default() -> ComposeOptions {
+        ComposeOptions { annotations: Vec::new(), prefer_index: true, platforms: Vec::new() }
+    }
+}
+
+/// An image made of parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Composed {
+    /// Its document's bytes.
+    pub bytes: Vec<u8>,
+    /// Its document's descriptor.
+    pub descriptor: Descriptor,
+    /// What must be where it goes to, and which part has it; an index's entries, or the manifest itself.
+    pub entries: Vec<(Descriptor, usize)>,
+}
+
+/// The parts, combined but not yet filtered.
+#[derive(Debug, Clone)]
+pub struct Combined {
+    bytes: Vec<u8>,
+    descriptor: Descriptor,
+    /// The index; `None` when a manifest is copied as it is.
+    index: Option<ImageIndex>,
+    /// Which part an entry comes from; those not in it come from the first.
+    origins: BTreeMap<Digest, usize>,
+}
+
+/// Combines parts.
+///
+/// # Errors
+/// When there are none, and for annotations that can't be set here.
+pub fn combine_parts(parts: &[Part], options: &ComposeOptions) -> Result<Combined, BuildError> {
+    let [first, rest @ ..] = parts else {
+        return Err(BuildError::new(ErrorKind::Usage, "no sources specified"));
+    };
+    check_annotations(&options.annotations)?;
+    if rest.is_empty() && options.annotations.is_empty() {
+        let copied = |index: Option<ImageIndex>| Combined {
+            bytes: first.document.bytes().to_vec(),
+            descriptor: first.descriptor.clone(),
+            index,
+            origins: BTreeMap::new(),
+        };
+        match &first.document {
+            ManifestOrIndex::Index(index) => return Ok(copied(Some(index.value.clone()))),
+            ManifestOrIndex::Manifest(_) if !options.prefer_index => return Ok(copied(None)),
+            ManifestOrIndex::Manifest(_) => {}
+        }
+    }
+    let mut entries = Entries::default();
+    for (at, part) in parts.iter().enumerate() {
+        match &part.document {
+            ManifestOrIndex::Index(index) => {
+                for entry in &index.value.manifests {
+                    entries.add(entry.clone(), at);
+                }
+            }
+            ManifestOrIndex::Manifest(_) => entries.add(part.descriptor.clone(), at),
+        }
+    }
+    let Entries { mut list, origins, .. } = entries;
+    let flavour =
+        if list.iter().all(|entry| is_docker(&entry.media_type)) { Flavour::Docker } else { Flavour::Oci };
+    let mut index_annotations = BTreeMap::new();
+    if flavour == Flavour::Oci {
+        annotate(&options.annotations, &mut index_annotations, &mut list);
+    }
+    let mut index = ImageIndex::new(flavour, list);
+    index.annotations = index_annotations;
+    let document = Document::indented(index);
+    let descriptor = Descriptor::new(flavour.index(), document.digest.clone(), document.size());
+    Ok(Combined { bytes: document.bytes, descriptor, index: Some(document.value), origins })
+}
+
+impl Combined {
+    /// Tells whether annotations were left out, because a docker list has no place for them.
+    pub fn drops_annotations(&self, options: &ComposeOptions) -> bool {
+        !options.annotations.is_empty() && is_docker(&self.descriptor.media_type)
+    }
+
+    /// Returns the images that will be kept and that nothing in the index attests, with their parts: a
+    /// registry may keep an attestation beside them.
+    pub fn unattested(&self, platforms: &[Platform]) -> Vec<(Digest, usize)> {
+        let Some(index) = &self.index else { return Vec::new() };
+        let attestations = attestations_of(index, platforms);
+        let attested: BTreeSet<&Digest> = attestations.values().collect();
+        let mut seen = BTreeSet::new();
+        let images = index.manifests.iter().filter(|entry| {
+            is_wanted(entry, platforms)
+                && !attestations.contains_key(&entry.digest)
+                && !attested.contains(&entry.digest)
+                && seen.insert(entry.digest.clone())
+        });
+        images.map(|entry| (entry.digest.clone(), self.origin(&entry.digest))).collect()
+    }
+
+    /// Keeps the platforms that are wanted; `attestations` holds what registries keep beside images.
+    ///
+    /// # Errors
+    /// When no image is left, with the platforms that there are.
+    pub fn finish(
+        self,
+        platforms: &[Platform],
+        attestations: &BTreeMap<Digest, Descriptor>,
+    ) -> Result<Composed, BuildError> {
+        let Some(index) = &self.index else { return self.finish_manifest(platforms) };
+        let inline = attestations_of(index, platforms);
+        let mut kept: Vec<(Descriptor, usize)> = index
+            .manifests
+            .iter()
+            .filter(|entry| inline.contains_key(&entry.digest) || is_wanted(entry, platforms))
+            .map(|entry| (entry.clone(), self.origin(&entry.digest)))
+            .collect();
+        if kept.is_empty() && !index.manifests.is_empty() {
+            return Err(no_match(&polyarch_build::image_source::platforms_of(index)));
+        }
+        let is_whole = kept.len() == index.manifests.len();
+        let mut is_added = false;
+        for (image, origin) in self.unattested(platforms) {
+            let Some(found) = attestations.get(&image).filter(|it| !inline.contains_key(&it.digest)) else {
+                continue;
+            };
+            kept.push((as_attestation(found.clone(), &image), origin));
+            is_added = true;
+        }
+        if is_whole && !is_added {
+            return Ok(Composed { bytes: self.bytes, descriptor: self.descriptor, entries: kept });
+        }
+        let mut index = index.clone();
+        index.rest.clear();
+        index.manifests = kept.iter().map(|(entry, _)| plain(entry.clone())).collect();
+        let document = Document::indented(index);
+        let mut descriptor =
+            Descriptor::new(self.descriptor.media_type, document.digest.clone(), document.size());
+        descriptor.annotations = self.descriptor.annotations;
+        Ok(Composed { bytes: document.bytes, descriptor, entries: kept })
+    }
+
+    fn finish_manifest(self, platforms: &[Platform]) -> Result<Composed, BuildError> {
+        let own = self.descriptor.platform.clone().unwrap_or_default();
+        if !is_wanted(&self.descriptor, platforms) {
+            return Err(no_match(&[own]));
+        }
+        let entries = vec![(self.descriptor.clone(), 0)];
+        Ok(Composed { bytes: self.bytes, descriptor: self.descriptor, entries })
+    }
+
+    fn origin(&self, digest: &Digest) -> usize {
+        self.origins.get(digest).copied().unwrap_or_default()
+    }
+}
+
+/// Entries in the order in which their digests came first.
+#[derive(Default)]
+struct Entries {
+    list: Vec<Descriptor>,
+    places: BTreeMap<Digest, usize>,
+    origins: BTreeMap<Digest, usize>,
+}
+
+impl Entries {
+    fn add(&mut self, entry: Descriptor, part: usize) {
+        self.origins.insert(entry.digest.clone(), part);
+        let Some(&place) = self.places.get(&entry.digest) else {
+            self.places.insert(entry.digest.clone(), self.list.len());
+            self.list.push(plain(entry));
+            return;
+        };
+        let old = &mut self.list[place];
+        if old.media_type.is_empty() {
+            old.media_type = entry.media_type;
+        }
+        if entry.platform.is_some() {
+            old.platform = entry.platform;
+        }
+        old.annotations.extend(entry.annotations);
+    }
+}
+
+/// Leaves out fields that image-spec does not know: buildx does not write them either.
+fn plain(mut entry: Descriptor) -> Descriptor {
+    entry.rest.clear();
+    entry
+}
+
+fn check_annotations(annotations: &[Annotation]) -> Result<(), BuildError> {
+    for annotation in annotations {
+        let problem = match annotation.kind {
+            AnnotationKind::Index | AnnotationKind::ManifestDescriptor => continue,
+            AnnotationKind::Manifest => {
+                "annotations of manifests would change their digests and are not supported"
+            }
+            AnnotationKind::IndexDescriptor => "an index that is a registry's own has no descriptor",
+        };
+        let key = &annotation.key;
+        return Err(BuildError::new(ErrorKind::Usage, format!("annotation {key:?}: {problem}")).with_hint(
+            format!(
+                "write index:{key}=… for the index, or manifest-descriptor[PLATFORM]:{key}=… for an entry"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn annotate(annotations: &[Annotation], of_index: &mut BTreeMap<String, String>, entries: &mut [Descriptor]) {
+    for annotation in annotations {
+        let (key, value) = (annotation.key.clone(), annotation.value.clone());
+        if annotation.kind == AnnotationKind::Index {
+            of_index.insert(key, value);
+            continue;
+        }
+        for entry in entries.iter_mut() {
+            let is_meant = match (&annotation.platform, &entry.platform) {
+                (None, _) => true,
+                (Some(wanted), Some(own)) => wanted.to_string() == own.to_string(),
+                (Some(_), None) => false,
+            };
+            if is_meant {
+                entry.annotations.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// Returns the attestations of an index whose images are wanted: their digests, and their images'.
+fn attestations_of(index: &ImageIndex, platforms: &[Platform]) -> BTreeMap<Digest, Digest> {
+    // Of equal digests the last counts, as in buildx.
+    let by_digest: BTreeMap<String, &Descriptor> =
+        index.manifests.iter().map(|entry| (entry.digest.to_string(), entry)).collect();
+    let attestations = index.manifests.iter().filter(|entry| entry.is_attestation());
+    attestations
+        .filter_map(|entry| {
+            let image = by_digest.get(entry.annotations.get(REFERENCE_DIGEST)?)?;
+            is_wanted(image, platforms).then(|| (entry.digest.clone(), image.digest.clone()))
+        })
+        .collect()
+}
+
+/// Makes the entry of an attestation that a registry keeps beside an image.
+fn as_attestation(mut found: Descriptor, image: &Digest) -> Descriptor {
+    found.platform =
+        Some(Platform { os: "unknown".into(), architecture: "unknown".into(), ..Platform::default() });
+    found.annotations.insert(REFERENCE_TYPE.to_owned(), ATTESTATION.to_owned());
+    found.annotations.insert(REFERENCE_DIGEST.to_owned(), image.to_string());
+    found.artifact_type = None;
+    found
+}
+
+fn is_wanted(entry: &Descriptor, platforms: &[Platform]) -> bool {
+    let Some(own) = entry.platform.as_ref().filter(|_| !platforms.is_empty()) else { return true };
+    let own = own.clone().normalized();
+    platforms.iter().any(|wanted| {
+        let wanted = wanted.clone().normalized();
+        wanted.os == own.os
+            && wanted.architecture == own.architecture
+            && wanted.variant == own.variant
+            && (wanted.os_version.is_empty() || own.os_version.starts_with(&wanted.os_version))
+            && (own.os == "windows" || own.os_features.iter().all(|it| wanted.os_features.contains(it)))
+    })
+}
+
+fn no_match(available: &[Platform]) -> BuildError {
+    let mut names: Vec<String> = available
+        .iter()
+        .filter(|platform| platform.os != "unknown")
+        .map(|platform| platform.clone().normalized().to_string())
+        .collect();
+    names.dedup();
+    BuildError::new(ErrorKind::Platform, "none of the manifests match the provided platforms")
+        .with_hint(format!("the sources have {}", names.join(", ")))
+}
