@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, Mode};
 use crate::attributes::{Attributes, Xattrs, kept_xattrs, kept_xattrs_at};
 use crate::compress::{Codec, decompressor, detect};
 use crate::error::{At, SnapshotError};
-use crate::layer::ApplyLimits;
+use crate::layer_stream::ApplyLimits;
 use crate::meta::{Kind, Meta, Time, open_directory, open_for_reading, unlink};
 use crate::nodes::copy_node;
 use crate::resolve::{Place, clean, find_place, split};

@@ -15,7 +15,7 @@ use tar_core::{EntryType, PaxError, PaxExtensions};
 
 use crate::attributes::{Xattrs, is_kept_xattr};
 use crate::error::SnapshotError;
-use crate::layer::ApplyLimits;
+use crate::layer_stream::ApplyLimits;
 use crate::meta::Time;
 
 const BLOCK: usize = 512;
@@ -27,37 +27,46 @@ const MAX_SPARSE_ENTRIES: usize = 100_000;
 
 /// What an entry makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Body {
+pub enum Body {
+    /// A regular file.
     File {
         /// Size of the file.
         size: u64,
         /// Offset and length of the parts that are not holes; `None` for a plain file.
         parts: Option<Vec<(u64, u64)>>,
     },
+    /// A directory.
     Directory,
+    /// A symbolic link and its target.
     Symlink(PathBuf),
+    /// Another name of a file.
     HardLink(PathBuf),
+    /// A character device, major and minor number.
     CharDevice(u32, u32),
+    /// A block device, major and minor number.
     BlockDevice(u32, u32),
+    /// A named pipe.
     Fifo,
 }
 
 /// One entry with everything that concerns its node.
 #[derive(Debug, Clone)]
-pub(crate) struct TarEntry {
+pub struct TarEntry {
     /// As it stands in the archive, not cleaned.
-    pub(crate) path: PathBuf,
-    pub(crate) body: Body,
+    pub path: PathBuf,
+    /// What it makes.
+    pub body: Body,
     /// Octal 0 to 7777.
-    pub(crate) mode: u32,
-    pub(crate) owner: (u32, u32),
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
     pub(crate) mtime: Time,
     /// Those that belong to a tree's content, sorted.
     pub(crate) xattrs: Xattrs,
 }
 
 /// Reads entries from a stream; the content of an entry is read before the next is asked for, or skipped.
-pub(crate) struct TarReader<R> {
+pub struct TarReader<R> {
     input: R,
     parser: Parser,
     buffer: Vec<u8>,
@@ -73,7 +82,8 @@ pub(crate) struct TarReader<R> {
 }
 
 impl<R: Read> TarReader<R> {
-    pub(crate) fn new(input: R, limits: &ApplyLimits) -> TarReader<R> {
+    /// Starts to read.
+    pub fn new(input: R, limits: &ApplyLimits) -> TarReader<R> {
         let mut parser = Parser::new(Limits {
             max_metadata_size: MAX_METADATA_BYTES,
             max_path_len: Some(limits.max_path_bytes),
@@ -97,7 +107,10 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Reads the next entry; `None` at the end of the archive.
-    pub(crate) fn next_entry(&mut self) -> Result<Option<TarEntry>, SnapshotError> {
+    ///
+    /// # Errors
+    /// When the archive is malformed, cut off or exceeds a cap.
+    pub fn next_entry(&mut self) -> Result<Option<TarEntry>, SnapshotError> {
         self.skip_rest()?;
         let mut wanted = BLOCK;
         loop {

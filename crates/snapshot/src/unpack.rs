@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::attributes::{Attributes, Xattrs, set_opaque};
 use crate::error::{At, SnapshotError};
-use crate::layer::ApplyLimits;
+use crate::layer_stream::ApplyLimits;
 use crate::meta::{Kind, Meta, Time, open_directory};
 use crate::nodes::{make_device, make_whiteout};
 use crate::records::Records;
