@@ -200,7 +200,15 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 
 /// Makes the error of a registry; the registry's own message says what to do.
 pub fn registry_error(context: String, error: &polyarch_registry::RegistryError) -> BuildError {
-    BuildError::from_source(ErrorKind::Registry, context, error)
+    let failure = BuildError::from_source(ErrorKind::Registry, context, error);
+    match error {
+        polyarch_registry::RegistryError::MediaTypeRefused { .. } => failure.with_hint(
+            "an older registry takes only Docker's media types: build with --output \
+             type=image,oci-mediatypes=false,push=true, or make the list with polyarch manifest create \
+             --format docker",
+        ),
+        _ => failure,
+    }
 }
 
 /// Writes a blob into the store as it comes.

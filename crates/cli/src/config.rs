@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use polyarch_registry::{
-    AuthFile, ClientOptions, Credentials, HostConfig, HostTable, ProxySettings, RegistryConfig,
-};
+use polyarch_registry::{ClientOptions, Credentials, HostConfig, HostTable, ProxySettings, RegistryConfig};
 use serde::Deserialize;
 
 use crate::{CommandError, Environment};
@@ -87,7 +85,7 @@ impl Settings {
         Ok(Settings {
             root,
             hosts,
-            credentials: read_credentials(environment)?,
+            credentials: crate::credential_files::read(environment)?,
             proxy: read_proxy(environment),
             emulator_directories: config
                 .emulation
@@ -156,37 +154,6 @@ fn parse_config(path: &Path, text: &str) -> Result<FileConfig, CommandError> {
     })
 }
 
-/// Reads credentials: `DOCKER_AUTH_CONFIG`, then `REGISTRY_AUTH_FILE` or podman's file, then docker's.
-fn read_credentials(environment: &Environment) -> Result<Credentials, CommandError> {
-    let mut sources = Vec::new();
-    if let Some(text) = environment.text("DOCKER_AUTH_CONFIG") {
-        sources.push(AuthFile { origin: "DOCKER_AUTH_CONFIG".to_owned(), text: text.to_owned() });
-    }
-    let mut add = |path: &Path, text: String| {
-        sources.push(AuthFile { origin: path.display().to_string(), text });
-    };
-    if let Some(path) = environment.path("REGISTRY_AUTH_FILE") {
-        let text = read_text(&path)?;
-        add(&path, text);
-    } else if let Some(path) =
-        environment.path("XDG_RUNTIME_DIR").map(|runtime| runtime.join("containers/auth.json"))
-        && let Some(text) = read_text_if_there(&path)?
-    {
-        add(&path, text);
-    }
-    let docker = environment
-        .path("DOCKER_CONFIG")
-        .or_else(|| Some(environment.path("HOME")?.join(".docker")))
-        .map(|directory| directory.join("config.json"));
-    if let Some(path) = docker
-        && let Some(text) = read_text_if_there(&path)?
-    {
-        add(&path, text);
-    }
-    Credentials::new(sources, environment.path_directories())
-        .map_err(|error| CommandError::usage(polyarch_build::error::chain_of(&error)))
-}
-
 /// Reads the proxy variables; lower case wins, as in curl, and `HTTP_PROXY` in capitals counts as well.
 fn read_proxy(environment: &Environment) -> ProxySettings {
     let read = |lower: &str, upper: &str| {
@@ -199,12 +166,14 @@ fn read_proxy(environment: &Environment) -> ProxySettings {
     }
 }
 
-fn read_text(path: &Path) -> Result<String, CommandError> {
+/// Reads a text file of at most 4 MiB.
+pub(crate) fn read_text(path: &Path) -> Result<String, CommandError> {
     let bytes = read_capped(path).map_err(|error| CommandError::io("can't read", path, &error))?;
     String::from_utf8(bytes).map_err(|_| CommandError::usage(format!("{} is not UTF-8 text", path.display())))
 }
 
-fn read_text_if_there(path: &Path) -> Result<Option<String>, CommandError> {
+/// Reads a text file of at most 4 MiB; `None` when it isn't there.
+pub(crate) fn read_text_if_there(path: &Path) -> Result<Option<String>, CommandError> {
     match std::fs::metadata(path) {
         Ok(_) => read_text(path).map(Some),
         // Another user's home directory may be closed to us (sudo): as good as absent.

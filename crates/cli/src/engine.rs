@@ -111,6 +111,14 @@ impl Engine {
         self.wait(Duration::ZERO, work(services))
     }
 
+    /// Does work that needs no store, and gives it up when interrupted.
+    ///
+    /// # Errors
+    /// That it was interrupted.
+    pub fn wait_for<T>(&self, work: impl Future<Output = T>) -> Result<T, BuildError> {
+        self.wait(Duration::ZERO, async { Ok(work.await) })
+    }
+
     /// Says what this user lacks for everything to work, when it is something.
     pub fn shortcoming(&self) -> Option<String> {
         match &self.options.mapping {

@@ -7,6 +7,7 @@
 
 pub mod commands;
 pub mod config;
+mod credential_files;
 pub mod engine;
 pub mod environment;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod progress;
 pub mod reference;
 pub mod session;
 pub mod template;
+mod terminal_prompt;
 pub mod transfer;
 pub mod visible_text;
 

@@ -36,7 +36,7 @@ use self::transport::{SharedTransport, Transport};
 use crate::config::canonical_host;
 use crate::error::RegistryError;
 
-pub use options::{ClientOptions, ProxySettings, RetryPolicy, TrustRoots};
+pub use options::{ClientOptions, Login, ProxySettings, RetryPolicy, TrustRoots};
 pub use stream::{BlobReader, BlobSink, BlobSource, FnSink, Progress};
 pub use upload::UploadSession;
 
@@ -107,12 +107,13 @@ impl Client {
     ///
     /// # Errors
     /// [`RegistryError::Unauthorized`] when it does not; whatever keeps the host from answering.
-    pub async fn check_login(&self, host: &str) -> Result<(), RegistryError> {
+    pub async fn check_login(&self, host: &str) -> Result<Login, RegistryError> {
         let host = self.host(host);
         let text = format!("log in to {}", host.name);
         let call = host.call(Method::GET, "/v2/", text, Subject::Other).await?;
         let permission = Permission { repository: String::new(), scopes: challenge::Scopes::default() };
-        host.send(&call, &permission, Attempts::ByPolicy).await.map(|_| ())
+        host.send(&call, &permission, Attempts::ByPolicy).await?;
+        Ok(host.login())
     }
 
     /// Returns where a repository can be pulled from: its mirrors that are up, then its own host.

@@ -3,8 +3,10 @@
 //!
 //! All sources have one format. They are asked in the order in which the caller passes them; within
 //! one source a helper named for the host comes first, then stored entries, then the default helper.
-//! The caller reads files and environment; this module only parses texts and runs helpers.
+//! The caller reads and writes files; this module only parses and changes texts and runs helpers. A source
+//! that makes no sense is an error only for those who look for credentials and find none elsewhere.
 
+mod credential_file;
 mod credential_helper;
 
 use std::collections::BTreeMap;
@@ -13,10 +15,11 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::config::canonical_host;
-pub use credential_helper::HelperError;
+pub use credential_file::CredentialFile;
+pub use credential_helper::{HelperError, erase_with_helper, store_with_helper};
 
 /// The key under which Docker Hub's credentials are kept.
 pub const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -25,17 +28,18 @@ pub const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// A source is not JSON of this form.
-    #[error("{origin} is not a valid credentials file (docker's config.json or podman's auth.json)")]
+    #[error(
+        "{origin} is not a valid credentials file (docker's config.json or podman's auth.json): {problem}"
+    )]
     Json {
         /// Which source.
         origin: String,
-        /// What the parser said; it shows no values.
-        #[source]
-        source: serde_json::Error,
+        /// What the parser said, with line and column; it shows no values.
+        problem: String,
     },
     /// An entry's `auth` field is not base64 of `user:password`.
     #[error(
-        "{origin}: the `auth` field of {host:?} is not base64 of `user:password`; run `docker login {host}` again"
+        "{origin}: the `auth` field of {host:?} is not base64 of `user:password`; run `polyarch login {host}` again"
     )]
     Auth {
         /// Which source.
@@ -122,18 +126,19 @@ struct Inner {
 
 struct Source {
     origin: String,
-    file: ConfigFile,
+    /// The content, or what is wrong with it.
+    file: Result<ConfigFile, String>,
 }
 
 /// The fields of `config.json` that matter here.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ConfigFile {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     auths: BTreeMap<String, AuthEntry>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     cred_helpers: BTreeMap<String, String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     creds_store: String,
 }
 
@@ -158,24 +163,29 @@ impl Credentials {
     }
 
     /// Parses sources, the first being asked first; helpers are searched in `helper_directories`
-    /// (the directories of `PATH`). Empty texts count as empty files.
-    ///
-    /// # Errors
-    /// When a source is not JSON of the known form. Single entries are looked at only when used.
-    pub fn new(
-        sources: Vec<AuthFile>,
-        helper_directories: Vec<PathBuf>,
-    ) -> Result<Credentials, CredentialsError> {
-        let parse = |source: AuthFile| {
-            let text = if source.text.trim().is_empty() { "{}" } else { &source.text };
-            match serde_json::from_str(text) {
-                Ok(file) => Ok(Source { origin: source.origin, file }),
-                Err(error) => Err(CredentialsError::Json { origin: source.origin, source: error }),
-            }
+    /// (the directories of `PATH`). Empty texts count as empty files; what is wrong with a source, or with an
+    /// entry of it, is told when it is needed.
+    pub fn new(sources: Vec<AuthFile>, helper_directories: Vec<PathBuf>) -> Credentials {
+        let parse = |source: AuthFile| Source {
+            file: parse(&source.text).map_err(|e| problem_of(&e)),
+            origin: source.origin,
         };
-        let sources = sources.into_iter().map(parse).collect::<Result<_, _>>()?;
+        let sources = sources.into_iter().map(parse).collect();
+        Credentials::of_sources(sources, helper_directories)
+    }
+
+    /// Returns one user's password for one host, as a login tries it; `origin` says where it comes from.
+    pub fn of_user(host: &str, user: &str, password: &str, origin: &str) -> Credentials {
+        let entry =
+            AuthEntry { username: user.to_owned(), password: password.to_owned(), ..AuthEntry::default() };
+        let auths = BTreeMap::from([(canonical_host(host).to_owned(), entry)]);
+        let file = ConfigFile { auths, ..ConfigFile::default() };
+        Credentials::of_sources(vec![Source { origin: origin.to_owned(), file: Ok(file) }], Vec::new())
+    }
+
+    fn of_sources(sources: Vec<Source>, helper_directories: Vec<PathBuf>) -> Credentials {
         let inner = Inner { sources, helper_directories, answers: credential_helper::Answers::default() };
-        Ok(Credentials { inner: Arc::new(inner) })
+        Credentials { inner: Arc::new(inner) }
     }
 
     /// Finds the credential for a repository of a host; `None` means to go without.
@@ -183,31 +193,43 @@ impl Credentials {
     /// May run a credential helper; its answer is remembered for the life of this value.
     ///
     /// # Errors
-    /// When a stored entry is malformed or a helper fails. A helper that knows nothing is no error.
+    /// When a stored entry is malformed, a helper fails, or nothing is found and a source can't be read.
+    /// A helper that knows nothing is no error.
     pub async fn find(
         &self,
         host: &str,
         repository: &str,
     ) -> Result<Option<FoundCredential>, CredentialsError> {
         let host = canonical_host(host);
+        let mut broken = None;
         for source in &self.inner.sources {
-            if let Some(helper) = source.helper_of(host) {
+            let file = match &source.file {
+                Ok(file) => file,
+                Err(problem) => {
+                    broken.get_or_insert(CredentialsError::Json {
+                        origin: source.origin.clone(),
+                        problem: problem.clone(),
+                    });
+                    continue;
+                }
+            };
+            if let Some(helper) = file.helper_of(host) {
                 let found = self.ask_helper(source, helper, host).await?;
                 if found.is_some() {
                     return Ok(found);
                 }
             }
-            if let Some(credential) = source.entry_of(host, repository)? {
+            if let Some(credential) = file.entry_of(&source.origin, host, repository)? {
                 return Ok(Some(FoundCredential { credential, origin: source.origin.clone() }));
             }
-            if !source.file.creds_store.is_empty() {
-                let found = self.ask_helper(source, &source.file.creds_store, host).await?;
+            if !file.creds_store.is_empty() {
+                let found = self.ask_helper(source, &file.creds_store, host).await?;
                 if found.is_some() {
                     return Ok(found);
                 }
             }
         }
-        Ok(None)
+        broken.map_or(Ok(None), Err)
     }
 
     async fn ask_helper(
@@ -216,8 +238,7 @@ impl Credentials {
         helper: &str,
         host: &str,
     ) -> Result<Option<FoundCredential>, CredentialsError> {
-        let server = if host == polyarch_oci::reference::DEFAULT_HOST { DOCKER_HUB_KEY } else { host };
-        let answer = self.inner.answers.get(&self.inner.helper_directories, helper, server).await;
+        let answer = self.inner.answers.get(&self.inner.helper_directories, helper, key_of_host(host)).await;
         match answer {
             Ok(credential) => Ok(credential.map(|credential| FoundCredential {
                 credential,
@@ -232,19 +253,24 @@ impl Credentials {
     }
 }
 
-impl Source {
+impl ConfigFile {
     fn helper_of(&self, host: &str) -> Option<&str> {
-        self.file.cred_helpers.iter().find(|(key, _)| host_of_key(key) == host).map(|(_, name)| name.as_str())
+        self.cred_helpers.iter().find(|(key, _)| host_of_key(key) == host).map(|(_, name)| name.as_str())
     }
 
     /// Finds the stored entry with the longest matching name: podman's keys may name a repository or
     /// a namespace of it (containers-auth.json(5)).
-    fn entry_of(&self, host: &str, repository: &str) -> Result<Option<Credential>, CredentialsError> {
+    fn entry_of(
+        &self,
+        origin: &str,
+        host: &str,
+        repository: &str,
+    ) -> Result<Option<Credential>, CredentialsError> {
         let mut name = format!("{host}/{repository}");
         loop {
-            for (key, entry) in &self.file.auths {
+            for (key, entry) in &self.auths {
                 if name_of_key(key) == name
-                    && let Some(credential) = entry.credential(&self.origin, key)?
+                    && let Some(credential) = entry.credential(origin, key)?
                 {
                     return Ok(Some(credential));
                 }
@@ -288,6 +314,38 @@ impl AuthEntry {
     }
 }
 
+fn parse(text: &str) -> Result<ConfigFile, serde_json::Error> {
+    serde_json::from_str(if text.trim().is_empty() { "{}" } else { text })
+}
+
+/// Says what is wrong with a file, and where, without showing anything that stands in it.
+fn problem_of(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Data => {
+            format!("a value is not of the expected kind at line {} column {}", error.line(), error.column())
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Returns the key under which a host's credentials are kept, in files and by helpers.
+pub fn key_of_host(host: &str) -> &str {
+    let host = canonical_host(host);
+    if host == polyarch_oci::reference::DEFAULT_HOST { DOCKER_HUB_KEY } else { host }
+}
+
+/// Returns the host that is meant by what a user gives to a login: a host, a URL, an image's name.
+pub fn host_of_server(server: &str) -> String {
+    let host = host_of_key(server.trim());
+    if host.is_empty() { polyarch_oci::reference::DEFAULT_HOST.to_owned() } else { host }
+}
+
 /// Strips what docker puts around a host in its keys: a scheme, and `/v1/` or `/v2/`.
 fn name_of_key(key: &str) -> String {
     let name = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
@@ -310,7 +368,7 @@ mod tests {
 
     fn credentials(text: &str) -> Credentials {
         let file = AuthFile { origin: "config.json".into(), text: text.into() };
-        Credentials::new(vec![file], Vec::new()).unwrap()
+        Credentials::new(vec![file], Vec::new())
     }
 
     async fn user_of(credentials: &Credentials, host: &str, repository: &str) -> Option<String> {
@@ -362,10 +420,45 @@ mod tests {
         let error = credentials.find("a.example", "x").await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains("a.example") && text.contains("config.json") && !text.contains("c2VjcmV0"));
-        let broken = AuthFile { origin: "auth.json".into(), text: "{".into() };
-        assert!(matches!(Credentials::new(vec![broken], Vec::new()), Err(CredentialsError::Json { .. })));
-        let empty = AuthFile { origin: "auth.json".into(), text: String::new() };
-        assert!(Credentials::new(vec![empty], Vec::new()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_broken_file_is_an_error_only_for_who_finds_nothing_elsewhere() {
+        let broken = AuthFile {
+            origin: "auth.json".into(),
+            text: "{\n  \"auths\": {\"h.example\": \"c2VjcmV0\"}}".into(),
+        };
+        let good = AuthFile {
+            origin: "config.json".into(),
+            text: r#"{"auths":{"a.example":{"username":"u","password":"p"}},"credHelpers":null}"#.into(),
+        };
+        let empty = AuthFile { origin: "empty".into(), text: String::new() };
+        let credentials = Credentials::new(vec![broken, empty, good], Vec::new());
+        assert_eq!(user_of(&credentials, "a.example", "x").await.as_deref(), Some("u"));
+        let error = credentials.find("b.example", "x").await.unwrap_err().to_string();
+        assert!(error.starts_with("auth.json is not a valid") && error.contains("line 2 column"), "{error}");
+        assert!(!error.contains("c2VjcmV0"), "{error}");
+        let torn = AuthFile { origin: "auth.json".into(), text: "{".into() };
+        let error = Credentials::new(vec![torn], Vec::new()).find("a", "x").await.unwrap_err().to_string();
+        assert!(error.contains("line 1 column 1"), "{error}");
+    }
+
+    #[test]
+    fn servers_are_named_in_many_ways() {
+        for (server, host) in [
+            ("", "docker.io"),
+            ("docker.io", "docker.io"),
+            ("https://index.docker.io/v1/", "docker.io"),
+            ("registry-1.docker.io", "docker.io"),
+            ("https://r.example:5000/v2/", "r.example:5000"),
+            ("http://r.example", "r.example"),
+            ("ghcr.example/team/app", "ghcr.example"),
+            ("[::1]:5000", "[::1]:5000"),
+        ] {
+            assert_eq!(host_of_server(server), host, "{server}");
+        }
+        assert_eq!(key_of_host("docker.io"), DOCKER_HUB_KEY);
+        assert_eq!(key_of_host("r.example"), "r.example");
     }
 
     #[tokio::test]
@@ -376,7 +469,7 @@ mod tests {
         };
         let none = AuthFile { origin: "none".into(), text: "{}".into() };
         let credentials =
-            Credentials::new(vec![none, file("one", "first"), file("two", "second")], Vec::new()).unwrap();
+            Credentials::new(vec![none, file("one", "first"), file("two", "second")], Vec::new());
         assert_eq!(user_of(&credentials, "a.example", "x").await.as_deref(), Some("first"));
     }
 }

@@ -54,17 +54,41 @@ pub enum CredentialUse {
     },
 }
 
-impl CredentialUse {
-    fn advice(&self, host: &str) -> String {
-        match self {
-            CredentialUse::None => format!(
-                "no credentials were sent: run `docker login {host}`, and check the repository's name"
-            ),
+impl Refusal {
+    /// Says in words what the scopes of the request permit: `pulling team/base and pushing to team/app`.
+    fn permissions(&self) -> Option<String> {
+        let mut permissions = Vec::new();
+        for scope in self.scope.split(' ') {
+            let Some((name, actions)) =
+                scope.strip_prefix("repository:").and_then(|scope| scope.rsplit_once(':'))
+            else {
+                continue;
+            };
+            let is_push = actions.split(',').any(|action| action == "push");
+            permissions.push(format!(
+                "{} {}/{name}",
+                if is_push { "pushing to" } else { "pulling from" },
+                self.host
+            ));
+        }
+        (!permissions.is_empty()).then(|| permissions.join(" and "))
+    }
+
+    fn advice(&self, credentials: &CredentialUse) -> String {
+        let host = &self.host;
+        let permissions = self.permissions();
+        let action = permissions.as_deref().unwrap_or("this");
+        match credentials {
+            CredentialUse::None => {
+                format!(
+                    "no credentials were sent, and {action} needs some: run `polyarch login {host}`, or check the repository's name"
+                )
+            }
             CredentialUse::Sent { origin } => format!(
-                "the credentials from {origin} were sent: check that they may do this, or run `docker login {host}` again"
+                "the credentials from {origin} were sent, and are not valid or don't permit {action}: run `polyarch login {host}` with others"
             ),
             CredentialUse::Unavailable { reason } => {
-                format!("no credentials were sent because {reason}: mend that or run `docker login {host}`")
+                format!("no credentials were sent because {reason}: mend that or run `polyarch login {host}`")
             }
         }
     }
@@ -75,7 +99,7 @@ impl CredentialUse {
 #[non_exhaustive]
 pub enum RegistryError {
     /// The registry wants (other) credentials.
-    #[error("unauthorized: {refusal}; {}", credentials.advice(&refusal.host))]
+    #[error("unauthorized: {refusal}; {}", refusal.advice(credentials))]
     Unauthorized {
         /// The registry's answer.
         refusal: Box<Refusal>,
@@ -83,7 +107,7 @@ pub enum RegistryError {
         credentials: Box<CredentialUse>,
     },
     /// The registry knows who asks, and refuses.
-    #[error("denied: {refusal}; {}", credentials.advice(&refusal.host))]
+    #[error("denied: {refusal}; {}", refusal.advice(credentials))]
     Denied {
         /// The registry's answer.
         refusal: Box<Refusal>,
@@ -119,8 +143,16 @@ pub enum RegistryError {
         refusal: Box<Refusal>,
     },
     /// Too many requests, also after waiting.
-    #[error("rate limited: {refusal}; {}", rate_advice(refusal.retry_after))]
+    #[error("rate limited: {refusal}; {}", rate_advice(refusal))]
     RateLimited {
+        /// The registry's answer.
+        refusal: Box<Refusal>,
+    },
+    /// The registry does not take documents of this type, as older ones that know only Docker's.
+    #[error("the registry refuses the media type {media_type}: {refusal}")]
+    MediaTypeRefused {
+        /// The type of the manifest or index.
+        media_type: String,
         /// The registry's answer.
         refusal: Box<Refusal>,
     },
@@ -150,7 +182,7 @@ pub enum RegistryError {
     },
     /// The host speaks plain HTTP where TLS was expected.
     #[error(
-        "{host} speaks plain http, not https; if that is intended, set `http = true` under [registry.\"{host}\"] in the configuration file"
+        "{host} speaks plain http, not https; if that is intended, set `http = true` under [registry.\"{host}\"] in the configuration file (manifest and imagetools also have the flag --insecure)"
     )]
     PlainHttp {
         /// The host.
@@ -291,10 +323,13 @@ pub enum RegistryError {
     },
 }
 
-fn rate_advice(retry_after: Option<Duration>) -> String {
-    match retry_after {
-        Some(wait) => format!("try again in {} s, or log in for a higher limit", wait.as_secs()),
-        None => "try again later, or log in for a higher limit".to_owned(),
+fn rate_advice(refusal: &Refusal) -> String {
+    let host = &refusal.host;
+    match refusal.retry_after {
+        Some(wait) => {
+            format!("try again in {} s, or log in for a higher limit: polyarch login {host}", wait.as_secs())
+        }
+        None => format!("try again later, or log in for a higher limit: polyarch login {host}"),
     }
 }
 
@@ -348,6 +383,7 @@ impl RegistryError {
             | RegistryError::ManifestUnknown { refusal, .. }
             | RegistryError::BlobUnknown { refusal, .. }
             | RegistryError::RateLimited { refusal }
+            | RegistryError::MediaTypeRefused { refusal, .. }
             | RegistryError::Refused { refusal } => Some(refusal),
             _ => None,
         }

@@ -14,11 +14,13 @@ pub mod credentials;
 pub mod error;
 
 pub use client::{
-    BlobReader, BlobSink, BlobSource, Client, ClientOptions, FetchedManifest, FnSink, MountOutcome, Progress,
-    ProxySettings, PushOutcome, RetryPolicy, TrustRoots, UploadSession,
+    BlobReader, BlobSink, BlobSource, Client, ClientOptions, FetchedManifest, FnSink, Login, MountOutcome,
+    Progress, ProxySettings, PushOutcome, RetryPolicy, TrustRoots, UploadSession,
 };
 pub use config::{
     ConfigError, HostConfig, HostSettings, HostTable, KeyPair, KeyPairBytes, Mirror, RegistryConfig,
 };
-pub use credentials::{AuthFile, Credential, Credentials, CredentialsError, FoundCredential};
+pub use credentials::{
+    AuthFile, Credential, CredentialFile, Credentials, CredentialsError, FoundCredential, HelperError,
+};
 pub use error::{CredentialUse, Refusal, RegistryError};

@@ -46,10 +46,10 @@ fn a_failed_step_shows_its_output_its_lines_and_its_exit_code() {
 #[test]
 fn other_failures_of_a_build_are_short() {
     let error = BuildError::new(ErrorKind::Registry, "registry.example refused the push: 403 denied")
-        .with_hint("log in: docker login registry.example");
+        .with_hint("log in: polyarch login registry.example");
     assert_snapshot!(CommandError::from(error).of_build().render(), @r#"
     ERROR: failed to build: registry.example refused the push: 403 denied
-    hint: log in: docker login registry.example
+    hint: log in: polyarch login registry.example
     "#);
     assert_snapshot!(CommandError::from(BuildError::cancelled()).of_build().render(), @r#"ERROR: build canceled"#);
 }

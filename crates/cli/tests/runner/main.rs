@@ -21,6 +21,8 @@ mod every_file;
 #[cfg(test)]
 mod everyday;
 #[cfg(test)]
+mod login;
+#[cfg(test)]
 mod progress;
 #[cfg(test)]
 mod reference;

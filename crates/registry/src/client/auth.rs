@@ -18,6 +18,7 @@ use url::Url;
 
 use super::call::{self, Answer, Call, Subject};
 use super::challenge::{Challenge, Scopes};
+use super::options::Login;
 use super::retry::Backoff;
 use super::transport::{SharedTransport, authority};
 use crate::api::MAX_TOKEN_BYTES;
@@ -40,6 +41,7 @@ pub(super) struct Authorizer {
 struct State {
     challenge: Option<Challenge>,
     tokens: HashMap<Scopes, TokenCell>,
+    identity_token: Option<String>,
 }
 
 /// Locked while the token is being fetched, so that it is fetched once.
@@ -64,6 +66,8 @@ struct TokenAnswer {
     token: String,
     #[serde(default)]
     access_token: String,
+    #[serde(default)]
+    refresh_token: String,
     expires_in: Option<u64>,
 }
 
@@ -101,7 +105,11 @@ impl Authorizer {
             }
             (Challenge::Bearer { realm, service, .. }, credential) => {
                 let server = TokenServer { host: &self.host, realm, service: service.as_deref(), origin };
-                Some(server.fetch(transport, credential.as_ref(), scopes, &credentials).await?)
+                let answer = server.fetch(transport, credential.as_ref(), scopes, &credentials).await?;
+                if !answer.refresh_token.is_empty() {
+                    self.lock().identity_token = Some(answer.refresh_token.clone());
+                }
+                Some(server.header_and_life(transport, &answer)?)
             }
             (Challenge::Basic, Some(Credential::UserPassword { user, password })) => {
                 Some((basic(&user, &password), Duration::from_secs(3600)))
@@ -163,6 +171,16 @@ impl Authorizer {
         }
     }
 
+    /// Tells what came of a login.
+    pub(super) fn login(&self) -> Login {
+        let state = self.lock();
+        let token = state.identity_token.clone();
+        Login {
+            was_asked: state.challenge.is_some(),
+            identity_token: token.map(|token| Credential::IdentityToken { token }),
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,32 +201,42 @@ impl TokenServer<'_> {
         credential: Option<&Credential>,
         scopes: &Scopes,
         credentials: &CredentialUse,
-    ) -> Result<(Option<HeaderValue>, Duration), RegistryError> {
+    ) -> Result<TokenAnswer, RegistryError> {
         let is_plain = self.realm.scheme() == "http" && !is_loopback(&authority(self.realm));
         if credential.is_some() && is_plain && self.origin.scheme() == "https" {
             let problem = "its token server is on plain http, where credentials would be readable";
             return Err(self.call(transport, Method::GET).protocol_error(problem));
         }
-        let answer = match credential {
+        match credential {
             Some(Credential::IdentityToken { token }) => {
                 let posted = self.post(transport, token, scopes);
                 match self.send(transport, posted, None, scopes, credentials).await {
                     // Older token servers know only GET; a refresh token then goes as a password.
                     Err(error) if matches!(error.status(), Some(404 | 405)) => {
                         let header = basic("<token>", token);
-                        self.send(transport, self.get(transport, scopes), header, scopes, credentials).await?
+                        self.send(transport, self.get(transport, scopes), header, scopes, credentials).await
                     }
-                    other => other?,
+                    other => other,
                 }
             }
             Some(Credential::UserPassword { user, password }) => {
-                let call = self.get(transport, scopes);
-                self.send(transport, call, basic(user, password), scopes, credentials).await?
+                let mut call = self.get(transport, scopes);
+                if transport.options.wants_identity_token {
+                    call.url.query_pairs_mut().append_pair("offline_token", "true");
+                }
+                self.send(transport, call, basic(user, password), scopes, credentials).await
             }
             Some(Credential::RegistryToken { .. }) | None => {
-                self.send(transport, self.get(transport, scopes), None, scopes, credentials).await?
+                self.send(transport, self.get(transport, scopes), None, scopes, credentials).await
             }
-        };
+        }
+    }
+
+    fn header_and_life(
+        &self,
+        transport: &SharedTransport,
+        answer: &TokenAnswer,
+    ) -> Result<(Option<HeaderValue>, Duration), RegistryError> {
         let life = answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs);
         let text = if answer.token.is_empty() { &answer.access_token } else { &answer.token };
         let header = bearer(text).filter(|_| !text.is_empty());

@@ -142,6 +142,11 @@ impl Host {
         self.authorizer.authorize(&self.transport, base, &permission.repository, scopes).await
     }
 
+    /// Tells what came of a login.
+    pub(super) fn login(&self) -> super::Login {
+        self.authorizer.login()
+    }
+
     /// Takes note of a 401 to a request that was sent elsewhere; tells whether to try again.
     pub(super) fn challenged(&self, answer: &Answer, scopes: &Scopes) -> bool {
         let is_ours = self.base.get().is_some_and(|base| is_same_origin(&answer.url, base));

@@ -85,13 +85,31 @@ impl Client {
         call.body = Some(bytes.clone());
         let permission =
             Permission { repository: origin.repository.clone(), scopes: Scopes::push(&origin.repository) };
-        let answer = origin.host.send(&call, &permission, Attempts::ByPolicy).await?;
+        let sent = origin.host.send(&call, &permission, Attempts::ByPolicy).await;
+        let answer = sent.map_err(|error| refused_type(error, media_type))?;
         if let Some(claimed) = claimed_digest(answer.response.headers()) {
             // A registry that only knows SHA-256 answers with that; only like can be compared with like.
             let actual = digest_of(claimed.algorithm(), &bytes);
             expect_digest(reference, &origin.host.name, &actual, claimed)?;
         }
         Ok(digest)
+    }
+}
+
+/// Recognises a registry that is too old for the OCI's documents: it says that the manifest is invalid.
+fn refused_type(error: RegistryError, media_type: &str) -> RegistryError {
+    match error {
+        RegistryError::Refused { refusal }
+            if matches!(media_type, OCI_INDEX | OCI_MANIFEST)
+                && (refusal.status == 415
+                    || matches!(refusal.status, 400 | 405)
+                        && ["MANIFEST_INVALID", "UNSUPPORTED"]
+                            .iter()
+                            .any(|code| refusal.body.has_code(code))) =>
+        {
+            RegistryError::MediaTypeRefused { media_type: media_type.to_owned(), refusal }
+        }
+        other => other,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::config::HostTable;
-use crate::credentials::Credentials;
+use crate::credentials::{Credential, Credentials};
 
 /// Everything that a client needs to know; the default is anonymous, direct and strict.
 #[derive(Clone)]
@@ -35,6 +35,9 @@ pub struct ClientOptions {
     pub stall_timeout: Duration,
     /// The size of an upload's pieces where it is sent in pieces, in bytes.
     pub piece_bytes: u64,
+    /// Whether token servers are asked for an identity token as well, which a login keeps instead of the
+    /// password.
+    pub wants_identity_token: bool,
 }
 
 impl Default for ClientOptions {
@@ -53,6 +56,7 @@ impl Default for ClientOptions {
             mirror_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(120),
             piece_bytes: 16 << 20,
+            wants_identity_token: false,
         }
     }
 }
@@ -100,4 +104,13 @@ impl Default for RetryPolicy {
             max_total: Duration::from_secs(180),
         }
     }
+}
+
+/// What a host said to a login that it accepted.
+#[derive(Debug, Clone, Default)]
+pub struct Login {
+    /// Whether the host asked who it is at all.
+    pub was_asked: bool,
+    /// The identity token (OAuth2 refresh token) that its token server gave in exchange for the password.
+    pub identity_token: Option<Credential>,
 }

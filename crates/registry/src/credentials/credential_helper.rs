@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Credential helpers: `docker-credential-NAME get`, a child process that answers in JSON.
+//! Credential helpers: `docker-credential-NAME get|store|erase`, a child process that speaks JSON.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
@@ -83,7 +83,7 @@ impl Answers {
             let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
             cells.entry((helper.to_owned(), server.to_owned())).or_default().clone()
         };
-        cell.get_or_try_init(|| run(directories, helper, server, TIME_LIMIT)).await.cloned()
+        cell.get_or_try_init(|| get(directories, helper, server, TIME_LIMIT)).await.cloned()
     }
 }
 
@@ -94,17 +94,64 @@ struct Answer {
     secret: String,
 }
 
-async fn run(
+/// What is given to a helper to keep.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Kept<'a> {
+    #[serde(rename = "ServerURL")]
+    server_url: &'a str,
+    username: &'a str,
+    secret: &'a str,
+}
+
+/// Gives a credential to a helper to keep under a server's key.
+///
+/// # Errors
+/// When there is no such helper, or it fails.
+pub async fn store_with_helper(
+    directories: &[PathBuf],
+    helper: &str,
+    server: &str,
+    user: &str,
+    credential: &Credential,
+) -> Result<(), HelperError> {
+    let (username, secret) = match credential {
+        Credential::UserPassword { password, .. } => (user, password),
+        Credential::IdentityToken { token } | Credential::RegistryToken { token } => (TOKEN_USER, token),
+    };
+    let kept = Kept { server_url: server, username, secret };
+    let input = serde_json::to_string(&kept).map_err(|_| HelperError::Answer)?;
+    ask(&find(directories, helper)?, "store", &input, TIME_LIMIT).await.map(|_| ())
+}
+
+/// Makes a helper forget what it keeps under a server's key; tells whether there was something.
+///
+/// # Errors
+/// When there is no such helper, or it fails.
+pub async fn erase_with_helper(
+    directories: &[PathBuf],
+    helper: &str,
+    server: &str,
+) -> Result<bool, HelperError> {
+    Ok(ask(&find(directories, helper)?, "erase", &format!("{server}\n"), TIME_LIMIT).await?.is_some())
+}
+
+async fn get(
     directories: &[PathBuf],
     helper: &str,
     server: &str,
     limit: Duration,
 ) -> Result<Option<Credential>, HelperError> {
     let path = find(directories, helper)?;
-    match tokio::time::timeout(limit, ask(&path, server)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(HelperError::Timeout { limit }),
-    }
+    let Some(output) = ask(&path, "get", &format!("{server}\n"), limit).await? else { return Ok(None) };
+    let answer: Answer = serde_json::from_slice(&output).map_err(|_| HelperError::Answer)?;
+    Ok(match (answer.username.as_str(), answer.secret.as_str()) {
+        ("", "") => None,
+        (TOKEN_USER, token) => Some(Credential::IdentityToken { token: token.to_owned() }),
+        (user, password) => {
+            Some(Credential::UserPassword { user: user.to_owned(), password: password.to_owned() })
+        }
+    })
 }
 
 fn find(directories: &[PathBuf], helper: &str) -> Result<PathBuf, HelperError> {
@@ -120,10 +167,18 @@ fn find(directories: &[PathBuf], helper: &str) -> Result<PathBuf, HelperError> {
         .ok_or_else(|| HelperError::Missing { helper: helper.to_owned() })
 }
 
-async fn ask(path: &Path, server: &str) -> Result<Option<Credential>, HelperError> {
+/// Runs a helper; `None` when it says that it keeps nothing for the server.
+async fn ask(path: &Path, verb: &str, input: &str, limit: Duration) -> Result<Option<Vec<u8>>, HelperError> {
+    match tokio::time::timeout(limit, run(path, verb, input)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(HelperError::Timeout { limit }),
+    }
+}
+
+async fn run(path: &Path, verb: &str, input: &str) -> Result<Option<Vec<u8>>, HelperError> {
     let failed = |source: io::Error| HelperError::Run { path: path.to_owned(), source: Arc::new(source) };
     let mut child = Command::new(path)
-        .arg("get")
+        .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -134,29 +189,22 @@ async fn ask(path: &Path, server: &str) -> Result<Option<Credential>, HelperErro
     let write = async {
         if let Some(mut stdin) = stdin {
             // A helper may end without reading its input; its exit status tells what matters.
-            let _ = stdin.write_all(format!("{server}\n").as_bytes()).await;
+            let _ = stdin.write_all(input.as_bytes()).await;
         }
     };
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let ((), output, errors) = tokio::join!(write, read_capped(stdout), read_capped(stderr));
     let status = child.wait().await.map_err(failed)?;
     let (output, errors) = (output.map_err(failed)?, errors.map_err(failed)?);
-    if !status.success() {
-        // Helpers report on stdout; some on stderr.
-        let text = String::from_utf8_lossy(if output.is_empty() { &errors } else { &output }).into_owned();
-        if text.to_lowercase().contains("credentials not found") {
-            return Ok(None);
-        }
-        return Err(HelperError::Failed { status, message: one_line(&text, 300) });
+    if status.success() {
+        return Ok(Some(output));
     }
-    let answer: Answer = serde_json::from_slice(&output).map_err(|_| HelperError::Answer)?;
-    Ok(match (answer.username.as_str(), answer.secret.as_str()) {
-        ("", "") => None,
-        (TOKEN_USER, token) => Some(Credential::IdentityToken { token: token.to_owned() }),
-        (user, password) => {
-            Some(Credential::UserPassword { user: user.to_owned(), password: password.to_owned() })
-        }
-    })
+    // Helpers report on stdout; some on stderr.
+    let text = String::from_utf8_lossy(if output.is_empty() { &errors } else { &output }).into_owned();
+    if text.to_lowercase().contains("credentials not found") {
+        return Ok(None);
+    }
+    Err(HelperError::Failed { status, message: one_line(&text, 300) })
 }
 
 async fn read_capped(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
@@ -184,7 +232,7 @@ mod tests {
 
     async fn answer(script: &str) -> Result<Option<Credential>, HelperError> {
         let directory = helper_directory(script);
-        run(&[directory.path().to_owned()], "test", "reg.example", TIME_LIMIT).await
+        get(&[directory.path().to_owned()], "test", "reg.example", TIME_LIMIT).await
     }
 
     #[tokio::test]
@@ -208,11 +256,11 @@ mod tests {
             "{failed}"
         );
         assert!(matches!(answer("echo nonsense").await, Err(HelperError::Answer)));
-        assert!(matches!(run(&[], "../x", "h", TIME_LIMIT).await, Err(HelperError::Name)));
-        let missing = run(&[PathBuf::from(".")], "none", "h", TIME_LIMIT).await.unwrap_err();
+        assert!(matches!(get(&[], "../x", "h", TIME_LIMIT).await, Err(HelperError::Name)));
+        let missing = get(&[PathBuf::from(".")], "none", "h", TIME_LIMIT).await.unwrap_err();
         assert!(matches!(missing, HelperError::Missing { .. }));
         let directory = helper_directory("exec tail -f /dev/null");
-        let slow = run(&[directory.path().to_owned()], "test", "h", Duration::from_millis(50)).await;
+        let slow = get(&[directory.path().to_owned()], "test", "h", Duration::from_millis(50)).await;
         assert!(matches!(slow, Err(HelperError::Timeout { .. })));
     }
 
@@ -223,12 +271,32 @@ mod tests {
         );
         let text = r#"{"credsStore":"test","auths":{"https://index.docker.io/v1/":{}}}"#;
         let file = AuthFile { origin: "config.json".into(), text: text.into() };
-        let credentials = Credentials::new(vec![file], vec![directory.path().to_owned()]).unwrap();
+        let credentials = Credentials::new(vec![file], vec![directory.path().to_owned()]);
         for repository in ["library/a", "library/b"] {
             let found = credentials.find("docker.io", repository).await.unwrap().unwrap();
             assert_eq!(found.origin, "docker-credential-test");
         }
         let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
         assert_eq!(log, "https://index.docker.io/v1/\n");
+    }
+
+    #[tokio::test]
+    async fn helpers_keep_and_forget() {
+        let directory = helper_directory(
+            r#"printf '%s ' "$1" >> "$(dirname "$0")/log"; cat >> "$(dirname "$0")/log"
+               [ "$1" = store ] || { echo 'credentials not found in native keychain'; exit 1; }"#,
+        );
+        let directories = [directory.path().to_owned()];
+        let user = Credential::UserPassword { user: "u".into(), password: "p\"".into() };
+        store_with_helper(&directories, "test", "h", "u", &user).await.unwrap();
+        let token = Credential::IdentityToken { token: "t".into() };
+        store_with_helper(&directories, "test", "h", "u", &token).await.unwrap();
+        assert!(!erase_with_helper(&directories, "test", "h").await.unwrap());
+        let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
+        assert_eq!(
+            log,
+            "store {\"ServerURL\":\"h\",\"Username\":\"u\",\"Secret\":\"p\\\"\"}\
+             store {\"ServerURL\":\"h\",\"Username\":\"<token>\",\"Secret\":\"t\"}erase h\n"
+        );
     }
 }

@@ -6,7 +6,8 @@ use http::Method;
 use polyarch_oci::media_type::OCI_MANIFEST;
 use polyarch_oci::{Descriptor, Digest};
 use polyarch_registry::{
-    AuthFile, Client, ClientOptions, CredentialUse, Credentials, Progress, PushOutcome, RegistryError,
+    AuthFile, Client, ClientOptions, Credential, CredentialUse, Credentials, Progress, PushOutcome,
+    RegistryError,
 };
 
 use crate::fake::{Act, Fake, Lock, client, options};
@@ -20,7 +21,7 @@ fn bearer() -> Lock {
 fn client_with(host: &str, entry: &str) -> Client {
     let file =
         AuthFile { origin: "test/config.json".into(), text: format!(r#"{{"auths":{{"{host}":{entry}}}}}"#) };
-    let credentials = Credentials::new(vec![file], Vec::new()).unwrap();
+    let credentials = Credentials::new(vec![file], Vec::new());
     Client::new(ClientOptions { credentials, ..options() })
 }
 
@@ -104,8 +105,9 @@ async fn a_refusal_without_credentials_says_how_to_log_in() {
     assert_eq!(refusal.scope, "repository:team/app:pull");
     assert_eq!(**credentials, CredentialUse::None);
     let text = error.to_string();
-    assert!(text.contains(&format!("run `docker login {}`", fake.host())), "{text}");
+    assert!(text.contains(&format!("run `polyarch login {}`", fake.host())), "{text}");
     assert!(text.contains("UNAUTHORIZED: fake says UNAUTHORIZED"), "{text}");
+    assert!(text.contains(&format!("pulling from {}/team/app needs some", fake.host())), "{text}");
     assert_eq!(fake.lines("/manifests/").len(), 2, "asked once more with a token, and no more");
 }
 
@@ -125,7 +127,7 @@ async fn credentials_that_cannot_be_had_are_mentioned_only_when_needed() {
     let fake = Fake::with(bearer()).await;
     fake.put_manifest("public/app", "v1", MANIFEST, OCI_MANIFEST);
     let file = AuthFile { origin: "test/config.json".into(), text: r#"{"credsStore":"desktop"}"#.into() };
-    let credentials = Credentials::new(vec![file], Vec::new()).unwrap();
+    let credentials = Credentials::new(vec![file], Vec::new());
     let client = Client::new(ClientOptions { credentials, ..options() });
     client.get_manifest(&fake.reference("public/app:v1")).await.unwrap();
     let error = client.get_manifest(&fake.reference("team/app:v1")).await.unwrap_err().to_string();
@@ -181,7 +183,7 @@ async fn redirects_to_another_host_go_without_credentials() {
         storage.host()
     );
     let file = AuthFile { origin: "f".into(), text };
-    let credentials = Credentials::new(vec![file], Vec::new()).unwrap();
+    let credentials = Credentials::new(vec![file], Vec::new());
     let client = Client::new(ClientOptions { credentials, ..options() });
     // Makes the client know the challenge.
     client.check_login(&fake.host()).await.unwrap();
@@ -220,6 +222,7 @@ async fn who_is_known_but_not_allowed_is_denied() {
     assert!(matches!(error, RegistryError::Denied { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("quota used up") && text.contains("push manifest"), "{text}");
+    assert!(text.contains(&format!("pushing to {}/app needs some", fake.host())), "{text}");
     assert_eq!(fake.lines("PUT").len(), 1, "not tried again");
 }
 
@@ -244,4 +247,41 @@ async fn an_upload_whose_token_ends_midway_gets_another() {
     assert_eq!(outcome, PushOutcome::Uploaded);
     assert_eq!(fake.lines("PUT").len(), 2);
     assert!(fake.blob("team/app", &Digest::of("layer")).is_some());
+}
+
+#[tokio::test]
+async fn a_registry_too_old_for_oci_documents_is_recognised() {
+    let fake = Fake::start().await;
+    let body = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"manifest invalid"}]}"#;
+    for (status, body) in [(400, body), (415, "")] {
+        fake.fault(Method::PUT, "/manifests/", 1, Act::Answer(status, vec![], body.to_owned()));
+        let manifest = Bytes::from_static(MANIFEST);
+        let error =
+            client().put_manifest(&fake.reference("app:v1"), manifest, OCI_MANIFEST).await.unwrap_err();
+        assert!(matches!(error, RegistryError::MediaTypeRefused { .. }), "{error}");
+        assert!(error.to_string().contains(OCI_MANIFEST) && error.status() == Some(status), "{error}");
+    }
+    fake.fault(Method::PUT, "/manifests/", 1, Act::Answer(400, vec![], body.to_owned()));
+    let docker = "application/vnd.docker.distribution.manifest.v2+json";
+    let error = client()
+        .put_manifest(&fake.reference("app:v1"), Bytes::from_static(MANIFEST), docker)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_login_may_get_an_identity_token_instead_of_the_password() {
+    let lock = Lock::Bearer { realm: None, users: vec!["ann:pass:word"], refresh: Some("long-lived") };
+    let fake = Fake::with(lock).await;
+    fake.put_manifest("team/app", "v1", MANIFEST, OCI_MANIFEST);
+    let credentials = Credentials::of_user(&fake.host(), "ann", "pass:word", "the command line");
+    for wants_identity_token in [true, false] {
+        let options = ClientOptions { credentials: credentials.clone(), wants_identity_token, ..options() };
+        let login = Client::new(options).check_login(&fake.host()).await.unwrap();
+        let token = wants_identity_token.then(|| Credential::IdentityToken { token: "long-lived".into() });
+        assert!(login.was_asked && login.identity_token == token, "{wants_identity_token}");
+    }
+    let open = Fake::start().await;
+    assert!(!Client::new(options()).check_login(&open.host()).await.unwrap().was_asked);
 }

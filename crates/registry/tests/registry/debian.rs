@@ -155,7 +155,7 @@ async fn debian_registry_with_users_lets_in_whom_it_knows() {
         let text =
             format!(r#"{{"auths":{{"{}":{{"username":"ann","password":"{password}"}}}}}}"#, registry.host);
         let file = AuthFile { origin: "config.json".into(), text };
-        let credentials = Credentials::new(vec![file], Vec::new()).unwrap();
+        let credentials = Credentials::new(vec![file], Vec::new());
         Client::new(ClientOptions { credentials, ..options() })
     };
     let ann = client_of("secret");

@@ -552,7 +552,15 @@ impl Inner {
         stored.next += 1;
         let token = format!("token-{}", stored.next);
         stored.tokens.insert(token.clone(), granted);
-        plain(200, &[], format!(r#"{{"token":"{token}","expires_in":300}}"#))
+        let wants_identity = fields.iter().any(|(name, _)| name == "offline_token");
+        match refresh.filter(|_| wants_identity && is_known) {
+            Some(refresh) => plain(
+                200,
+                &[],
+                format!(r#"{{"token":"{token}","expires_in":300,"refresh_token":"{refresh}"}}"#),
+            ),
+            None => plain(200, &[], format!(r#"{{"token":"{token}","expires_in":300}}"#)),
+        }
     }
 }
 
