@@ -13,6 +13,7 @@ pub mod find;
 pub mod found;
 mod layout_files;
 pub mod layout_target;
+pub mod lookup;
 pub mod names;
 mod referrers;
 pub mod source;

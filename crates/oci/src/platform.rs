@@ -286,8 +286,8 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a &'a str>
     }
 }
 
-/// Counts the insertions, deletions and replacements between two short words.
-fn edit_distance(a: &str, b: &str) -> usize {
+/// Counts the insertions, deletions and replacements between two words; of a long first one, its beginning.
+pub fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, a_char) in a.chars().take(64).enumerate() {
