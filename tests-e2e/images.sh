@@ -32,16 +32,24 @@ alone() {
 # The static busybox of four architectures, as Debian packages it; kept for the next run. The only thing here that needs
 # a network, and done before there is none.
 fetch_busyboxes() {
-    local architecture codename
+    local architecture codename sources
     # shellcheck source=/dev/null
     codename=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
+    # The release alone, without its updates: one package is wanted, and mirrors disagree least about the release.
+    # shellcheck disable=SC2016 # apt's own variables
+    sources=$(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+        awk -v codename="$codename" '$3 == codename && $4 == "main"' | sort -u)
     mkdir -p "$top/.quickstart/busybox"
     for architecture in amd64 arm64 armhf s390x; do
         [ ! -e "$top/.quickstart/busybox/$architecture" ] || continue
-        mmdebstrap --variant=extract --include=busybox-static --architectures="$architecture" "$codename" - 2>/dev/null |
-            tar -xO ./bin/busybox >"$top/.quickstart/busybox/.new" &&
-            mv "$top/.quickstart/busybox/.new" "$top/.quickstart/busybox/$architecture" ||
-            { printf 'busybox of %s could not be fetched\n' "$architecture" >&2; return 1; }
+        if ! mmdebstrap --quiet --variant=extract --include=busybox-static --architectures="$architecture" \
+            "$codename" "$work/busybox.tar" "$sources" ||
+            ! tar -xOf "$work/busybox.tar" ./bin/busybox >"$top/.quickstart/busybox/.new"; then
+            printf 'the busybox of %s could not be fetched\n' "$architecture" >&2
+            return 1
+        fi
+        mv "$top/.quickstart/busybox/.new" "$top/.quickstart/busybox/$architecture"
+        rm "$work/busybox.tar"
     done
 }
 
