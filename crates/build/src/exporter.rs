@@ -11,6 +11,7 @@ use polyarch_oci::media_type::Flavour;
 use polyarch_oci::{Descriptor, Document, ImageIndex, Reference};
 use polyarch_solver::progress::{ActiveStatus, ActiveVertex, Progress};
 
+use crate::check::check_programs;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
 use crate::image::{ImageDraft, PlatformImage, assemble};
@@ -46,10 +47,8 @@ pub(crate) async fn export(
     progress: &Progress,
 ) -> Result<Exported, BuildError> {
     let mut exported = Exported::default();
-    if request.outputs.iter().any(|output| !output.is_image()) {
-        files::export(services, request, platforms, progress).await?;
-    }
     if !request.outputs.is_empty() && !request.outputs.iter().any(Output::is_image) {
+        files::export(services, request, platforms, progress).await?;
         return Ok(exported);
     }
     if request.image.force_compression {
@@ -87,6 +86,12 @@ async fn export_image(
         let _status = vertex.status("exporting layers", 0);
         try_join_all(platforms.iter().map(|it| services.layer_blobs(&it.tree, &options, &shown))).await?
     };
+    if request.verify {
+        check_programs(services, platforms, &layers).await?;
+    }
+    if request.outputs.iter().any(|output| !output.is_image()) {
+        files::export(services, request, platforms, progress).await?;
+    }
     let images: Vec<PlatformImage> = platforms
         .iter()
         .zip(layers)

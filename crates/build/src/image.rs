@@ -24,6 +24,8 @@ pub struct ImageDraft {
 /// What an instruction leaves in the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryEntry {
+    /// Where the instruction stands, when it is a step.
+    pub location: Option<crate::error::SourceLocation>,
     /// The instruction as it is shown.
     pub created_by: String,
     /// Whether it is a step, which may have made a layer.
@@ -142,7 +144,11 @@ mod tests {
     }
 
     fn draft() -> ImageDraft {
-        let entry = |created_by: &str, is_step| HistoryEntry { created_by: created_by.to_owned(), is_step };
+        let entry = |created_by: &str, is_step| HistoryEntry {
+            location: None,
+            created_by: created_by.to_owned(),
+            is_step,
+        };
         ImageDraft {
             platform: Platform::new("linux", "arm", "v7"),
             config: ImageConfig::default(),

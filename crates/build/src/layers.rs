@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Trees become blobs: the tar of each layer hashed, compressed and hashed again in one pass.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use futures_util::future::join_all;
+use polyarch_contents::{LayerContents, ReadLayer};
 use polyarch_oci::{Descriptor, DiffId, Hasher};
 use polyarch_snapshot::{LayerTimes, SnapshotId, compressor};
 use polyarch_solver::KeyHasher;
@@ -24,6 +26,9 @@ pub(crate) const LAYER_BLOBS: &str = "layer-blobs";
 
 /// Changes when the bytes of tar or compression change, so that old blobs are not mistaken for new ones.
 const CODEC_VERSION: &str = "1";
+
+/// How many pieces of a layer's tar may wait for who reads along.
+const COPIES_AHEAD: usize = 4;
 
 /// How layers become blobs.
 #[derive(Clone)]
@@ -119,13 +124,26 @@ impl Services {
         let blob = self.store.writer().map_err(|error| storage_error(&error))?;
         let compressed =
             compressor(image.compression, image.compression_level, threads, blob).map_err(writing)?;
-        let mut tar = HashingWriter { inner: compressed, hasher: Hasher::sha256() };
-        self.snapshots
-            .write_layer(id, parents, times, &mut tar)
-            .map_err(|error| BuildError::new(ErrorKind::Storage, chain_of(&error)))?;
+        // What is in the layer is read off as it goes by, so that nobody has to read the blob for that.
+        let (copy, receiver) = std::sync::mpsc::sync_channel(COPIES_AHEAD);
+        let mut tar = HashingWriter { inner: compressed, hasher: Hasher::sha256(), copy: Some(copy) };
+        let contents = std::thread::scope(|scope| {
+            let reading = scope
+                .spawn(move || LayerContents::read_tar(Copies { receiver, chunk: Vec::new(), start: 0 }));
+            let written = self.snapshots.write_layer(id, parents, times, &mut tar);
+            // The end of what is read.
+            tar.copy = None;
+            let contents = reading.join().ok().and_then(Result::ok);
+            written.map(|()| contents)
+        })
+        .map_err(|error| BuildError::new(ErrorKind::Storage, chain_of(&error)))?;
         let diff_id = DiffId(tar.hasher.finish());
         let blob = tar.inner.finish().map_err(writing)?;
         let (digest, size) = blob.commit(None).map_err(|error| storage_error(&error))?;
+        if let Some(contents) = contents {
+            let layer = ReadLayer { contents, diff_id: diff_id.clone(), compression: image.compression };
+            self.remember_layer(&digest, &layer);
+        }
         let media_type = image.compression.layer_media_type(image.flavour);
         Ok(LayerBlob { diff_id, descriptor: Descriptor::new(media_type, digest, size), from: None })
     }
@@ -146,20 +164,48 @@ fn blob_key(id: &SnapshotId, options: &LayerOptions, times: &LayerTimes) -> Stri
     hasher.finish().hex()
 }
 
-/// Passes bytes on and hashes them.
+/// Passes bytes on, hashes them, and gives a copy to whoever wants to read along.
 struct HashingWriter<W> {
     inner: W,
     hasher: Hasher,
+    copy: Option<SyncSender<Vec<u8>>>,
 }
 
 impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.inner.write(bytes)?;
         self.hasher.update(&bytes[..count]);
+        let sent = self.copy.as_ref().map(|copy| copy.send(bytes[..count].to_vec()));
+        if matches!(sent, Some(Err(_))) {
+            // Who read along has read enough.
+            self.copy = None;
+        }
         Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+/// The reading end of the copies.
+struct Copies {
+    receiver: Receiver<Vec<u8>>,
+    chunk: Vec<u8>,
+    start: usize,
+}
+
+impl Read for Copies {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.start == self.chunk.len() {
+            match self.receiver.recv() {
+                Ok(chunk) => (self.chunk, self.start) = (chunk, 0),
+                Err(_) => return Ok(0),
+            }
+        }
+        let count = bytes.len().min(self.chunk.len() - self.start);
+        bytes[..count].copy_from_slice(&self.chunk[self.start..self.start + count]);
+        self.start += count;
+        Ok(count)
     }
 }

@@ -9,6 +9,7 @@
 
 mod builder;
 mod cache;
+mod check;
 pub mod context;
 pub mod error;
 mod exporter;
@@ -17,6 +18,7 @@ mod frontend;
 pub mod held;
 pub mod image;
 pub mod image_source;
+pub mod layer_contents;
 mod layers;
 mod once_map;
 mod ops;

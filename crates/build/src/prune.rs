@@ -7,8 +7,10 @@ use std::time::Duration;
 use polyarch_oci::Digest;
 use polyarch_snapshot::SnapshotId;
 
+use crate::check::GOOD_PROGRAMS;
 use crate::error::{BuildError, ErrorKind, chain_of};
 use crate::image_source::{RESOLUTIONS, storage_error};
+use crate::layer_contents::LAYER_CONTENTS;
 use crate::layers::LAYER_BLOBS;
 use crate::ops::file::CONTENT_KEYS;
 use crate::services::ServiceOptions;
@@ -48,7 +50,7 @@ pub fn prune(options: &ServiceOptions, all: bool) -> Result<PruneReport, BuildEr
     let mut report = PruneReport::default();
     if all {
         let steps = options.step_namespace();
-        for namespace in [steps, LAYER_BLOBS, CONTENT_KEYS, RESOLUTIONS] {
+        for namespace in [steps, LAYER_BLOBS, CONTENT_KEYS, RESOLUTIONS, LAYER_CONTENTS, GOOD_PROGRAMS] {
             let records = store.records(namespace).map_err(|error| storage_error(&error))?;
             let keys: Vec<String> = records.filter_map(|record| Some(record.ok()?.0)).collect();
             for key in keys {

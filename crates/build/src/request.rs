@@ -39,6 +39,8 @@ pub struct BuildRequest {
     pub shm_size_bytes: Option<u64>,
     /// How the image blobs are made.
     pub image: ImageOptions,
+    /// Judge the programs that steps brought before anything is published.
+    pub verify: bool,
     /// How many steps run at a time; 0 lets the builder choose.
     pub max_parallel: usize,
     /// How many threads compress; 0 means as many as there are CPUs.

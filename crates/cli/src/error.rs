@@ -15,7 +15,7 @@ use crate::visible_text::{visible_line, visible_text};
 pub enum ExitCode {
     /// It was done.
     Done = 0,
-    /// A step of the build failed.
+    /// A step of the build failed; also what `verify` and `diff` end with when they have found something.
     Step = 1,
     /// What was asked for makes no sense: unknown flags, missing files, an invalid configuration.
     Usage = 2,

@@ -58,18 +58,36 @@ impl LayerContents {
         compression: Compression,
         algorithm: Algorithm,
     ) -> Result<(LayerContents, DiffId), SnapshotError> {
-        let limits = ApplyLimits { max_entries: MAX_ENTRIES, ..ApplyLimits::default() };
-        read_layer(stream, compression, algorithm, &limits, |reader| {
-            let mut builder =
-                Builder { contents: LayerContents::default(), limits: limits.clone(), holes: 0, bytes: 0 };
-            builder.contents.entries.insert(ImagePath::root(), directory());
-            builder.contents.implied.insert(ImagePath::root());
-            while let Some(entry) = reader.next_entry()? {
-                builder.entry(&entry, reader)?;
-            }
-            Ok(builder.contents)
-        })
+        let limits = limits();
+        read_layer(stream, compression, algorithm, &limits, |reader| read_entries(reader, &limits))
     }
+
+    /// Reads a layer's uncompressed tar, up to the end of its last entry.
+    ///
+    /// # Errors
+    /// As [`LayerContents::read`].
+    pub fn read_tar(stream: impl Read) -> Result<LayerContents, SnapshotError> {
+        let limits = limits();
+        read_entries(&mut TarReader::new(stream, &limits), &limits)
+    }
+}
+
+fn limits() -> ApplyLimits {
+    ApplyLimits { max_entries: MAX_ENTRIES, ..ApplyLimits::default() }
+}
+
+fn read_entries<R: Read>(
+    reader: &mut TarReader<R>,
+    limits: &ApplyLimits,
+) -> Result<LayerContents, SnapshotError> {
+    let mut builder =
+        Builder { contents: LayerContents::default(), limits: limits.clone(), holes: 0, bytes: 0 };
+    builder.contents.entries.insert(ImagePath::root(), directory());
+    builder.contents.implied.insert(ImagePath::root());
+    while let Some(entry) = reader.next_entry()? {
+        builder.entry(&entry, reader)?;
+    }
+    Ok(builder.contents)
 }
 
 /// A directory that nothing describes.

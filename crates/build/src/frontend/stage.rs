@@ -196,6 +196,9 @@ impl Lowering<'_, '_> {
             location: Some(self.frontend.location(instruction.span)),
             no_cache: self.frontend.request.no_cache,
         };
+        if let Some(entry) = state.draft.history.last_mut().filter(|entry| entry.is_step) {
+            entry.location = op.location.clone();
+        }
         let inputs = std::iter::once(state.vertex).chain(further_inputs).collect();
         state.vertex = self.graph.add(op, inputs);
     }
@@ -262,7 +265,7 @@ impl StageState {
 
     /// Adds a line to the history.
     pub(super) fn record(&mut self, created_by: impl Into<String>, is_step: bool) {
-        self.draft.history.push(HistoryEntry { created_by: created_by.into(), is_step });
+        self.draft.history.push(HistoryEntry { location: None, created_by: created_by.into(), is_step });
     }
 
     /// Returns the config that instructions change.

@@ -12,6 +12,7 @@ mod build_platforms;
 mod build_request;
 #[cfg(test)]
 mod build_steps;
+mod build_verify;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]

@@ -75,6 +75,11 @@ pub struct BuildArgs {
           default_value = "false", hide_default_value = true, value_name = "BOOL",
           value_parser = go_bool, action = ArgAction::Set)]
     pub pull: bool,
+    /// Build also when a step brought programs of another platform
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, value_name = "BOOL",
+          value_parser = go_bool, action = ArgAction::Set)]
+    pub no_verify: bool,
     /// Write the digest of the image to a file: of the config for one platform, of the index for several
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,

@@ -88,6 +88,7 @@ impl BuildPlan {
             shm_size_bytes: shm_size_bytes
                 .map_err(|problem| CommandError::usage(format!("--shm-size {problem}")))?,
             image,
+            verify: !args.no_verify,
             max_parallel: 0,
             threads: 0,
         };

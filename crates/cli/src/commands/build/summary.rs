@@ -111,6 +111,7 @@ pub(super) mod tests {
             extra_hosts: Vec::new(),
             shm_size_bytes: None,
             image: ImageOptions::default(),
+            verify: true,
             max_parallel: 0,
             threads: 0,
         }
