@@ -68,8 +68,8 @@ impl Replaced {
         let list = platform_names(&self.platforms);
         let flag = list.replace(", ", ",");
         format!(
-            "{moved}. {list} is here only of that one, until the next prune; of the new one: \
-             polyarch pull --platform {flag} {}",
+            "{moved}. {list} is here only of that one, until the next prune: keep it with polyarch tag {old} \
+             NAME, or fetch the new one's with polyarch pull --platform {flag} {}",
             name.familiar()
         )
     }
@@ -128,8 +128,8 @@ impl Services {
         }
         had_all &= self.fetch_blobs(&blobs, root.from.as_ref(), shown).await?;
         let before = self.store.get_ref(reference).map_err(|error| storage_error(&error))?;
-        let same = before.as_ref().is_some_and(|entry| entry.descriptor.digest == root.descriptor.digest);
-        let replaced = before.filter(|_| !same).map(|entry| self.replaced(entry.descriptor, &root));
+        let same = before.is_some_and(|entry| entry.descriptor.digest == root.descriptor.digest);
+        let replaced = self.replaced_by(reference, &root.descriptor)?;
         self.store.set_ref(reference, &root.descriptor).map_err(|error| storage_error(&error))?;
         let known_platforms = match &root.document {
             ManifestOrIndex::Index(index) => index.value.images().count(),
@@ -247,16 +247,23 @@ impl Services {
         Ok(self.store.config(manifest).map_err(|error| storage_error(&error))?.value.platform())
     }
 
-    /// Finds out what is lost with a name's old document.
-    fn replaced(&self, old: Descriptor, new: &RootDocument) -> Replaced {
+    /// Finds out what a name means now and will no longer, when it is given to another document.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn replaced_by(&self, name: &Reference, new: &Descriptor) -> Result<Option<Replaced>, BuildError> {
+        let entry = self.store.get_ref(name).map_err(|error| storage_error(&error))?;
+        let Some(old) = entry.map(|entry| entry.descriptor).filter(|old| old.digest != new.digest) else {
+            return Ok(None);
+        };
         let complete = |root: &Descriptor| -> Vec<Platform> {
-            // An old document that can't be read has nothing to lose.
+            // A document that can't be read has nothing to lose.
             let held = held_platforms(&self.store, root).unwrap_or_default();
             held.into_iter().filter(|it| it.is_complete).map(|it| it.platform).collect()
         };
-        let here = complete(&new.descriptor);
+        let here = complete(new);
         let platforms = complete(&old).into_iter().filter(|platform| !here.contains(platform)).collect();
-        Replaced { root: old, platforms }
+        Ok(Some(Replaced { root: old, platforms }))
     }
 }
 

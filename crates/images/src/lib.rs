@@ -13,9 +13,11 @@ pub mod find;
 pub mod found;
 mod layout_files;
 pub mod layout_target;
+pub mod load;
 pub mod lookup;
 pub mod names;
 mod referrers;
+pub mod save;
 pub mod source;
 
 pub use annotation::{Annotation, AnnotationKind};

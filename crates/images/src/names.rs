@@ -6,7 +6,7 @@
 
 use polyarch_build::held::{HeldPlatform, held_platforms};
 use polyarch_build::{BuildError, ErrorKind, Services, image_source::storage_error};
-use polyarch_oci::{Descriptor, ManifestOrIndex, Reference, platform::did_you_mean};
+use polyarch_oci::{Descriptor, Digest, ManifestOrIndex, Reference, platform::did_you_mean};
 
 /// The fewest digits of an id that are looked up.
 const MIN_ID_DIGITS: usize = 4;
@@ -45,6 +45,15 @@ fn look_up(services: &Services, text: &str) -> Result<Option<Named>, BuildError>
                 services.store().get_ref(&reference).map_err(|error| storage_error(&error))?.is_some();
             return Ok(Some(Named { root, held, name: is_set.then_some(reference), part_of: None }));
         }
+    }
+    if let Ok(digest) = text.parse::<Digest>()
+        && let Some(size) = services.store().size(&digest)
+        && let Ok(document) = services.store().image(&Descriptor::new("", digest.clone(), size))
+    {
+        // Also one that no name reaches, such as an image that was loaded without a name.
+        let root = Descriptor::new(document.media_type(), digest, size);
+        let part_of = find_id(services, root.digest.hex())?.and_then(|found| found.part_of);
+        return Ok(Some(Named { held: held_platforms(services.store(), &root)?, root, name: None, part_of }));
     }
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
     let is_id = (MIN_ID_DIGITS..=64).contains(&digits.len())

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use polyarch_oci::config::MAX_CONFIG_BYTES;
-use polyarch_oci::{Descriptor, DiffId, Digest, Document, Manifest, ManifestOrIndex, Reference, json};
+use polyarch_oci::{Descriptor, DiffId, Document, Manifest, ManifestOrIndex, Reference, json};
 use serde::Serialize;
 
 use crate::archive::decompress;
 use crate::ingest::copy;
-use crate::layout::{LAYOUT_FILE, NamedImage, blob_path, index_file};
+use crate::layout::{NamedImage, blob_path};
 use crate::tar_write::TarWriter;
-use crate::{Missing, Store, StoreError, VerifiedReader};
+use crate::{ImageArchive, Store, StoreError, VerifiedReader};
 
 /// What goes into a docker archive.
 #[derive(Debug, Clone)]
@@ -44,10 +44,25 @@ pub enum DockerLayers {
 /// An entry of `manifest.json`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct ArchiveImage {
+pub(crate) struct ArchiveImage {
     config: String,
     repo_tags: Vec<String>,
     layers: Vec<String>,
+}
+
+impl ArchiveImage {
+    /// Makes the content of `manifest.json`.
+    pub(crate) fn list(images: impl Iterator<Item = ArchiveImage>) -> Vec<u8> {
+        json::to_compact(&images.collect::<Vec<_>>())
+    }
+}
+
+/// One platform's image on its way into an archive.
+pub(crate) struct DockerImage {
+    pub(crate) descriptor: Descriptor,
+    manifest: Manifest,
+    diff_ids: Vec<DiffId>,
+    names: Vec<Reference>,
 }
 
 impl Store {
@@ -60,70 +75,70 @@ impl Store {
     /// [`StoreError::NotAManifest`] for an index, and when a blob is missing or rotten. The output is
     /// then of no use.
     pub fn write_docker_archive<W: Write>(&self, archive: &DockerArchive, out: W) -> Result<W, StoreError> {
-        let ManifestOrIndex::Manifest(manifest) = self.image(&archive.manifest)? else {
-            return Err(StoreError::NotAManifest { digest: archive.manifest.digest.clone() });
-        };
-        let diff_ids = self.diff_ids(&manifest)?;
-        let tar = TarWriter::new(out, archive.epoch);
+        let docker = vec![(archive.manifest.clone(), archive.names.clone())];
         match archive.layers {
             DockerLayers::AsTheyAre => {
-                self.write_layers_as_they_are(archive, &manifest.value, &diff_ids, tar)
+                let image = |name: Option<Reference>| NamedImage::new(archive.manifest.clone(), name);
+                let mut images: Vec<NamedImage> =
+                    tagged(&archive.names).into_iter().map(|name| image(Some(name))).collect();
+                if images.is_empty() {
+                    images.push(image(None));
+                }
+                let epoch = archive.epoch;
+                self.write_image_archive(
+                    &ImageArchive { images, docker, epoch, ..ImageArchive::default() },
+                    out,
+                )
             }
-            DockerLayers::Uncompressed => {
-                self.write_layers_uncompressed(archive, &manifest.value, &diff_ids, tar)
-            }
+            DockerLayers::Uncompressed => self.write_uncompressed_docker_archive(&docker, archive.epoch, out),
         }
     }
 
-    fn write_layers_as_they_are<W: Write>(
+    /// Reads what `manifest.json` says about images.
+    pub(crate) fn docker_images(
         &self,
-        archive: &DockerArchive,
-        manifest: &Manifest,
-        diff_ids: &[DiffId],
-        mut tar: TarWriter<W>,
-    ) -> Result<W, StoreError> {
-        let image = |name: Option<Reference>| NamedImage::new(archive.manifest.clone(), name);
-        let mut images: Vec<NamedImage> =
-            tagged(&archive.names).into_iter().map(|name| image(Some(name))).collect();
-        if images.is_empty() {
-            images.push(image(None));
-        }
-        let blobs = self.blobs_of(&images[..1], Missing::Refuse)?;
-        let entries = images.iter().map(NamedImage::to_entry).collect();
-        let layers = manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect();
-        self.write_blobs(&mut tar, &blobs)?;
-        tar.bytes("index.json", &index_file(entries))?;
-        tar.bytes(
-            "manifest.json",
-            &manifest_file(blob_path(&manifest.config.digest), &archive.names, layers),
-        )?;
-        tar.bytes("oci-layout", LAYOUT_FILE)?;
-        write_repositories(&mut tar, &archive.names, diff_ids)?;
-        tar.finish()
+        images: &[(Descriptor, Vec<Reference>)],
+    ) -> Result<Vec<DockerImage>, StoreError> {
+        let read = |(descriptor, names): &(Descriptor, Vec<Reference>)| {
+            let ManifestOrIndex::Manifest(manifest) = self.image(descriptor)? else {
+                return Err(StoreError::NotAManifest { digest: descriptor.digest.clone() });
+            };
+            let diff_ids = self.diff_ids(&manifest)?;
+            let (descriptor, names) = (descriptor.clone(), names.clone());
+            Ok(DockerImage { descriptor, manifest: manifest.value, diff_ids, names })
+        };
+        images.iter().map(read).collect()
     }
 
-    fn write_layers_uncompressed<W: Write>(
+    /// Writes docker's own form with uncompressed layers, each once.
+    pub(crate) fn write_images_uncompressed<W: Write>(
         &self,
-        archive: &DockerArchive,
-        manifest: &Manifest,
-        diff_ids: &[DiffId],
+        images: &[DockerImage],
         mut tar: TarWriter<W>,
     ) -> Result<W, StoreError> {
-        let config = format!("{}.json", manifest.config.digest.hex());
         let layer_path = |diff_id: &DiffId| format!("{}.tar", diff_id.0.hex());
-        tar.bytes(&config, &self.read(&manifest.config, MAX_CONFIG_BYTES)?)?;
+        let config_path = |image: &DockerImage| format!("{}.json", image.manifest.config.digest.hex());
         let mut written = BTreeSet::new();
-        for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
-            if written.insert(diff_id) {
-                let size = self.uncompressed_size(layer)?;
-                let plain = decompress(self.reader(layer)?).map_err(StoreError::stream("decompress"))?;
-                let plain = VerifiedReader::with(plain, diff_id.0.clone(), size);
-                tar.file(&layer_path(diff_id), size, plain)?;
+        for image in images {
+            if written.insert(config_path(image)) {
+                tar.bytes(&config_path(image), &self.read(&image.manifest.config, MAX_CONFIG_BYTES)?)?;
+            }
+            for (layer, diff_id) in image.manifest.layers.iter().zip(&image.diff_ids) {
+                if written.insert(layer_path(diff_id)) {
+                    let size = self.uncompressed_size(layer)?;
+                    let plain = decompress(self.reader(layer)?).map_err(StoreError::stream("decompress"))?;
+                    let plain = VerifiedReader::with(plain, diff_id.0.clone(), size);
+                    tar.file(&layer_path(diff_id), size, plain)?;
+                }
             }
         }
-        let layers = diff_ids.iter().map(layer_path).collect();
-        tar.bytes("manifest.json", &manifest_file(config, &archive.names, layers))?;
-        write_repositories(&mut tar, &archive.names, diff_ids)?;
+        let list = images.iter().map(|image| ArchiveImage {
+            config: config_path(image),
+            repo_tags: tagged(&image.names).iter().map(tag_of).collect(),
+            layers: image.diff_ids.iter().map(layer_path).collect(),
+        });
+        tar.bytes("manifest.json", &ArchiveImage::list(list))?;
+        DockerImage::write_repositories(images, &mut tar)?;
         tar.finish()
     }
 
@@ -146,14 +161,41 @@ impl Store {
     }
 }
 
+impl DockerImage {
+    /// Makes the entry of `manifest.json` beside an OCI layout, whose blobs it names.
+    pub(crate) fn as_they_are(&self) -> ArchiveImage {
+        ArchiveImage {
+            config: blob_path(&self.manifest.config.digest),
+            repo_tags: tagged(&self.names).iter().map(tag_of).collect(),
+            layers: self.manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
+        }
+    }
+
+    /// Writes `repositories`: repository, tag, and the id of the top layer.
+    pub(crate) fn write_repositories<W: Write>(
+        images: &[DockerImage],
+        tar: &mut TarWriter<W>,
+    ) -> Result<(), StoreError> {
+        let mut repositories: BTreeMap<String, BTreeMap<String, &str>> = BTreeMap::new();
+        for image in images {
+            let Some(top) = image.diff_ids.last() else { continue };
+            for tag in tagged(&image.names).iter().map(tag_of) {
+                if let Some((repository, tag)) = tag.rsplit_once(':') {
+                    let tags = repositories.entry(repository.to_owned()).or_default();
+                    tags.insert(tag.to_owned(), top.0.hex());
+                }
+            }
+        }
+        if repositories.is_empty() {
+            return Ok(());
+        }
+        tar.bytes("repositories", &json::to_compact(&repositories))
+    }
+}
+
 /// Returns the names that a loaded image can have.
 fn tagged(names: &[Reference]) -> Vec<Reference> {
     names.iter().cloned().map(Reference::with_default_tag).filter(|name| name.tag().is_some()).collect()
-}
-
-fn manifest_file(config: String, names: &[Reference], layers: Vec<String>) -> Vec<u8> {
-    let repo_tags = tagged(names).iter().map(tag_of).collect();
-    json::to_compact(&[ArchiveImage { config, repo_tags, layers }])
 }
 
 /// Returns `repository:tag` in the short form, without a digest.
@@ -162,38 +204,15 @@ fn tag_of(name: &Reference) -> String {
     familiar.split_once('@').map_or(familiar.clone(), |(tagged, _)| tagged.to_owned())
 }
 
-/// Writes `repositories`: repository, tag, and the id of the top layer.
-fn write_repositories<W: Write>(
-    tar: &mut TarWriter<W>,
-    names: &[Reference],
-    diff_ids: &[DiffId],
-) -> Result<(), StoreError> {
-    let Some(top) = diff_ids.last() else {
-        return Ok(());
-    };
-    let mut repositories: BTreeMap<String, BTreeMap<String, &Digest>> = BTreeMap::new();
-    let tags: Vec<String> = tagged(names).iter().map(tag_of).collect();
-    for (repository, tag) in tags.iter().filter_map(|tag| tag.rsplit_once(':')) {
-        repositories.entry(repository.to_owned()).or_default().insert(tag.to_owned(), &top.0);
-    }
-    if repositories.is_empty() {
-        return Ok(());
-    }
-    let hex: BTreeMap<_, BTreeMap<_, &str>> = repositories
-        .iter()
-        .map(|(name, tags)| (name, tags.iter().map(|(tag, digest)| (tag, digest.hex())).collect()))
-        .collect();
-    tar.bytes("repositories", &json::to_compact(&hex))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
 
     use polyarch_oci::media_type::{Compression, Flavour};
-    use polyarch_oci::{ImageConfig, media_type};
+    use polyarch_oci::{Digest, ImageConfig, media_type};
 
     use super::*;
+    use crate::Missing;
     use crate::documents::tests::{put_image, put_index};
     use crate::tar_read::TarReader;
 

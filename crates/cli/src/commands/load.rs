@@ -1,16 +1,89 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `polyarch load`.
+//! `polyarch load`: images of an archive into the store.
+
+use std::fs::File;
+use std::path::PathBuf;
 
 use clap::Args;
+use polyarch_images::load::{LoadedImage, load};
 
+use super::build::platforms::parse_platforms;
+use super::pull::platform_lines;
 use crate::CommandError;
 use crate::session::Session;
 
-/// Read images from an archive into the store
+/// Load images from an archive: of docker, or an OCI layout, also compressed with gzip or zstd
+///
+/// Every name then means the archive's document, with all platforms that the archive has.
 #[derive(Debug, Args)]
-pub struct LoadArgs {}
+pub struct LoadArgs {
+    /// File to read [default: standard input]
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Platforms that must be in the archive
+    #[arg(long, value_name = "PLATFORM[,PLATFORM]")]
+    platform: Vec<String>,
+    /// Print only names
+    #[arg(short, long)]
+    quiet: bool,
+}
 
 /// Runs the command.
-pub fn run(_args: &LoadArgs, _session: &Session) -> Result<(), CommandError> {
-    Err(CommandError::usage("this command is not there yet"))
+pub fn run(args: &LoadArgs, session: &Session) -> Result<(), CommandError> {
+    let environment = &session.environment;
+    let platforms = match args.platform.is_empty() {
+        true => Vec::new(),
+        false => parse_platforms(&args.platform, environment)?,
+    };
+    let input = args.input.as_ref().filter(|path| path.as_os_str() != "-");
+    if input.is_none() && environment.stdin_is_terminal {
+        return Err(CommandError::usage("requested load from stdin, but stdin is a terminal")
+            .with_hint("name a file with -i, or redirect the input"));
+    }
+    let (source, file) = match input {
+        Some(path) => {
+            let path = environment.resolve(path);
+            let file = File::open(&path).map_err(|error| CommandError::io("can't open", &path, &error))?;
+            let source = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (source, Some(file))
+        }
+        None => ("standard input".to_owned(), None),
+    };
+    let settings = session.settings()?;
+    let engine = session.open_for_documents(&settings)?;
+    let loaded = engine.perform(|services| {
+        polyarch_build::fetch::blocking(move || match file {
+            Some(file) => load(&services, &source, file, &platforms),
+            None => load(&services, &source, std::io::stdin().lock(), &platforms),
+        })
+    })?;
+    for image in &loaded {
+        tell(image, args.quiet, session)?;
+    }
+    Ok(())
+}
+
+fn tell(image: &LoadedImage, is_quiet: bool, session: &Session) -> Result<(), CommandError> {
+    for note in &image.notes {
+        session.printer.warning(note);
+    }
+    let line = match &image.name {
+        Some(name) => format!("Loaded image: {}\n", name.familiar()),
+        None => format!("Loaded image ID: {}\n", image.root.digest),
+    };
+    if let (Some(name), Some(replaced)) = (&image.name, &image.replaced) {
+        session.printer.warning(&replaced.notice(name, &image.root));
+    }
+    if !is_quiet {
+        let complete = image.held.iter().filter(|it| it.is_complete);
+        let lines = platform_lines(complete.map(|it| (&it.platform, &it.manifest.digest)));
+        session.printer.message(&format!("Digest: {}\n{lines}", image.root.digest));
+        if image.name.is_none() {
+            session.printer.message(&format!(
+                "The archive has no name for it: polyarch tag {} NAME keeps it at the next prune\n",
+                image.root.digest
+            ));
+        }
+    }
+    session.printer.data(&line)
 }

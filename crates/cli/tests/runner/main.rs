@@ -22,6 +22,8 @@ mod every_file;
 #[cfg(test)]
 mod everyday;
 #[cfg(test)]
+mod everyday_archives;
+#[cfg(test)]
 mod login;
 #[cfg(test)]
 mod progress;
