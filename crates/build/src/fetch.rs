@@ -171,10 +171,16 @@ impl Services {
 
     /// Remembers which repository has a blob that the store does not.
     pub(crate) fn remember_origin(&self, layer: &crate::image::LayerBlob) {
-        if let Some(from) = layer.from.as_ref().filter(|_| !self.store.contains(&layer.descriptor.digest)) {
+        if let Some(from) = &layer.from {
+            self.remember_blob_origin(&layer.descriptor.digest, from);
+        }
+    }
+
+    /// Remembers a repository that has a blob, unless the store has it.
+    pub fn remember_blob_origin(&self, digest: &polyarch_oci::Digest, from: &Reference) {
+        if !self.store.contains(digest) {
             // Without the record the image must be pulled again before it can be run: no harm to its truth.
-            let _ =
-                self.store.put_record(ORIGINS, layer.descriptor.digest.hex(), from.to_string().as_bytes());
+            let _ = self.store.put_record(ORIGINS, digest.hex(), from.to_string().as_bytes());
         }
     }
 

@@ -262,7 +262,20 @@ impl Services {
         self.registry
             .put_manifest(name, Bytes::from(bytes), &document.media_type)
             .await
-            .map_err(|error| registry_error(format!("can't push the manifest of {name}"), &error))?;
+            .map_err(|error| {
+                let failure = registry_error(format!("can't push the manifest of {name}"), &error);
+                let is_refused = matches!(error.status(), Some(400 | 406 | 415 | 422));
+                // distribution-spec, "Pushing Manifests": what it can't handle, a registry may refuse so.
+                if is_refused && !polyarch_oci::media_type::is_docker(&document.media_type) {
+                    failure.with_hint(format!(
+                        "an old registry may not know {}; Docker's types: polyarch manifest push --format docker, \
+                         polyarch build --output type=registry,oci-mediatypes=false",
+                        document.media_type
+                    ))
+                } else {
+                    failure
+                }
+            })?;
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ mod layout_files;
 pub mod layout_target;
 pub mod load;
 pub mod lookup;
+pub mod manifest_list;
 pub mod names;
 mod referrers;
 pub mod save;

@@ -92,9 +92,102 @@ impl<F: Formatter> Formatter for GoFormatter<F> {
     }
 }
 
+/// Writes a JSON text over several lines as Go's `json.Indent` does: strings, numbers and the order of
+/// keys stay as they are.
+///
+/// The text must be JSON; of any other, the result has the same characters outside white space.
+pub fn reindented(text: &[u8], indent: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() * 2);
+    let mut depth = 0usize;
+    let mut in_string = false;
+    let mut is_escaped = false;
+    let mut is_opened = false;
+    let mut is_done = false;
+    let new_line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        (0..depth).for_each(|_| out.extend_from_slice(indent.as_bytes()));
+    };
+    for &byte in text {
+        if in_string {
+            out.push(byte);
+            (in_string, is_escaped) = (is_escaped || byte != b'"', !is_escaped && byte == b'\\');
+            continue;
+        }
+        // Go keeps white space after the value.
+        if byte.is_ascii_whitespace() && !is_done {
+            continue;
+        }
+        if is_opened && !matches!(byte, b'}' | b']') {
+            new_line(&mut out, depth);
+        }
+        match byte {
+            b'{' | b'[' => {
+                depth += 1;
+                out.push(byte);
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if !is_opened {
+                    new_line(&mut out, depth);
+                }
+                out.push(byte);
+                is_done = depth == 0;
+            }
+            b',' => {
+                out.push(byte);
+                new_line(&mut out, depth);
+            }
+            b':' => out.extend_from_slice(b": "),
+            b'"' => {
+                in_string = true;
+                out.push(byte);
+            }
+            _ => out.push(byte),
+        }
+        is_opened = matches!(byte, b'{' | b'[');
+    }
+    out
+}
+
+/// Escapes a JSON text as Go's encoder does with texts that are put into another: `<`, `>`, `&`, U+2028
+/// and U+2029, which occur in strings only.
+pub fn escaped(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(byte) = rest.first().copied() {
+        match (byte, rest.get(..3)) {
+            (b'<' | b'>' | b'&', _) => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            // U+2028 and U+2029 in UTF-8.
+            (0xE2, Some([_, 0x80, last @ (0xA8 | 0xA9)])) => {
+                out.extend_from_slice(format!("\\u202{:x}", last & 0xF).as_bytes());
+                rest = &rest[2..];
+            }
+            _ => out.push(byte),
+        }
+        rest = &rest[1..];
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_indented_and_escaped_as_go_does() {
+        let text = br#" {"b":[1,2.50,{"x":{},"y":[ ]}],"a":"{\"\\\\\"<&>, :[","c":null }"#;
+        let expected = concat!(
+            "{\n\t\"b\": [\n\t\t1,\n\t\t2.50,\n\t\t{\n\t\t\t\"x\": {},\n\t\t\t\"y\": []\n\t\t}\n\t],",
+            "\n\t\"a\": \"{\\\"\\\\\\\\\\\"<&>, :[\",\n\t\"c\": null\n}"
+        );
+        assert_eq!(String::from_utf8(reindented(text, "\t")).unwrap(), expected);
+        assert_eq!(reindented(b"{}\n", "\t"), b"{}\n");
+        assert_eq!(
+            escaped("{\"a\":\"<x>&\u{2028}\u{2029}\u{2030}\"}".as_bytes()),
+            "{\"a\":\"\\u003cx\\u003e\\u0026\\u2028\\u2029\u{2030}\"}".as_bytes()
+        );
+        reindented(b"]]]}}\"\\", "\t");
+    }
 
     #[test]
     fn strings_are_escaped_as_go_does() {

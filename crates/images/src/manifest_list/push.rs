@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pushing a list: the images that the repository lacks first, the list last.
+//!
+//! Images of another repository of the same registry are mounted there; those of other registries and of
+//! the store are copied. Nothing has the list's name until everything is there.
+
+use std::sync::Arc;
+
+use polyarch_build::fetch::Shown;
+use polyarch_build::image_source::storage_error;
+use polyarch_build::push::PushPlan;
+use polyarch_build::{BuildError, ErrorKind, Services};
+use polyarch_oci::media_type::Flavour;
+use polyarch_oci::{Digest, ManifestOrIndex, Reference};
+use polyarch_store::{StoreError, WorkingList};
+
+use super::compose::{ComposedEntry, compose};
+use super::create::repeated_platforms;
+use super::find_list;
+
+/// What to push.
+#[derive(Debug, Clone)]
+pub struct Push {
+    /// The list, and the name that it gets.
+    pub name: Reference,
+    /// The media types of the index; the list's own when absent.
+    pub flavour: Option<Flavour>,
+    /// Remove the list afterwards.
+    pub purge: bool,
+    /// Push a list that has a platform twice.
+    pub force: bool,
+}
+
+/// What was pushed.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    /// The images that were brought to the repository, in order.
+    pub images: Vec<Reference>,
+    /// The digest of the list.
+    pub digest: Digest,
+    /// What the list says and what was pushed can't.
+    pub warnings: Vec<String>,
+}
+
+/// Pushes a list to the repository of its name.
+///
+/// # Errors
+/// When there is no such list, or it can't be used as it is; what the registries refuse.
+pub async fn push(services: &Arc<Services>, request: &Push, shown: &Shown) -> Result<Pushed, BuildError> {
+    let store = services.store();
+    let list = find_list(store, &request.name)?;
+    check(&list, request)?;
+    let composed = compose(store, &list, request.flavour)?;
+    let images = absent(services, &request.name, &composed.entries).await;
+    for entry in &composed.entries {
+        store.put(&entry.manifest).map_err(|error| storage_error(&error))?;
+        remember_origins(services, entry);
+    }
+    store.put(&composed.bytes).map_err(|error| storage_error(&error))?;
+    let root = composed.descriptor;
+    let plan = PushPlan { root: root.clone(), names: vec![request.name.clone()], by_digest: false };
+    services.push_plan(&plan, shown).await?;
+    if request.purge {
+        let removed = store.change_list(&request.name, |list| Ok::<_, StoreError>(list.take()));
+        removed.map_err(|error| storage_error(&error))?;
+    }
+    Ok(Pushed { images, digest: root.digest, warnings: composed.warnings })
+}
+
+/// Refuses what no machine could use.
+fn check(list: &WorkingList, request: &Push) -> Result<(), BuildError> {
+    let name = request.name.familiar();
+    for entry in &list.entries {
+        let platform = entry.descriptor.platform.as_ref();
+        if platform.is_none_or(|platform| platform.os.is_empty() || platform.architecture.is_empty()) {
+            let source = &entry.source;
+            let message =
+                format!("manifest {source} must have an OS and Architecture to be pushed to a registry");
+            return Err(BuildError::new(ErrorKind::Usage, message).with_hint(format!(
+                "say them: polyarch manifest annotate {name} {source} --os linux --arch ARCHITECTURE"
+            )));
+        }
+    }
+    match repeated_platforms(list).into_iter().next() {
+        Some(warning) if !request.force => Err(BuildError::new(ErrorKind::Usage, warning)
+            .with_hint(format!("correct one of them: polyarch manifest annotate {name} IMAGE --arch …"))
+            .with_hint("or push both all the same: --force")),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the names that images will have which the repository of the list does not have, or which are
+/// of another: docker says of those that it pushed them.
+async fn absent(services: &Arc<Services>, name: &Reference, entries: &[ComposedEntry]) -> Vec<Reference> {
+    let mut images = Vec::new();
+    for entry in entries {
+        let target = name.with_digest(entry.descriptor.digest.clone());
+        let is_of_here = entry.from.as_ref().is_some_and(|from| from.name() == name.name());
+        // Whatever keeps the registry from telling will be said by the push.
+        let is_there = is_of_here && services.registry().head_manifest(&target).await.is_ok();
+        if !is_there {
+            images.push(target);
+        }
+    }
+    images
+}
+
+/// Remembers which repository has the blobs that the store lacks.
+fn remember_origins(services: &Services, entry: &ComposedEntry) {
+    let Some(from) = &entry.from else { return };
+    let document = ManifestOrIndex::parse(entry.manifest.clone(), &entry.descriptor.media_type);
+    if let Ok(ManifestOrIndex::Manifest(manifest)) = document {
+        for blob in manifest.value.layers.iter().chain([&manifest.value.config]) {
+            services.remember_blob_origin(&blob.digest, from);
+        }
+    }
+}
