@@ -264,7 +264,11 @@ impl Services {
             .await
             .map_err(|error| {
                 let failure = registry_error(format!("can't push the manifest of {name}"), &error);
-                let is_refused = matches!(error.status(), Some(400 | 406 | 415 | 422));
+                let is_refused = error.refusal().is_some_and(|refusal| {
+                    refusal.status == 415
+                        || refusal.body.has_code("MANIFEST_INVALID")
+                        || refusal.body.has_code("UNSUPPORTED")
+                });
                 // distribution-spec, "Pushing Manifests": what it can't handle, a registry may refuse so.
                 if is_refused && !polyarch_oci::media_type::is_docker(&document.media_type) {
                     failure.with_hint(format!(

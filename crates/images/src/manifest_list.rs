@@ -18,11 +18,16 @@ pub use create::{Added, Create, Created, create};
 pub use inspect::{Inspect, inspect};
 pub use push::{Push, Pushed, push};
 
+use std::sync::Arc;
+
+use polyarch_build::fetch::Shown;
 use polyarch_build::image_source::storage_error;
-use polyarch_build::{BuildError, ErrorKind};
+use polyarch_build::{BuildError, ErrorKind, Services};
 use polyarch_oci::platform::did_you_mean;
 use polyarch_oci::{Platform, Reference};
 use polyarch_store::{ListEntry, Store, StoreError, WorkingList};
+
+use crate::{FindOptions, FoundImage, ImageSource, Lookup};
 
 /// Returns a list.
 ///
@@ -117,6 +122,26 @@ fn full_source(source: &str) -> String {
 /// Tells whether an entry is an image of the list that a source names.
 fn came_from(entry_source: &str, full_source: &str) -> bool {
     entry_source.strip_prefix(full_source).is_some_and(|rest| rest.starts_with('@'))
+}
+
+/// Finds a source; of one that its registry does not have, docker's words say so.
+async fn find_source(
+    services: &Arc<Services>,
+    source: &ImageSource,
+    lookup: Lookup,
+    shown: &Shown,
+) -> Result<FoundImage, BuildError> {
+    let mut error = match crate::find(services, source, &FindOptions::new(lookup), shown).await {
+        Ok(found) => return Ok(found),
+        Err(error) => error,
+    };
+    if let ImageSource::Reference(reference) = source
+        && let Err(answer) = services.registry().head_manifest(reference).await
+        && answer.is_not_found()
+    {
+        error.message = format!("no such manifest: {reference}");
+    }
+    Err(error)
 }
 
 /// Names an entry for messages: its source, and its platform.

@@ -234,7 +234,7 @@ mod tests {
     fn entry(store: &Store, source: &str, flavour: Flavour, platform: Platform) -> ListEntry {
         let config = store.put(format!("{{\"os\":\"linux\",\"x\":\"{source}\"}}").as_bytes()).unwrap();
         let layer = store.put(source.as_bytes()).unwrap();
-        let media_type = polyarch_oci::media_type::Compression::Gzip.layer_media_type(flavour);
+        let media_type = media_type::Compression::Gzip.layer_media_type(flavour);
         let manifest = polyarch_oci::Document::indented(polyarch_oci::Manifest::new(
             flavour,
             Descriptor::new(flavour.config(), config, 1),

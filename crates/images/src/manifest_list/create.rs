@@ -10,8 +10,8 @@ use polyarch_oci::media_type::{self, Flavour};
 use polyarch_oci::{Descriptor, Document, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference};
 use polyarch_store::{ListEntry, WorkingList};
 
-use super::{came_from, contradiction_error, contradictions, full_source, words_of};
-use crate::{FindOptions, FoundImage, ImageSource, Origin, find};
+use super::{came_from, contradiction_error, contradictions, find_source, full_source, words_of};
+use crate::{FoundImage, ImageSource, Lookup, Origin};
 
 /// The largest number of images that a list gets.
 const MAX_ENTRIES: usize = 1000;
@@ -143,7 +143,7 @@ async fn images_of(
     shown: &Shown,
 ) -> Result<Vec<Added>, BuildError> {
     let parsed = ImageSource::parse(source)?;
-    let found = find(services, &parsed, &FindOptions::default(), shown).await?;
+    let found = find_source(services, &parsed, Lookup::StoreThenRegistry, shown).await?;
     if let ManifestOrIndex::Manifest(manifest) = &found.document {
         let mut descriptor = bare(&found.descriptor, found.document.media_type());
         let config = config_of(&found, &manifest.value).await?;

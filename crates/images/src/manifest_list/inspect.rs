@@ -13,8 +13,8 @@ use polyarch_oci::{Descriptor, ManifestOrIndex, Platform, Reference, json, media
 
 use super::compose::DockerIndex;
 use super::create::declared;
-use super::{compose, find_entry, find_list};
-use crate::{FindOptions, FoundImage, ImageSource, Lookup, find};
+use super::{compose, find_entry, find_list, find_source};
+use crate::{FoundImage, ImageSource, Lookup};
 
 /// What to look at.
 #[derive(Debug, Clone)]
@@ -64,7 +64,7 @@ pub async fn inspect(
         let texts = composed.entries.iter();
         return Ok(array(texts.map(|entry| verbose(&entry.source, &entry.descriptor, &entry.manifest))));
     }
-    let found = find(services, &source, &FindOptions::new(Lookup::RegistryThenStore), shown).await?;
+    let found = find_source(services, &source, Lookup::RegistryThenStore, shown).await?;
     match &found.document {
         ManifestOrIndex::Manifest(manifest) if request.verbose => {
             let mut descriptor = found.descriptor.clone();
