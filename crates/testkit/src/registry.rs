@@ -150,7 +150,8 @@ impl DockerRegistry {
         parse_answer(&bytes)
     }
 
-    fn push_blob(&self, repository: &str, blob: &[u8]) {
+    /// Pushes a blob.
+    pub fn push_blob(&self, repository: &str, blob: &[u8]) {
         let start = self.request("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], b"");
         let location = start.header("location").unwrap_or_else(|| panic!("no location: {start:?}"));
         let path = location.strip_prefix(&format!("http://{}", self.host())).unwrap_or(location);
@@ -160,7 +161,8 @@ impl DockerRegistry {
         assert_eq!(answer.status, 201, "{path}: {answer:?}");
     }
 
-    fn put_manifest(&self, repository: &str, reference: &str, media_type: &str, bytes: &[u8]) {
+    /// Pushes a manifest or an index whose parts are there, under a tag or its digest.
+    pub fn put_manifest(&self, repository: &str, reference: &str, media_type: &str, bytes: &[u8]) {
         let path = format!("/v2/{repository}/manifests/{reference}");
         let answer = self.request("PUT", &path, &[("Content-Type", media_type)], bytes);
         assert_eq!(answer.status, 201, "{path}: {answer:?}");

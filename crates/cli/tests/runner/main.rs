@@ -24,6 +24,10 @@ mod everyday;
 #[cfg(test)]
 mod everyday_archives;
 #[cfg(test)]
+mod imagetools;
+#[cfg(test)]
+mod imagetools_sources;
+#[cfg(test)]
 mod login;
 #[cfg(test)]
 mod progress;

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an image says of itself, platform by platform: its configs, and its attestations' statements.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use polyarch_build::BuildError;
+use polyarch_oci::{Descriptor, Digest, Document, ImageConfig, Manifest, ManifestOrIndex};
+use serde_json::Value;
+
+use crate::compose::REFERENCE_DIGEST;
+use crate::found::{FoundImage, text_of};
+
+/// The older name of [`REFERENCE_DIGEST`].
+const OLD_REFERENCE_DIGEST: &str = "com.docker.reference.digest";
+/// The annotation of an attestation's layer that says what is stated.
+const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
+const IN_TOTO: &str = "application/vnd.in-toto+json";
+/// The largest statement that is read; bills of materials of large images have some megabytes.
+const MAX_STATEMENT_BYTES: u64 = 64 << 20;
+/// The deepest nesting of indexes.
+const MAX_DEPTH: usize = 4;
+
+/// What is stated about an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statement {
+    /// Its bill of materials (SPDX).
+    Sbom,
+    /// How it was built (SLSA).
+    Provenance,
+}
+
+/// One platform's image.
+#[derive(Debug, Clone)]
+pub struct PlatformDetails {
+    /// The platform, as the index or else the config says.
+    pub platform: String,
+    /// The config.
+    pub config: Document<ImageConfig>,
+    /// What attests it.
+    attestations: Vec<Manifest>,
+}
+
+/// Reads the configs of all platforms, sorted by platform; of equal platforms the last counts.
+///
+/// # Errors
+/// When a part can't be read.
+pub async fn details(image: &FoundImage) -> Result<Vec<PlatformDetails>, BuildError> {
+    let mut walk = Walk::default();
+    walk.visit(image, &image.descriptor, 0).await?;
+    let mut found = Vec::new();
+    for (platform, (digest, manifest)) in walk.images {
+        let config = image.config(&manifest).await?;
+        let attestations = walk.attestations.get(&digest).cloned().unwrap_or_default();
+        found.push(PlatformDetails { platform, config, attestations });
+    }
+    Ok(found)
+}
+
+#[derive(Default)]
+struct Walk {
+    images: BTreeMap<String, (Digest, Manifest)>,
+    attestations: BTreeMap<Digest, Vec<Manifest>>,
+}
+
+impl Walk {
+    async fn visit(
+        &mut self,
+        image: &FoundImage,
+        descriptor: &Descriptor,
+        depth: usize,
+    ) -> Result<(), BuildError> {
+        if depth > MAX_DEPTH {
+            return Err(image.damaged(format!("{} is an index nested too deeply", descriptor.digest)));
+        }
+        let manifest = match image.read_document(descriptor).await? {
+            ManifestOrIndex::Index(index) => {
+                for entry in &index.value.manifests {
+                    Box::pin(self.visit(image, entry, depth + 1)).await?;
+                }
+                return Ok(());
+            }
+            ManifestOrIndex::Manifest(manifest) => manifest.value,
+        };
+        let subject = [OLD_REFERENCE_DIGEST, REFERENCE_DIGEST]
+            .iter()
+            .find_map(|key| descriptor.annotations.get(*key)?.parse::<Digest>().ok());
+        if let Some(subject) = subject {
+            self.attestations.entry(subject).or_default().push(manifest);
+            return Ok(());
+        }
+        let platform = match &descriptor.platform {
+            Some(platform) => platform.clone().normalized(),
+            None => image.declared_platform(&manifest).await?,
+        };
+        self.images.insert(platform.to_string(), (descriptor.digest.clone(), manifest));
+        Ok(())
+    }
+}
+
+impl PlatformDetails {
+    /// Reads what is stated about the platform's image: the statements' predicates.
+    ///
+    /// # Errors
+    /// When a statement can't be read, or is not what its media type says.
+    pub async fn predicates(
+        &self,
+        image: &FoundImage,
+        statement: Statement,
+    ) -> Result<Vec<Value>, BuildError> {
+        let is_wanted = |layer: &&Descriptor| {
+            let kind = layer.annotations.get(PREDICATE_TYPE).map_or("", String::as_str);
+            let is_kind = match statement {
+                Statement::Sbom => kind == "https://spdx.dev/Document",
+                Statement::Provenance => kind.starts_with("https://slsa.dev/provenance/"),
+            };
+            is_kind && (layer.media_type == IN_TOTO || is_envelope(&layer.media_type))
+        };
+        let mut found = Vec::new();
+        for layer in self.attestations.iter().flat_map(|manifest| &manifest.layers).filter(is_wanted) {
+            let bytes = image.read_blob(layer, MAX_STATEMENT_BYTES).await?;
+            let damaged = |what: String| image.damaged(format!("the attestation {}: {what}", layer.digest));
+            let bytes =
+                if is_envelope(&layer.media_type) { payload(&bytes).map_err(damaged)? } else { bytes };
+            let mut statement: Value =
+                serde_json::from_slice(&bytes).map_err(|error| damaged(text_of(&error)))?;
+            found.push(statement.get_mut("predicate").map(Value::take).unwrap_or_default());
+        }
+        Ok(found)
+    }
+}
+
+/// Tells whether a media type is of a signed envelope around a statement (DSSE).
+fn is_envelope(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.in-toto.") && media_type.ends_with("+dsse")
+}
+
+fn payload(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let envelope: Value = serde_json::from_slice(bytes).map_err(|error| text_of(&error))?;
+    let payload = envelope.get("payload").and_then(Value::as_str).ok_or("it has no payload")?;
+    base64::engine::general_purpose::STANDARD.decode(payload).map_err(|error| text_of(&error))
+}
