@@ -2,6 +2,8 @@
 //! The command line as its users see it.
 
 #[cfg(test)]
+mod binfmt;
+#[cfg(test)]
 mod build_cache;
 mod build_error_texts;
 #[cfg(test)]

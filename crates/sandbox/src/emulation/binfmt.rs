@@ -59,7 +59,7 @@ impl Handler {
     }
 
     /// Writes the registration line with this name and these flags.
-    fn line(&self, name: &str, flags: &str) -> Result<Vec<u8>, BinfmtError> {
+    pub(super) fn line(&self, name: &str, flags: &str) -> Result<Vec<u8>, BinfmtError> {
         let refuse =
             |reason: &str| BinfmtError::Handler { name: self.name.clone(), reason: reason.to_owned() };
         let interpreter = self.interpreter.as_os_str().as_bytes();
@@ -73,8 +73,9 @@ impl Handler {
         if self.magic.is_empty() || self.magic.len() != self.mask.len() {
             return Err(refuse("its magic and mask differ in length"));
         }
-        // The first character of the line separates its fields; the others can't contain these.
-        let separator = *b":;,|!%"
+        // The first character of the line separates its fields; the others can't contain these. In a file of
+        // binfmt.d, `;` would begin a comment.
+        let separator = *b":,|!%"
             .iter()
             .find(|separator| !interpreter.contains(separator))
             .ok_or_else(|| refuse("its interpreter's path has every possible separator"))?;
@@ -211,7 +212,10 @@ impl AsFd for PrivateBinfmt {
 }
 
 /// Tells whether this process lives in the host's user namespace.
-fn is_initial_user_namespace() -> Result<bool, BinfmtError> {
+///
+/// # Errors
+/// When the kernel doesn't say.
+pub fn is_initial_user_namespace() -> Result<bool, BinfmtError> {
     match std::fs::metadata("/proc/self/ns/user") {
         Ok(metadata) => Ok(metadata.ino() == INITIAL_USER_NAMESPACE),
         // Without certainty we must not touch what may be the host's.
@@ -264,8 +268,8 @@ mod tests {
     #[test]
     fn a_path_with_the_separator_gets_another_one() {
         let line = handler("/opt/a:b/qemu").line("polyarch-arm64", "OCF").unwrap();
-        assert!(line.starts_with(b";polyarch-arm64;M;;"));
-        assert!(line.ends_with(b";/opt/a:b/qemu;OCF"));
+        assert!(line.starts_with(b",polyarch-arm64,M,,"));
+        assert!(line.ends_with(b",/opt/a:b/qemu,OCF"));
     }
 
     #[test]

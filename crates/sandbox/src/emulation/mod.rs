@@ -10,14 +10,17 @@
 //! 2. by QEMU, registered in a binfmt_misc instance that only this user namespace sees,
 //! 3. by a handler that the host has registered.
 //!
-//! The host's own binfmt_misc is read, never written. See `docs/emulation.md`.
+//! For that the host's own binfmt_misc is read, never written. Writing it is a story of its own, told only when a
+//! user asks for it: [`HostBinfmt`] and [`BinfmtDirectory`]. See `docs/emulation.md`.
 
 pub mod arch;
 pub mod binfmt;
+mod binfmt_directory;
 mod bundle;
 mod crash;
 mod elf_patch;
 mod host;
+mod host_registration;
 mod probe;
 mod qemu;
 mod registration;
@@ -25,9 +28,11 @@ mod run;
 mod support;
 
 pub use arch::Architecture;
-pub use binfmt::{BinfmtError, Handler, PrivateBinfmt};
+pub use binfmt::{BinfmtError, Handler, PrivateBinfmt, is_initial_user_namespace};
+pub use binfmt_directory::{BinfmtDirectory, Origin};
 pub use crash::describe_crash;
 pub use host::{HostHandler, read_host_handlers};
+pub use host_registration::{HostBinfmt, HostBinfmtError, Installation, entry_name};
 pub use probe::{PROBE_STATUS, probe_executable};
 pub use qemu::Emulator;
 pub use support::{Emulation, EmulationConfig, Support};
