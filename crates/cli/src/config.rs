@@ -98,6 +98,31 @@ impl Settings {
         })
     }
 
+    /// Reads all settings; where something is wrong, goes without any file and returns what is wrong as well.
+    pub fn load_as_far_as_possible(
+        environment: &Environment,
+        root: Option<&Path>,
+    ) -> (Settings, Vec<CommandError>) {
+        let error = match Settings::load(environment, root) {
+            Ok(settings) => return (settings, Vec::new()),
+            Err(error) => error,
+        };
+        let root = match root {
+            Some(root) => environment.resolve(root),
+            None => default_root(environment).unwrap_or_else(|_| PathBuf::from(SYSTEM_ROOT)),
+        };
+        let settings = Settings {
+            root,
+            hosts: HostTable::default(),
+            credentials: crate::credential_files::read(environment).unwrap_or_default(),
+            proxy: read_proxy(environment),
+            emulator_directories: Vec::new(),
+            max_parallel: 0,
+            threads: 0,
+        };
+        (settings, vec![error])
+    }
+
     /// Returns the options of the registry client.
     pub fn client_options(&self) -> ClientOptions {
         ClientOptions {

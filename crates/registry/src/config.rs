@@ -187,6 +187,11 @@ impl HostTable {
         self.hosts.get(canonical_host(host))
     }
 
+    /// Returns every host that has settings, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &HostSettings)> {
+        self.hosts.iter().map(|(host, settings)| (host.as_str(), settings))
+    }
+
     /// Returns the settings of a host to change them, for example for a flag that makes it insecure.
     pub fn entry(&mut self, host: &str) -> &mut HostSettings {
         self.hosts.entry(canonical_host(host).to_owned()).or_default()

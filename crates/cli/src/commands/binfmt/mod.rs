@@ -20,7 +20,7 @@ use crate::{CommandError, ExitCode};
 /// Where a machine's binfmt_misc is.
 pub const HOST_BINFMT: &str = "/proc/sys/fs/binfmt_misc";
 /// Where a machine keeps what is registered at boot.
-const BINFMT_DIRECTORY: &str = "/etc/binfmt.d";
+pub const BINFMT_DIRECTORY: &str = "/etc/binfmt.d";
 
 /// Show how each platform runs here, or register emulators for the whole machine
 ///
