@@ -12,6 +12,8 @@ pub mod engine;
 pub mod environment;
 pub mod error;
 pub mod image_list;
+pub mod inspection;
+pub mod past;
 pub mod printer;
 pub mod progress;
 pub mod reference;

@@ -51,4 +51,13 @@ impl Session {
     pub fn open_for_program(&self, settings: &Settings) -> Result<Engine, CommandError> {
         Engine::open(&self.environment, settings, Interrupts::LeftToProgram)
     }
+
+    /// Returns what a template wrote, as it is printed: byte for byte to a program, and to a terminal only
+    /// what is visible, because images may carry escape sequences.
+    pub fn shown_template(&self, text: String) -> String {
+        match self.environment.stdout_is_terminal {
+            true => crate::visible_text::visible_text(&text),
+            false => text,
+        }
+    }
 }

@@ -30,6 +30,8 @@ mod imagetools;
 #[cfg(test)]
 mod imagetools_sources;
 #[cfg(test)]
+mod inspection;
+#[cfg(test)]
 mod login;
 #[cfg(test)]
 mod progress;
