@@ -41,5 +41,5 @@ pub use pull::{PullRequest, PullResult, Replaced};
 pub use push::{PushRequest, PushResult};
 pub use request::BuildRequest;
 pub use result::{BuildResult, PlatformResult};
-pub use run::{RunRequest, RunStdio};
+pub use run::{RunRequest, RunStdio, SignalRelay};
 pub use services::{ServiceOptions, Services};

@@ -2,11 +2,13 @@
 //! One image, tried: its command in the sandbox, natively or emulated.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use polyarch_oci::{ContainerConfig, ImageConfig, ManifestOrIndex, Platform, Reference};
 use polyarch_sandbox::emulation::Support;
-use polyarch_sandbox::{CancelFlag as SandboxCancel, Mount, Network, ProcessSpec, SandboxError, Stdio};
+use polyarch_sandbox::{
+    CancelFlag as SandboxCancel, Mount, Network, ProcessSpec, RunHandle, SandboxError, Stdio,
+};
 use polyarch_solver::CancelFlag;
 use polyarch_solver::progress::Progress;
 
@@ -41,6 +43,14 @@ pub struct RunRequest {
     pub pull: PullPolicy,
     /// Whether the standard streams are a terminal.
     pub is_tty: bool,
+    /// The host name.
+    pub hostname: Option<String>,
+    /// `name, address` lines for /etc/hosts.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Directories and files of the host, and empty directories in memory.
+    pub mounts: Vec<Mount>,
+    /// Whether the program finds its root read-only.
+    pub read_only: bool,
 }
 
 /// The standard streams; `None` is `/dev/null`.
@@ -52,6 +62,28 @@ pub struct RunStdio {
     pub stdout: Option<OwnedFd>,
     /// Standard error.
     pub stderr: Option<OwnedFd>,
+}
+
+/// Passes signals on to the program of a run, for as long as there is one.
+#[derive(Debug, Clone, Default)]
+pub struct SignalRelay(Arc<Mutex<Option<Arc<RunHandle>>>>);
+
+impl SignalRelay {
+    /// Sends a signal to the program; tells whether there is one.
+    pub fn send(&self, signal: i32) -> bool {
+        let handle = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // A program that has just ended needs no signal any more.
+        handle.is_some_and(|handle| handle.signal(signal).is_ok())
+    }
+
+    /// Tells whether a program runs.
+    pub fn is_set(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn set(&self, handle: Option<Arc<RunHandle>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = handle;
+    }
 }
 
 impl Services {
@@ -66,6 +98,7 @@ impl Services {
         stdio: RunStdio,
         progress: &Progress,
         cancel: CancelFlag,
+        relay: SignalRelay,
     ) -> Result<i32, BuildError> {
         let platform = match &request.platform {
             Some(platform) => platform.clone(),
@@ -85,6 +118,7 @@ impl Services {
         let parents = self.directories(&Tree { layers, steps: Vec::new() }, &shown).await?;
         vertex.done();
         let spec = self.run_spec(&image.config.value, &request)?;
+        let read_only = request.read_only;
         let user = request.user.unwrap_or_else(|| image.config.value.config.user.clone());
         let sandbox_cancel = SandboxCancel::new().map_err(|error| sandbox_error(&error))?;
         let watched = sandbox_cancel.clone();
@@ -93,8 +127,11 @@ impl Services {
             watched.cancel();
         });
         let services = self.clone();
-        let result =
-            blocking(move || services.run_blocking(&parents, spec, &user, stdio, &sandbox_cancel)).await;
+        let result = blocking(move || {
+            let container = Container { spec, user, stdio, read_only };
+            services.run_blocking(&parents, container, &sandbox_cancel, &relay)
+        })
+        .await;
         watcher.abort();
         result
     }
@@ -142,36 +179,49 @@ impl Services {
         let working_dir = request.working_dir.as_ref().unwrap_or(&config.working_dir);
         spec.cwd = absolute("/", working_dir);
         spec.network = if request.network == NetworkMode::None { Network::None } else { Network::Host };
-        spec.hostname = "polyarch".to_owned();
+        spec.hostname = request.hostname.clone().unwrap_or_else(|| "polyarch".to_owned());
         spec.resolv_conf = self.options.resolv_conf.clone();
-        spec.hosts = hosts_file(&[]);
+        spec.hosts = hosts_file(&request.extra_hosts);
         spec.is_tty = request.is_tty;
         if let Some((source, target)) = self.emulator_bind() {
             spec.mounts.push(Mount::Bind { source, target: target.into(), read_only: true });
         }
+        // What is beneath another mount comes after it.
+        let mut mounts = request.mounts.clone();
+        mounts.sort_by_key(|mount| mount.target().components().count());
+        spec.mounts.extend(mounts);
         Ok(spec)
     }
 
     fn run_blocking(
         &self,
         parents: &[polyarch_snapshot::SnapshotId],
-        mut spec: ProcessSpec,
-        user: &str,
-        stdio: RunStdio,
+        container: Container,
         cancel: &SandboxCancel,
+        relay: &SignalRelay,
     ) -> Result<i32, BuildError> {
+        let Container { mut spec, user, stdio, read_only } = container;
         let snapshot_error = |error| self.snapshot_error("can't prepare the container", &error);
         let active = self.snapshots.prepare(parents).map_err(snapshot_error)?;
         {
             let tree = active.tree().map_err(snapshot_error)?;
-            apply_user(&mut spec, &tree, user)?;
+            apply_user(&mut spec, &tree, &user)?;
             if !tree.exists(spec.cwd.as_str()) {
                 tree.mkdir_all(spec.cwd.as_str(), 0o755, (0, 0)).map_err(snapshot_error)?;
             }
         }
-        let root = root_fs(active.root_mount().map_err(snapshot_error)?);
+        let mut root = root_fs(active.root_mount().map_err(snapshot_error)?);
+        root.read_only = read_only;
         let stdio = Stdio { stdin: stdio.stdin, stdout: stdio.stdout, stderr: stdio.stderr };
-        match self.launcher()?.run(&root, &spec, stdio, cancel) {
+        if cancel.is_cancelled() {
+            return Err(BuildError::cancelled());
+        }
+        let handle = self.launcher()?.spawn(&root, &spec, stdio).map_err(|error| sandbox_error(&error))?;
+        let handle = Arc::new(handle);
+        relay.set(Some(handle.clone()));
+        let ended = handle.wait(cancel);
+        relay.set(None);
+        match ended {
             Ok(status) => Ok(status.shell_code()),
             Err(SandboxError::Exec { failure }) => {
                 let mut error = BuildError::new(ErrorKind::Step, failure.to_string());
@@ -181,6 +231,14 @@ impl Services {
             Err(error) => Err(sandbox_error(&error)),
         }
     }
+}
+
+/// What runs, as far as the image's files need not be looked at.
+struct Container {
+    spec: ProcessSpec,
+    user: String,
+    stdio: RunStdio,
+    read_only: bool,
 }
 
 /// Returns the program and its arguments, by Docker's rule: another entrypoint drops the image's CMD.

@@ -10,10 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyarch_build::request::PullPolicy;
 use polyarch_build::{
     BuildError, BuildRequest, BuildResult, ErrorKind, PruneReport, PullRequest, PullResult, PushRequest,
-    PushResult, RunRequest, RunStdio, ServiceOptions, Services,
+    PushResult, RunRequest, RunStdio, ServiceOptions, Services, SignalRelay,
 };
 use polyarch_sandbox::IdMapping;
 use polyarch_sandbox::user_namespace::{EnterOptions, enter};
@@ -32,8 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub enum Interrupts {
     /// For us: what runs shall stop.
     Stop,
-    /// For the program on our terminal, which gets it from there; only SIGTERM is for us.
+    /// For the program on our terminal, which gets it from there; other signals are passed on to it.
     LeftToProgram,
+    /// For the program, which gets this and other signals from us. The third one that it survives ends it.
+    PassedOn,
 }
 
 /// The engine, opened for one command.
@@ -41,6 +42,7 @@ pub struct Engine {
     /// Taken only by the end, which waits for nothing: what still runs then was interrupted.
     runtime: Option<tokio::runtime::Runtime>,
     cancel: CancelFlag,
+    relay: SignalRelay,
     options: ServiceOptions,
 }
 
@@ -71,7 +73,8 @@ impl Engine {
                 .with_hint("raise the limit on processes: ulimit -u")
         })?;
         let cancel = CancelFlag::default();
-        runtime.spawn(watch_signals(cancel.clone(), interrupts));
+        let relay = SignalRelay::default();
+        runtime.spawn(watch_signals(cancel.clone(), interrupts, relay.clone()));
         let options = ServiceOptions {
             root: settings.root.clone(),
             launcher_program: PathBuf::from("/proc/self/exe"),
@@ -83,7 +86,7 @@ impl Engine {
             resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
             force_copy: false,
         };
-        Ok(Engine { runtime: Some(runtime), cancel, options })
+        Ok(Engine { runtime: Some(runtime), cancel, relay, options })
     }
 
     /// Starts the threads without a user namespace: for commands that read and write documents and blobs
@@ -138,30 +141,22 @@ impl Engine {
 
     /// Runs a program of an image on our own standard streams; returns its exit code.
     ///
-    /// With [`PullPolicy::Default`] the registry is asked only when the store lacks the image.
-    ///
     /// # Errors
     /// Why it was not started; with an `exit_code` of 126 or 127 when it can't be executed or found.
     pub fn run_image(
         &self,
-        mut request: RunRequest,
+        request: RunRequest,
         is_interactive: bool,
         progress: &Progress,
     ) -> Result<i32, BuildError> {
         let services = self.services()?;
-        if request.pull == PullPolicy::Default {
-            let images = list_images(services.store())?;
-            let image = images.iter().find(|image| image.name == request.reference);
-            if image.is_some_and(|image| image.has(request.platform.as_ref())) {
-                request.pull = PullPolicy::Never;
-            }
-        }
         let stdio = RunStdio {
             stdin: if is_interactive { Some(own(std::io::stdin())?) } else { None },
             stdout: Some(own(std::io::stdout())?),
             stderr: Some(own(std::io::stderr())?),
         };
-        self.wait(PATIENCE, services.run_image(request, stdio, progress, self.cancel.clone()))
+        let run = services.run_image(request, stdio, progress, self.cancel.clone(), self.relay.clone());
+        self.wait(PATIENCE, run)
     }
 
     /// Fetches an image into the store.
@@ -245,8 +240,12 @@ fn own(stream: impl AsFd) -> Result<OwnedFd, BuildError> {
         .map_err(|error| BuildError::io("can't pass on", "a standard stream", &error))
 }
 
-/// Turns the first signal into a request to stop, and the second into the end.
-async fn watch_signals(cancel: CancelFlag, interrupts: Interrupts) {
+/// How often a program is asked to end before it is made to.
+const REQUESTS: u32 = 3;
+
+/// Turns the first signal into a request to stop, and the second into the end; while a program runs that
+/// signals are for, it gets them.
+async fn watch_signals(cancel: CancelFlag, interrupts: Interrupts, relay: SignalRelay) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -254,15 +253,54 @@ async fn watch_signals(cancel: CancelFlag, interrupts: Interrupts) {
         // Then the signals do what they do by themselves: they end the process.
         return;
     };
+    if interrupts != Interrupts::Stop {
+        for kind in [
+            SignalKind::hangup(),
+            SignalKind::quit(),
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+        ] {
+            tokio::spawn(pass_on(kind, interrupts, relay.clone(), cancel.clone()));
+        }
+    }
+    let mut requests = 0;
     loop {
-        tokio::select! {
-            _ = interrupt.recv() => if interrupts == Interrupts::LeftToProgram { continue },
-            _ = terminate.recv() => {}
+        let kind = tokio::select! {
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = terminate.recv() => SignalKind::terminate(),
+        };
+        let is_from_terminal = interrupts == Interrupts::LeftToProgram && kind == SignalKind::interrupt();
+        if interrupts != Interrupts::Stop
+            && requests < REQUESTS - 1
+            && (if is_from_terminal { relay.is_set() } else { relay.send(kind.as_raw_value()) })
+        {
+            requests += u32::from(!is_from_terminal);
+            continue;
         }
         if cancel.is_cancelled() {
             exit_at_once(ExitCode::Interrupted);
         }
         cancel.cancel();
+    }
+}
+
+/// Passes one kind of signal on to the program; before there is one, those that mean the end are a request
+/// to stop.
+async fn pass_on(
+    kind: tokio::signal::unix::SignalKind,
+    interrupts: Interrupts,
+    relay: SignalRelay,
+    cancel: CancelFlag,
+) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut signals) = signal(kind) else { return };
+    while signals.recv().await.is_some() {
+        // The terminal sends this one to the program as well.
+        let is_from_terminal = interrupts == Interrupts::LeftToProgram && kind == SignalKind::quit();
+        let is_passed = if is_from_terminal { relay.is_set() } else { relay.send(kind.as_raw_value()) };
+        if !is_passed && (kind == SignalKind::hangup() || kind == SignalKind::quit()) {
+            cancel.cancel();
+        }
     }
 }
 

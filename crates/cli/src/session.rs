@@ -44,12 +44,13 @@ impl Session {
         Engine::open_for_documents(&self.environment, settings)
     }
 
-    /// The same, for a program that reads our terminal.
+    /// The same as [`Session::open`], for a program that gets the signals; `is_tty` when it has our terminal.
     ///
     /// # Errors
     /// When the machine doesn't permit it.
-    pub fn open_for_program(&self, settings: &Settings) -> Result<Engine, CommandError> {
-        Engine::open(&self.environment, settings, Interrupts::LeftToProgram)
+    pub fn open_for_program(&self, settings: &Settings, is_tty: bool) -> Result<Engine, CommandError> {
+        let interrupts = if is_tty { Interrupts::LeftToProgram } else { Interrupts::PassedOn };
+        Engine::open(&self.environment, settings, interrupts)
     }
 
     /// Returns what a template wrote, as it is printed: byte for byte to a program, and to a terminal only

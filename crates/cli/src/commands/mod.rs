@@ -26,6 +26,8 @@ mod resolve;
 mod rm;
 mod rmi;
 mod run;
+mod run_mounts;
+mod run_prepare;
 mod save;
 mod tag;
 mod verify;
@@ -72,7 +74,7 @@ pub struct GlobalArgs {
 enum Command {
     #[command(visible_alias = "b")]
     Build(Box<build::BuildArgs>),
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     Pull(pull::PullArgs),
     Push(push::PushArgs),
     Tag(tag::TagArgs),
@@ -186,7 +188,7 @@ impl Cli {
             Command::Build(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Build(args) }) => {
                 done(build::run(&args, &self.global, &session))
             }
-            Command::Run(args) => run::run(args, &session).map_err(CommandError::of_run),
+            Command::Run(args) => run::run(*args, &session).map_err(CommandError::of_run),
             Command::Pull(args) => done(pull::run(&args, &session)),
             Command::Push(args) => done(push::run(&args, &session)),
             Command::Tag(args) => done(tag::run(&args, &session)),

@@ -1,18 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `polyarch run`: runs a program of an image, natively or emulated.
 
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use polyarch_build::RunRequest;
 use polyarch_build::request::{NetworkMode, PullPolicy};
+use polyarch_images::running::is_name;
 
 use super::build::platforms::parse_platforms;
+use super::build::request::extra_hosts;
 use super::flag_values::unknown;
 use super::pull::parse_name;
+use super::run_mounts;
+use super::run_prepare::prepare;
 use crate::progress::ProgressMode;
 use crate::session::Session;
 use crate::{CommandError, Environment};
+
+/// The largest file of variables, in bytes.
+const MAX_ENV_FILE_BYTES: u64 = 1 << 20;
 
 /// Run a program of an image, of any platform
 ///
@@ -33,6 +41,42 @@ pub struct RunArgs {
     /// Set a variable; without a value it is taken from the environment
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Set variables from a file, a line each
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Give the program a directory or a file of this machine; a target alone is an empty directory
+    #[arg(short, long, value_name = "SOURCE:TARGET[:ro]")]
+    volume: Vec<String>,
+    /// The same in words: type=bind,source=PATH,target=PATH[,readonly] or type=tmpfs,target=PATH
+    #[arg(long, value_name = "MOUNT")]
+    mount: Vec<String>,
+    /// Empty directory in memory
+    #[arg(long, value_name = "TARGET[:size=SIZE]")]
+    tmpfs: Vec<String>,
+    /// Let the program change nothing but what is mounted
+    #[arg(long)]
+    read_only: bool,
+    /// Name of the run, for `polyarch ps`
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Host name that the program sees
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Line for /etc/hosts
+    #[arg(long, value_name = "HOST:ADDRESS")]
+    add_host: Vec<String>,
+    /// Accepted for compatibility: ended processes are always reaped
+    #[arg(long, hide_short_help = true)]
+    init: bool,
+    /// Accepted for compatibility: programs listen on this machine's own ports
+    #[arg(short, long, value_name = "PORT", hide_short_help = true)]
+    publish: Vec<String>,
+    /// Not available: there is no daemon that would keep the program
+    #[arg(short, long, hide_short_help = true)]
+    detach: bool,
+    /// Say nothing of a pull
+    #[arg(short, long)]
+    quiet: bool,
     /// Working directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
@@ -70,15 +114,23 @@ pub fn run(args: RunArgs, session: &Session) -> Result<u8, CommandError> {
         }
         session.printer.warning("--privileged gives no more rights here: programs have those of your user");
     }
-    let is_interactive = args.interactive || args.tty;
-    let has_terminal = args.tty;
-    let request = args.request(&session.environment)?;
+    let (is_interactive, is_tty) = (args.interactive || args.tty, args.tty);
+    let (is_quiet, name) = (args.quiet, args.name.clone());
+    for port in &args.publish {
+        let inner = port.rsplit(':').next().unwrap_or(port);
+        session.printer.warning(&format!(
+            "--publish {port} changes nothing: the program uses this machine's network, and listens on {inner} itself"
+        ));
+    }
+    let mut request = args.request(&session.environment)?;
     let settings = session.settings()?;
-    let engine = if has_terminal { session.open_for_program(&settings)? } else { session.open(&settings)? };
-    // Standard error belongs to the program; a pull that fails tells about itself in its error.
+    let engine = session.open_for_program(&settings, is_tty)?;
+    let prepared = prepare(&engine, &mut request, name, is_quiet, session)?;
+    // Standard error belongs to the program from here on.
     let (progress, display) = super::build::show_progress(session, ProgressMode::Quiet, "");
     let result = engine.run_image(request, is_interactive, &progress);
     display.finish();
+    drop(prepared);
     // The kernel gives eight bits to an exit code.
     Ok((result? & 0xff) as u8)
 }
@@ -91,9 +143,22 @@ impl RunArgs {
             return Err(CommandError::usage("--platform: a program runs on one platform at a time"));
         }
         if self.tty && !environment.stdin_is_terminal {
-            return Err(CommandError::usage("--tty: standard input is not a terminal"));
+            return Err(CommandError::usage("the input device is not a TTY")
+                .with_hint("leave out -t: standard input is not a terminal"));
+        }
+        if self.detach {
+            return Err(CommandError::usage("--detach: there is no daemon that would keep the program")
+                .with_hint("let the shell run it beside you: polyarch run … &"));
+        }
+        if let Some(name) = self.name.as_ref().filter(|name| !is_name(name)) {
+            return Err(CommandError::usage(format!(
+                "--name {name:?}: write at least two letters, digits, _ . or -, the first a letter or digit"
+            )));
         }
         let mut env = Vec::new();
+        for path in &self.env_file {
+            add_env_file(path, environment, &mut env)?;
+        }
         for text in &self.env {
             match text.split_once('=') {
                 Some(("", _)) => {
@@ -102,6 +167,16 @@ impl RunArgs {
                 Some(_) => env.push(text.clone()),
                 None => env.extend(environment.exact(text).map(|value| format!("{text}={value}"))),
             }
+        }
+        let mut mounts = Vec::new();
+        for text in &self.volume {
+            mounts.push(run_mounts::volume(text, environment)?);
+        }
+        for text in &self.mount {
+            mounts.push(run_mounts::mount(text, environment)?);
+        }
+        for text in &self.tmpfs {
+            mounts.push(run_mounts::tmpfs(text)?);
         }
         if self.workdir.as_ref().is_some_and(|directory| !PathBuf::from(directory).is_absolute()) {
             return Err(CommandError::usage("--workdir: the directory must be absolute"));
@@ -117,8 +192,38 @@ impl RunArgs {
             network: parse_network(&self.network)?,
             pull: parse_pull(&self.pull)?,
             is_tty: self.tty,
+            hostname: self.hostname,
+            extra_hosts: extra_hosts(&self.add_host)?,
+            mounts,
+            read_only: self.read_only,
         })
     }
+}
+
+/// Adds the variables of a file, as docker reads it: `NAME=VALUE` lines, names alone from the environment.
+fn add_env_file(path: &Path, environment: &Environment, env: &mut Vec<String>) -> Result<(), CommandError> {
+    let path = environment.resolve(path);
+    let failed = |error: &std::io::Error| CommandError::io("--env-file: can't read", &path, error);
+    let mut text = String::new();
+    let file = std::fs::File::open(&path).map_err(|error| failed(&error))?;
+    file.take(MAX_ENV_FILE_BYTES).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split('=').next().unwrap_or_default();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            let message =
+                format!("{}, line {}: {name:?} is no name of a variable", path.display(), number + 1);
+            return Err(CommandError::usage(message));
+        }
+        match line.contains('=') {
+            true => env.push(line.to_owned()),
+            false => env.extend(environment.exact(line).map(|value| format!("{line}={value}"))),
+        }
+    }
+    Ok(())
 }
 
 /// Reads the value of `--network`.

@@ -14,6 +14,7 @@ mod build_platforms;
 mod build_request;
 #[cfg(test)]
 mod build_steps;
+#[cfg(test)]
 mod build_verify;
 #[cfg(test)]
 mod commands;
@@ -25,6 +26,8 @@ mod every_file;
 mod everyday;
 #[cfg(test)]
 mod everyday_archives;
+#[cfg(test)]
+mod everyday_run;
 #[cfg(test)]
 mod imagetools;
 #[cfg(test)]

@@ -138,7 +138,8 @@ impl RunHandle {
     /// Waits for the end of the process.
     ///
     /// On cancellation the container is killed, its end is awaited, and [`SandboxError::Cancelled`] is returned.
-    pub fn wait(self, cancel: &CancelFlag) -> Result<ExitStatus, SandboxError> {
+    /// To be called once; other threads may send signals meanwhile.
+    pub fn wait(&self, cancel: &CancelFlag) -> Result<ExitStatus, SandboxError> {
         self.wait_or_cancelled(cancel)?;
         match protocol::receive_reply(self.socket.as_fd())? {
             Reply::Exited(status) => Ok(status),

@@ -295,7 +295,8 @@ fn labels(values: &[String]) -> Result<Vec<(String, String)>, CommandError> {
     Ok(labels)
 }
 
-fn extra_hosts(values: &[String]) -> Result<Vec<(String, String)>, CommandError> {
+/// Reads the values of `--add-host`.
+pub fn extra_hosts(values: &[String]) -> Result<Vec<(String, String)>, CommandError> {
     let mut hosts = Vec::new();
     for text in values {
         let wrong = |problem: &str| CommandError::usage(format!("--add-host {text:?}: {problem}"));
@@ -303,7 +304,9 @@ fn extra_hosts(values: &[String]) -> Result<Vec<(String, String)>, CommandError>
         let split = text.split_once('=').or_else(|| text.split_once(':'));
         let (host, address) = split.ok_or_else(|| wrong("write HOST:ADDRESS"))?;
         if address == "host-gateway" {
-            return Err(wrong("host-gateway is not available in this version; steps use the host's network"));
+            return Err(wrong(
+                "host-gateway is not available in this version: programs use the host's network, where it is 127.0.0.1",
+            ));
         }
         let address = address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address);
         let address: std::net::IpAddr = address.parse().map_err(|_| wrong("that is not an IP address"))?;
