@@ -313,3 +313,107 @@ fn no_match(available: &[Platform]) -> BuildError {
     BuildError::new(ErrorKind::Platform, "none of the manifests match the provided platforms")
         .with_hint(format!("the sources have {}", names.join(", ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use polyarch_oci::media_type::{DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+    use polyarch_oci::{Manifest, media_type};
+
+    use super::*;
+
+    fn manifest(name: &str, flavour: Flavour) -> Part {
+        let config = Descriptor::new(OCI_CONFIG, Digest::of(name), 1);
+        let document = Document::indented(Manifest::new(flavour, config, Vec::new()));
+        let descriptor = Descriptor::new(flavour.manifest(), document.digest.clone(), document.size());
+        let descriptor = descriptor.with_platform(name.parse().unwrap());
+        Part { descriptor, document: ManifestOrIndex::Manifest(document) }
+    }
+
+    fn index(entries: Vec<Descriptor>) -> Part {
+        let document = Document::indented(ImageIndex::new(Flavour::Oci, entries));
+        let descriptor = Descriptor::new(OCI_INDEX, document.digest.clone(), document.size());
+        Part { descriptor, document: ManifestOrIndex::Index(document) }
+    }
+
+    fn attestation_of(image: &Descriptor) -> Descriptor {
+        as_attestation(Descriptor::new(OCI_MANIFEST, Digest::of("attestation"), 1), &image.digest)
+    }
+
+    fn compose(parts: &[Part], platforms: &[&str]) -> Result<(ImageIndex, Composed), BuildError> {
+        let platforms: Vec<Platform> = platforms.iter().map(|name| name.parse().unwrap()).collect();
+        let combined = combine_parts(parts, &ComposeOptions::default())?;
+        let composed = combined.finish(&platforms, &BTreeMap::new())?;
+        Ok((serde_json::from_slice(&composed.bytes).unwrap(), composed))
+    }
+
+    #[test]
+    fn equal_digests_become_one_entry_in_the_first_place() {
+        let (amd64, arm64) = (manifest("linux/amd64", Flavour::Oci), manifest("linux/arm64", Flavour::Oci));
+        let mut again = amd64.descriptor.clone();
+        again.platform = Some("linux/amd64/v2".parse().unwrap());
+        again.annotations.insert("b".to_owned(), "2".to_owned());
+        let mut first = amd64.clone();
+        first.descriptor.annotations.insert("a".to_owned(), "1".to_owned());
+        let (result, composed) = compose(&[first, arm64.clone(), index(vec![again])], &[]).unwrap();
+        let platforms: Vec<String> =
+            polyarch_build::image_source::platforms_of(&result).iter().map(Platform::to_string).collect();
+        assert_eq!(platforms, ["linux/amd64/v2", "linux/arm64"]);
+        assert_eq!(result.manifests[0].annotations.len(), 2);
+        let origins: Vec<usize> = composed.entries.iter().map(|(_, at)| *at).collect();
+        assert_eq!(origins, [2, 1], "the later source has it as well");
+    }
+
+    #[test]
+    fn a_docker_list_holds_docker_types_only() {
+        let (amd64, arm64) =
+            (manifest("linux/amd64", Flavour::Docker), manifest("linux/arm64", Flavour::Docker));
+        let (result, _) = compose(&[amd64.clone(), arm64], &[]).unwrap();
+        assert_eq!(result.media_type, media_type::DOCKER_INDEX);
+        let (result, _) = compose(&[amd64, manifest("linux/arm64", Flavour::Oci)], &[]).unwrap();
+        assert_eq!(result.media_type, OCI_INDEX);
+        assert_eq!(result.manifests[0].media_type, DOCKER_MANIFEST);
+    }
+
+    #[test]
+    fn a_filter_keeps_what_attests_the_images_it_keeps() {
+        let (amd64, arm64) = (manifest("linux/amd64", Flavour::Oci), manifest("linux/arm64", Flavour::Oci));
+        let source = index(vec![
+            amd64.descriptor.clone(),
+            arm64.descriptor.clone(),
+            attestation_of(&arm64.descriptor),
+        ]);
+        let (whole, composed) = compose(std::slice::from_ref(&source), &[]).unwrap();
+        assert_eq!((whole.manifests.len(), composed.descriptor), (3, source.descriptor.clone()));
+        let (one, _) = compose(std::slice::from_ref(&source), &["linux/arm64"]).unwrap();
+        assert_eq!(one.manifests.len(), 2);
+        let (one, _) = compose(std::slice::from_ref(&source), &["linux/amd64"]).unwrap();
+        assert_eq!(one.manifests, [amd64.descriptor]);
+        let error = compose(&[source], &["linux/s390x"]).unwrap_err();
+        assert_eq!(error.hints, ["the sources have linux/amd64, linux/arm64"]);
+    }
+
+    #[test]
+    fn attestations_beside_an_image_are_asked_for_once_and_added() {
+        let (amd64, arm64) = (manifest("linux/amd64", Flavour::Oci), manifest("linux/arm64", Flavour::Oci));
+        let attested = index(vec![arm64.descriptor.clone(), attestation_of(&arm64.descriptor)]);
+        let combined = combine_parts(&[amd64.clone(), attested], &ComposeOptions::default()).unwrap();
+        assert_eq!(combined.unattested(&[]), [(amd64.descriptor.digest.clone(), 0)]);
+        let mut beside = Descriptor::new(OCI_MANIFEST, Digest::of("beside"), 7);
+        beside.artifact_type = Some("application/x".to_owned());
+        let found = BTreeMap::from([(amd64.descriptor.digest.clone(), beside)]);
+        let composed = combined.finish(&[], &found).unwrap();
+        let added = &composed.entries.last().unwrap().0;
+        assert!(added.is_attestation() && added.artifact_type.is_none());
+        assert_eq!(added.annotations[REFERENCE_DIGEST], amd64.descriptor.digest.to_string());
+    }
+
+    #[test]
+    fn annotations_of_manifests_are_refused_for_every_type_of_source() {
+        for flavour in [Flavour::Oci, Flavour::Docker] {
+            let annotations = Annotation::parse("a=b").unwrap();
+            let options = ComposeOptions { annotations, ..ComposeOptions::default() };
+            let error = combine_parts(&[manifest("linux/amd64", flavour)], &options).unwrap_err();
+            assert!(error.hints[0].contains("index:a="), "{error:?}");
+        }
+    }
+}

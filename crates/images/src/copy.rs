@@ -166,3 +166,34 @@ pub fn refused_manifest(name: &Reference, media_type: &str, error: &RegistryErro
         _ => failure,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use polyarch_registry::Refusal;
+    use polyarch_registry::api::ErrorBody;
+
+    use super::*;
+
+    #[test]
+    fn a_registry_that_does_not_know_a_type_is_told_with_what_converts() {
+        let refused = |status: u16, body: &str| RegistryError::Refused {
+            refusal: Box::new(Refusal {
+                host: "old.example".to_owned(),
+                status,
+                request: "push manifest old.example/a:1".to_owned(),
+                scope: String::new(),
+                body: ErrorBody::parse(body.as_bytes()),
+                retry_after: None,
+            }),
+        };
+        let invalid = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"unknown media type"}]}"#;
+        let name: Reference = "old.example/a:1".parse().unwrap();
+        let hints = |media_type: &str, error: RegistryError| {
+            refused_manifest(&name, media_type, &error).hints.join(" ")
+        };
+        assert!(hints(media_type::OCI_INDEX, refused(400, invalid)).contains("--format docker"));
+        assert!(hints(media_type::OCI_MANIFEST, refused(415, "")).contains("oci-mediatypes=false"));
+        assert_eq!(hints(media_type::DOCKER_INDEX, refused(400, invalid)), "");
+        assert_eq!(hints(media_type::OCI_INDEX, refused(500, "")), "");
+    }
+}

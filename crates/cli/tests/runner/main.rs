@@ -31,6 +31,8 @@ mod everyday_run;
 #[cfg(test)]
 mod imagetools;
 #[cfg(test)]
+mod imagetools_copy;
+#[cfg(test)]
 mod imagetools_sources;
 #[cfg(test)]
 mod inspection;

@@ -2,7 +2,6 @@
 //! `polyarch imagetools create`: composes an image of other images, byte for byte as buildx does.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use polyarch_build::fetch::Shown;
@@ -10,6 +9,7 @@ use polyarch_build::write_file;
 use polyarch_images::create::{CreateRequest, Target, prepare};
 use polyarch_images::{Annotation, ComposeOptions, ImageSource};
 use polyarch_oci::{Descriptor, Platform, json};
+use polyarch_solver::progress::{Event, Progress};
 use serde::Serialize;
 
 use super::super::build::show_progress;
@@ -82,18 +82,9 @@ pub fn run(args: &CreateArgs, session: &Session) -> Result<(), CommandError> {
     let outcome = engine.perform(|services| {
         let (request, progress) = (&request, progress.clone());
         async move {
-            let vertex = progress.begin("sources", "resolving sources");
-            let shown = Shown { progress: progress.clone(), vertex: vertex.digest() };
-            let creation = match prepare(&services, request, &shown).await {
-                Ok(creation) => creation,
-                Err(error) => {
-                    vertex.failed(&error);
-                    return Err(error);
-                }
-            };
-            vertex.done();
+            let creation = prepare(&services, request, &warnings_of(&progress)).await?;
             if !args.dry_run {
-                creation.publish(&Arc::clone(&services), &request.targets, &progress).await?;
+                creation.publish(&services, &request.targets, &progress).await?;
             }
             Ok(creation.composed)
         }
@@ -110,6 +101,17 @@ pub fn run(args: &CreateArgs, session: &Session) -> Result<(), CommandError> {
         write_metadata(&session.environment.resolve(path), &composed.descriptor, &names.join(","))?;
     }
     Ok(())
+}
+
+/// Shows only warnings: finding sources fetches a few small documents, as buildx does without a word.
+fn warnings_of(progress: &Progress) -> Shown {
+    let progress = progress.clone();
+    let send = move |event: Event| {
+        if matches!(event, Event::Warning(_)) {
+            progress.send(event);
+        }
+    };
+    Shown { progress: Progress::new(send), vertex: "".into() }
 }
 
 /// Checks the flags and makes of them what is asked for.
