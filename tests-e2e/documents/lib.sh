@@ -36,7 +36,7 @@ runs() {
 # Digests, times and paths are not the same twice; long outputs are cut.
 shorten() {
     sed -E "s#$work#…#g; s/(sha256:[0-9a-f]{8})[0-9a-f]{56}/\1…/g; s/ +$//; s/\r//g; s/\x1b\[[0-9;?]*[a-zA-Z]//g" "$1" |
-        awk 'NR <= 60 { print } NR == 61 { print "…" }'
+        awk 'NR <= 40 { print } NR == 41 { print "…" }'
 }
 
 document() {
