@@ -20,6 +20,7 @@ pub mod lookup;
 pub mod manifest_list;
 pub mod names;
 mod referrers;
+pub mod resolve;
 pub mod running;
 pub mod save;
 pub mod source;

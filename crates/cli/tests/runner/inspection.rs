@@ -186,3 +186,72 @@ fn images_are_filtered_and_formatted_as_by_docker() {
     assert_eq!(fixture.output(&["images", "-q", &fixture.name]).trim_end(), id);
     assert_eq!(fixture.output(&["images", "-q", "nothing"]), "");
 }
+
+#[test]
+fn resolve_says_which_platform_of_which_name_a_digest_is() {
+    let Some(fixture) = Fixture::new() else { return };
+    let (index, arm64, config) = (fixture.index(), fixture.arm64(), image_config(&fixture, 1));
+    let layer = fixture.image.manifests[1].value.layers[0].digest.to_string();
+    let name = &fixture.name;
+    for (asked, sentence) in [
+        (&arm64, format!("{arm64} is the image of linux/arm64 in {name} (index {index})\n")),
+        (
+            &arm64[7..19].to_owned(),
+            format!("{arm64} is the image of linux/arm64 in {name} (index {index})\n"),
+        ),
+        (&index, format!("{index} is the index of {name} (linux/amd64, linux/arm64)\n")),
+        (
+            &config,
+            format!(
+                "{config} is the config (docker's image id) of linux/arm64 in {name} (index {index}, manifest {arm64})\n"
+            ),
+        ),
+        (
+            &layer,
+            format!("{layer} is layer 1 of 1 of linux/arm64 in {name} (index {index}, manifest {arm64})\n"),
+        ),
+    ] {
+        assert_eq!(fixture.output(&["resolve", asked]), sentence, "{asked}");
+    }
+    let output = fixture.output(&["resolve", name]);
+    assert!(output.starts_with(&format!("Name:       {name}\nStore:      index {index}\n")), "{output}");
+    assert!(output.contains("Registry:   the same\n"), "{output}");
+    assert!(output.contains(&format!("  linux/arm64   manifest {arm64}   config {config}\n")), "{output}");
+    let by_digest = name.replace(":v1", &format!("@{arm64}"));
+    let output = fixture.output(&["resolve", "--local", &by_digest]);
+    assert!(output.starts_with(&format!("{arm64} is the image of linux/arm64 in ")), "{output}");
+
+    let json: Value = serde_json::from_str(&fixture.output(&["resolve", "--format=json", &config])).unwrap();
+    let place = &json["matches"][0];
+    assert_eq!((&place["kind"], &place["platforms"][0]), (&"config".into(), &"linux/arm64".into()));
+    assert_eq!((&place["indexDigest"], &place["manifestDigest"]), (&index.into(), &arm64.clone().into()));
+    let json: Value = serde_json::from_str(&fixture.output(&["resolve", "--format=json", name])).unwrap();
+    assert_eq!(json["registry"]["platforms"][1]["manifestDigest"], arm64);
+}
+
+#[test]
+fn resolve_asks_the_registry_and_tells_what_looks_alike() {
+    let Some(fixture) = Fixture::new() else { return };
+    let other =
+        Image::new(vec![PlatformImage::new("linux/riscv64", hello_rootfs("amd64", "x"), &["/bin/hello"])]);
+    fixture.registry.push("user/elsewhere", "v2", &other);
+    let name = fixture.registry.name("user/elsewhere");
+    let output = fixture.output(&["resolve", &format!("{name}:v2")]);
+    assert!(output.contains("Store:      not there\nRegistry:   index sha256:"), "{output}");
+    assert!(output.contains("linux/riscv64   manifest"), "{output}");
+    let manifest = &other.manifests[0].digest;
+    let output = fixture.output(&["resolve", &format!("{name}:v2@{manifest}")]);
+    assert!(output.starts_with(&format!("{manifest} is the image of linux/riscv64 in ")), "{output}");
+
+    // The last digits are wrong, as after a mistake in copying.
+    let arm64 = fixture.arm64();
+    let wrong =
+        format!("{}{}", &arm64[..arm64.len() - 4], if arm64.ends_with("0000") { "1111" } else { "0000" });
+    let output = fixture.environment.run(["resolve", &wrong]);
+    output.assert_code(2).assert_stderr(&format!("no name of the store leads to {wrong}"));
+    output.assert_stderr(&format!("these begin alike: {arm64} (in "));
+    let output = fixture.environment.run(["resolve", "--local", &format!("{name}:v3")]);
+    output.assert_code(2).assert_stderr("no such image");
+    let output = fixture.environment.run(["resolve", &format!("{name}:v3")]);
+    assert!(output.code != 0, "{output}");
+}
