@@ -19,6 +19,8 @@ mod build_verify;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod error_text;
 #[cfg(test)]
 mod every_file;

@@ -129,7 +129,7 @@ fn install(
     };
     let mut files = Vec::new();
     let mut absent = Vec::new();
-    let mut is_any_registered = false;
+    let (mut is_any_registered, mut is_any_served) = (false, false);
     for architecture in architectures {
         let name = architecture.name();
         let emulator = find(architecture);
@@ -164,11 +164,20 @@ fn install(
             }
             Ok(Installation::Present(handler)) => {
                 say(&format!("installing: {name} {} already registered", handler.name));
+                is_any_served = true;
                 // Registered by hand or by a container, it would be gone after the next boot.
-                if let Some(emulator) = emulator.filter(|emulator| emulator.is_static)
-                    && request.directory.origin(&handler.name).is_none()
+                let names = [handler.name, entry_name(architecture)];
+                if names.iter().any(|name| request.directory.origin(name).is_some()) || !request.is_persistent
                 {
-                    files.extend(persist(request, architecture, &emulator.path, "POCF", failures, say));
+                    continue;
+                }
+                match emulator.filter(|emulator| emulator.is_static) {
+                    Some(emulator) => {
+                        files.extend(persist(request, architecture, &emulator.path, "POCF", failures, say));
+                    }
+                    None => {
+                        say(&format!("{name} is lost at the next boot: no static emulator was found here"))
+                    }
                 }
             }
             Ok(Installation::Native) if is_all => {}
@@ -182,7 +191,7 @@ fn install(
     if !absent.is_empty() {
         say(&format!("installing: no emulator was found for {}", absent.join(", ")));
         let hint = how_to_get_qemu(Architecture::Arm64);
-        if !is_any_registered && absent.len() + 2 >= Architecture::ALL.len() {
+        if !is_any_registered && !is_any_served {
             failures.add("no emulator was found at all", Some(hint));
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the kernel and the installed programs permit: namespaces, identifiers, file trees, emulation.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use polyarch_build::error::chain_of;
@@ -93,7 +94,8 @@ fn file_trees(root: &Path, is_namespace: bool) -> Check {
     let directory = match tempfile::Builder::new().prefix(".polyarch-doctor-").tempdir_in(parent) {
         Ok(directory) => directory,
         Err(error) => {
-            return problem(format!("can't write to {} for {}: {error}", parent.display(), root.display()));
+            let reason = std::io::Error::from(error.kind());
+            return problem(format!("{} can't be made in {}: {reason}", root.display(), parent.display()));
         }
     };
     let snapshots = match Snapshots::open(directory.path(), SnapshotOptions { force_copy: false }) {
@@ -139,6 +141,7 @@ fn platforms(status: &Status) -> Vec<Check> {
         .map(|one| one.platform.to_string())
         .collect();
     let mut checks = vec![Check::ok("native platforms", native.join(", "))];
+    let mut missing: BTreeMap<&str, Vec<(String, &String)>> = BTreeMap::new();
     for one in &status.platforms {
         let name = one.platform.to_string();
         match &one.support {
@@ -154,10 +157,16 @@ fn platforms(status: &Status) -> Vec<Check> {
             Support::None { reason, .. } if one.platform.architecture == host.architecture => {
                 checks.push(Check::new(name, Outcome::Note, reason.clone()));
             }
-            Support::None { reason, fix } => {
-                checks.push(Check::new(name, Outcome::Warning, reason.clone()).with_fix(fix.clone()));
-            }
+            Support::None { reason, fix } => missing.entry(fix).or_default().push((name, reason)),
         }
+    }
+    // What one command mends is one line.
+    for (fix, platforms) in missing {
+        let names: Vec<&str> = platforms.iter().map(|(name, _)| name.as_str()).collect();
+        let reason = platforms.first().map_or("", |(_, reason)| reason.as_str());
+        let for_first = if names.len() > 1 { format!(" (for {})", names[0]) } else { String::new() };
+        let text = format!("{} can't run: {reason}{for_first}", names.join(", "));
+        checks.push(Check::new("other platforms", Outcome::Warning, text).with_fix(fix));
     }
     checks
 }

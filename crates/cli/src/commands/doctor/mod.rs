@@ -92,12 +92,11 @@ impl Check {
 /// Only when the result can't be written.
 pub fn run(args: &DoctorArgs, session: &Session) -> Result<u8, CommandError> {
     let environment = &session.environment;
-    let mut checks = Vec::new();
     let (settings, broken) = Settings::load_as_far_as_possible(environment, session.root.as_deref());
-    // Everything up to here is done as the user; from here on as root of the namespace, as builds do.
+    let mut checks = files::settings(&broken);
+    // This enters the user namespace; what follows sees files as builds do.
     checks.extend(machine::check(&settings, environment));
     checks.push(files::network());
-    checks.extend(files::settings(&broken));
     checks.extend(files::credentials(environment));
     checks.extend(files::store(&settings.root));
     if args.offline {

@@ -121,3 +121,45 @@ fn judge(host: &str, role: &Role, answer: Option<Result<bool, RegistryError>>, t
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use polyarch_registry::RegistryConfig;
+
+    use super::*;
+
+    #[test]
+    fn every_host_is_asked_once_and_mirrors_are_known_as_such() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".docker")).unwrap();
+        std::fs::write(
+            home.path().join(".docker/config.json"),
+            r#"{"auths": {"https://index.docker.io/v1/": {}, "https://login.example": {}}}"#,
+        )
+        .unwrap();
+        let with_home = |variables: &[(&str, &str)]| Environment {
+            variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect(),
+            current_directory: "/".into(),
+            ..Environment::default()
+        };
+        let hosts_of = |environment: &Environment| -> Vec<(String, Role)> {
+            let (mut settings, _) = Settings::load_as_far_as_possible(environment, None);
+            let text = "[registry.\"docker.io\"]\nmirrors = [\"m.example:5000\"]\n\
+                [registry.\"m.example:5000\"]\nhttp = true\n[registry.\"own.example\"]\ninsecure = true\n";
+            let config = RegistryConfig::parse(text).unwrap();
+            settings.hosts = config.resolve(|_| Ok(Vec::new())).unwrap();
+            hosts(&settings, environment).into_iter().collect()
+        };
+        let mirror = ("m.example:5000".to_owned(), Role::MirrorOf("docker.io".to_owned()));
+        let own = ("own.example".to_owned(), Role::Named);
+        assert_eq!(
+            hosts_of(&with_home(&[])),
+            [("docker.io".to_owned(), Role::Default), mirror.clone(), own.clone()]
+        );
+        let named = |host: &str| (host.to_owned(), Role::Named);
+        assert_eq!(
+            hosts_of(&with_home(&[("HOME", home.path().to_str().unwrap())])),
+            [named("docker.io"), named("login.example"), mirror, own]
+        );
+    }
+}
