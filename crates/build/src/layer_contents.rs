@@ -7,6 +7,7 @@ use std::sync::Arc;
 use polyarch_contents::{LayerContents, ReadLayer};
 use polyarch_oci::media_type::Compression;
 use polyarch_oci::{Descriptor, Digest};
+use polyarch_snapshot::SnapshotError;
 
 use crate::error::{BuildError, ErrorKind, chain_of};
 use crate::fetch::blocking;
@@ -23,6 +24,11 @@ pub enum Reading {
     Remembered,
     /// No: every byte is read and hashed again.
     Fresh,
+}
+
+/// Tells whether an error says that bytes are not those that were promised.
+fn is_verdict(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<polyarch_store::StoreError>())
 }
 
 impl Services {
@@ -63,7 +69,12 @@ impl Services {
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return Err(damaged(format!("is damaged: {}", chain_of(&error))));
+                    // A reader that has failed fails again; what it said first tells more.
+                    let first = match &read {
+                        Err(SnapshotError::Stream { source, .. }) if is_verdict(source) => source,
+                        _ => &error,
+                    };
+                    return Err(damaged(format!("is damaged: {}", chain_of(first))));
                 }
             }
         }

@@ -53,6 +53,28 @@ pub struct RunRequest {
     pub read_only: bool,
 }
 
+impl RunRequest {
+    /// Makes the request to run an image's own command for the machine's own platform.
+    pub fn new(reference: Reference) -> RunRequest {
+        RunRequest {
+            reference,
+            platform: None,
+            command: Vec::new(),
+            entrypoint: None,
+            env: Vec::new(),
+            working_dir: None,
+            user: None,
+            network: NetworkMode::Default,
+            pull: PullPolicy::Default,
+            is_tty: false,
+            hostname: None,
+            extra_hosts: Vec::new(),
+            mounts: Vec::new(),
+            read_only: false,
+        }
+    }
+}
+
 /// The standard streams; `None` is `/dev/null`.
 #[derive(Debug, Default)]
 pub struct RunStdio {

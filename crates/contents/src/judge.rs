@@ -243,10 +243,17 @@ impl Judge<'_> {
                 let directory = path.split().map(|(directory, _)| directory).unwrap_or_default();
                 let is_misplaced =
                     is_own_multiarch(&String::from_utf8_lossy(directory.as_bytes()), self.platform);
-                if !is_misplaced && self.missing_interpreter(facts).is_none() {
-                    let message =
-                        format!("is of {name}, which processors of {} usually run too", self.platform);
-                    return self.add(Severity::Note, "companion", at, message);
+                let missing = self.missing_interpreter(facts);
+                let message = format!("is of {name}, which processors of {} usually run too", self.platform);
+                match missing {
+                    _ if is_misplaced => {}
+                    None => return self.add(Severity::Note, "companion", at, message),
+                    // Where nobody looks for programs it may serve for something else.
+                    Some(missing) if !self.is_searched(&directory) => {
+                        let message = format!("is of {name} and needs the program interpreter {missing}");
+                        return self.add(Severity::Warning, "interpreter-missing", at, message);
+                    }
+                    Some(_) => {}
                 }
                 name
             }
@@ -265,6 +272,14 @@ impl Judge<'_> {
         } else {
             self.add(Severity::Warning, "file-foreign", at, message);
         }
+    }
+
+    /// Tells whether a directory is one of the search path.
+    fn is_searched(&self, directory: &ImagePath) -> bool {
+        self.search_path.split(':').any(|entry| {
+            let found = self.image.resolve(entry).map(|(path, _)| path);
+            !entry.is_empty() && found.as_ref() == Some(directory)
+        })
     }
 
     /// Returns the interpreter that a program names and the image lacks.
@@ -425,9 +440,12 @@ mod tests {
             file.extend(b"/lib/ld-linux.so.2\0");
             file
         };
-        let tar = TarBuilder::new().file("usr/bin/old", 0o755, program_386);
+        let tar = TarBuilder::new().file("usr/bin/old", 0o755, program_386.clone());
         let found = findings("linux/amd64", tar.clone(), &[]);
         assert_eq!(found, ["Error program-foreign /usr/bin/old is of 386, and the image is for linux/amd64"]);
+        let elsewhere = TarBuilder::new().file("usr/lib/x/old", 0o755, program_386.clone());
+        let found = findings("linux/amd64", elsewhere, &[]);
+        assert!(found[0].starts_with("Warning interpreter-missing /usr/lib/x/old is of 386"), "{found:?}");
         let tar = tar.file("lib/ld-linux.so.2", 0o755, hello("386"));
         let found = findings("linux/amd64", tar, &["/usr/bin/old"]);
         assert!(found.iter().all(|line| line.starts_with("Note companion")), "{found:?}");

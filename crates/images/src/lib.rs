@@ -24,6 +24,8 @@ pub mod resolve;
 pub mod running;
 pub mod save;
 pub mod source;
+pub mod verify;
+pub mod verify_exec;
 
 pub use annotation::{Annotation, AnnotationKind};
 pub use combine::combine;

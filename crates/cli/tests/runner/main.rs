@@ -44,3 +44,5 @@ mod login;
 mod progress;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod verify;
