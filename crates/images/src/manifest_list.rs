@@ -90,7 +90,13 @@ fn find_entry(list: &WorkingList, name: &Reference, source: &str) -> Result<usiz
         [(at, _)] => Ok(*at),
         [] => {
             let message = format!("manifest for image {source} does not exist in {}", name.familiar());
-            let sources: Vec<String> = list.entries.iter().map(|entry| entry.source.clone()).collect();
+            // The images of a list are named by it and their digests.
+            let own_name = |entry: &ListEntry| {
+                let name = entry.source.split_once("@sha").map_or(entry.source.as_str(), |(name, _)| name);
+                name.to_owned()
+            };
+            let mut sources: Vec<String> = list.entries.iter().map(own_name).collect();
+            sources.dedup();
             let near = did_you_mean(&full, &sources.iter().map(String::as_str).collect::<Vec<_>>());
             let known = if near.is_empty() {
                 format!("it has {}", first_of(&sources))

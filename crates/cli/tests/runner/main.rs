@@ -41,6 +41,8 @@ mod inspection;
 #[cfg(test)]
 mod login;
 #[cfg(test)]
+mod manifest;
+#[cfg(test)]
 mod progress;
 #[cfg(test)]
 mod reference;

@@ -49,7 +49,8 @@ pub async fn inspect(
         };
         return Ok(match request.verbose {
             true => json::reindented(&verbose(&entry.source, &entry.descriptor, &entry.manifest), "\t"),
-            false => json::reindented(&entry.manifest, "\t"),
+            // docker keeps the images of its lists without white space, escaped.
+            false => json::reindented(&json::escaped(entry.manifest.trim_ascii()), "\t"),
         });
     }
     let source = ImageSource::parse(&request.source)?;
