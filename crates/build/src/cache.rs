@@ -1,13 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is remembered from build to build: the trees that steps gave (see docs/cache-keys.md).
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
+use polyarch_snapshot::SnapshotId;
 use polyarch_solver::{CacheKey, Records};
+use serde::{Deserialize, Serialize};
 
 use crate::ops::{BuildOp, OpKind};
 use crate::services::Services;
 use crate::tree::{Layer, Output, Tree};
+
+/// A step's record: the tree that it gave, and what people read of it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StepRecord {
+    #[serde(flatten)]
+    pub(crate) tree: Tree,
+    #[serde(default)]
+    pub(crate) description: String,
+}
 
 /// Records of steps in the store.
 pub(crate) struct StepRecords {
@@ -19,13 +30,18 @@ impl Records<BuildOp> for StepRecords {
         let bytes =
             self.services.store.get_record(self.services.options.step_namespace(), &key.hex()).ok()??;
         let tree: Tree = serde_json::from_slice(&bytes).ok()?;
-        self.is_whole(&tree).then_some(Output::Tree(tree))
+        if !self.is_whole(&tree) {
+            return None;
+        }
+        self.services.mark_used(&tree);
+        Some(Output::Tree(tree))
     }
 
     fn save(&self, keys: &[CacheKey], op: &BuildOp, output: &Output) {
         // The layers of an image are what they are; only work is worth a record.
         let (OpKind::File(_) | OpKind::Exec(_), Output::Tree(tree)) = (&op.kind, output) else { return };
-        let Ok(bytes) = serde_json::to_vec(tree) else { return };
+        let record = StepRecord { tree: tree.clone(), description: op.name.to_string() };
+        let Ok(bytes) = serde_json::to_vec(&record) else { return };
         for key in keys {
             // A record that can't be written costs the next build time, not truth.
             let _ =
@@ -45,5 +61,34 @@ impl StepRecords {
                     || self.services.blob_origin(&layer.descriptor.digest).is_some()
             }
         })
+    }
+}
+
+impl Services {
+    /// Notes that a tree's layers are of use now, each once in a process: what is used least goes first when
+    /// room is made.
+    pub(crate) fn mark_used(&self, tree: &Tree) {
+        for layer in &tree.layers {
+            match layer {
+                Layer::Step { id } => self.mark_snapshot_used(id),
+                Layer::Image(layer) => {
+                    self.mark_snapshot_used(&SnapshotId::of_layer(&layer.diff_id));
+                    if self.is_first_use(layer.descriptor.digest.to_string()) {
+                        self.store.mark_used(&layer.descriptor.digest);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same for a layer directory.
+    pub(crate) fn mark_snapshot_used(&self, id: &SnapshotId) {
+        if self.is_first_use(id.to_string()) {
+            self.snapshots.mark_used(id);
+        }
+    }
+
+    fn is_first_use(&self, name: String) -> bool {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name)
     }
 }

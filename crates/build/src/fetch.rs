@@ -101,6 +101,9 @@ impl Services {
                 ids.push(id.clone());
             }
         }
+        for id in &ids {
+            self.mark_snapshot_used(id);
+        }
         Ok(ids)
     }
 

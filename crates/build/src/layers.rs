@@ -39,9 +39,9 @@ pub(crate) struct LayerOptions {
 }
 
 #[derive(Serialize, Deserialize)]
-struct BlobRecord {
+pub(crate) struct BlobRecord {
     diff_id: DiffId,
-    descriptor: Descriptor,
+    pub(crate) descriptor: Descriptor,
 }
 
 impl Services {
@@ -95,6 +95,7 @@ impl Services {
         let bytes = self.store.get_record(LAYER_BLOBS, key).ok()??;
         let record: BlobRecord = serde_json::from_slice(&bytes).ok()?;
         let is_here = self.store.contains(&record.descriptor.digest);
+        self.store.mark_used(&record.descriptor.digest);
         is_here.then_some(LayerBlob { diff_id: record.diff_id, descriptor: record.descriptor, from: None })
     }
 

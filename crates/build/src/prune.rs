@@ -1,91 +1,292 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What nobody needs any more, removed.
+//! What nobody needs any more, removed: planned, shown, then done.
+//!
+//! A plan is made while others work. Carrying it out waits until nobody else has the store open, looks again,
+//! and removes of what was planned only what nobody has used since: a build loses nothing, and nothing goes
+//! that wasn't shown.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use polyarch_oci::Digest;
-use polyarch_snapshot::SnapshotId;
+use polyarch_store::{ExclusiveStore, Store, StoreError};
 
-use crate::check::GOOD_PROGRAMS;
-use crate::error::{BuildError, ErrorKind, chain_of};
-use crate::image_source::{RESOLUTIONS, storage_error};
-use crate::layer_contents::LAYER_CONTENTS;
-use crate::layers::LAYER_BLOBS;
-use crate::ops::file::CONTENT_KEYS;
+use crate::error::BuildError;
+use crate::image_source::storage_error;
+use crate::inventory::{CacheItem, CacheKind, Place, failed, places, take};
 use crate::services::ServiceOptions;
-use crate::tree::{Layer, Tree};
 
-/// How long a prune waits for builds to end.
-const WAIT: Duration = Duration::from_secs(5);
+/// How long a prune waits for builds to end before it says so, and after that.
+const WAIT: Duration = Duration::from_millis(500);
+const LONG_WAIT: Duration = Duration::from_secs(60);
 
-/// What a prune removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PruneReport {
-    /// Layer directories and their bytes.
-    pub layers: (u64, u64),
-    /// Blobs and their bytes.
-    pub blobs: (u64, u64),
-    /// Records.
-    pub records: u64,
+/// What to remove. Images that have a name stay in any case.
+#[derive(Debug, Clone, Default)]
+pub struct PruneRequest {
+    /// Everything; without it, and without the conditions below, only what no build may use again.
+    pub all: bool,
+    /// Only what was not used for so long.
+    pub unused_for: Option<Duration>,
+    /// Only these kinds; all when empty.
+    pub kinds: Vec<CacheKind>,
+    /// Only what has one of these in its name; all when empty.
+    pub ids: Vec<String>,
+    /// Only what has one of these in its description; all when empty.
+    pub descriptions: Vec<String>,
+    /// The cache is not made smaller than this many bytes.
+    pub reserved_bytes: Option<u64>,
+    /// The cache is made so small that it has this many bytes at most.
+    pub max_used_bytes: Option<u64>,
+    /// The cache is made so small that so many bytes of the disk are free.
+    pub min_free_bytes: Option<u64>,
 }
 
-/// Removes the build cache: with `all` every record and layer directory, without it only what no
-/// record names. Images under names stay in either case.
+/// What would go.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PrunePlan {
+    /// The pieces, what goes first being first.
+    pub items: Vec<CacheItem>,
+    /// The bytes of the whole cache before.
+    pub cache_bytes: u64,
+}
+
+impl PrunePlan {
+    /// Returns how many bytes of the disk become free.
+    pub fn size_bytes(&self) -> u64 {
+        self.items.iter().map(|item| item.size_bytes).sum()
+    }
+}
+
+/// Finds what would go.
 ///
 /// # Errors
-/// When a build is using the store, or the disk fails.
-pub fn prune(options: &ServiceOptions, all: bool) -> Result<PruneReport, BuildError> {
-    let store = polyarch_store::Store::open(&options.root).map_err(|error| storage_error(&error))?;
-    let mut store = store.lock_exclusive(WAIT).map_err(|error| {
-        storage_error(&error).with_hint("wait until the running builds have ended, or stop them")
-    })?;
-    let failed =
-        |error: polyarch_snapshot::SnapshotError| BuildError::new(ErrorKind::Storage, chain_of(&error));
-    let snapshots = polyarch_snapshot::Snapshots::open(
-        &options.snapshot_directory(),
-        polyarch_snapshot::SnapshotOptions { force_copy: options.force_copy },
-    )
-    .map_err(failed)?;
-    let mut report = PruneReport::default();
-    if all {
-        let steps = options.step_namespace();
-        for namespace in [steps, LAYER_BLOBS, CONTENT_KEYS, RESOLUTIONS, LAYER_CONTENTS, GOOD_PROGRAMS] {
-            let records = store.records(namespace).map_err(|error| storage_error(&error))?;
-            let keys: Vec<String> = records.filter_map(|record| Some(record.ok()?.0)).collect();
-            for key in keys {
-                report.records +=
-                    u64::from(store.remove_record(namespace, &key).map_err(|error| storage_error(&error))?);
-            }
+/// When the store can't be read.
+pub fn plan_prune(options: &ServiceOptions, request: &PruneRequest) -> Result<PrunePlan, BuildError> {
+    let store = Store::open(&options.root).map_err(|error| storage_error(&error))?;
+    let items = take(options, &store, &places(options)?)?;
+    let free_bytes = free_bytes(options)?;
+    Ok(choose(items, request, free_bytes, SystemTime::now()))
+}
+
+/// Removes what was planned, unless it was used since; returns what went. `waiting` is told whom it waits for.
+///
+/// # Errors
+/// When builds use the store for a minute, or the disk fails. Then some of it may be gone.
+pub fn prune(
+    options: &ServiceOptions,
+    request: &PruneRequest,
+    plan: &PrunePlan,
+    waiting: impl FnOnce(&str),
+) -> Result<PrunePlan, BuildError> {
+    let mut store = lock(options, waiting)?;
+    let places = places(options)?;
+    let now = choose(take(options, &store, &places)?, request, free_bytes(options)?, SystemTime::now());
+    let planned: HashSet<(CacheKind, &str, SystemTime)> =
+        plan.items.iter().map(|item| (item.kind, item.id.as_str(), item.used)).collect();
+    let is_planned = |item: &CacheItem| planned.contains(&(item.kind, item.id.as_str(), item.used));
+    // Nobody else is here: what is in the working directories was left.
+    let is_leftover = |item: &CacheItem| item.kind == CacheKind::Temporary;
+    let cache_bytes = now.cache_bytes;
+    let items: Vec<CacheItem> =
+        now.items.into_iter().filter(|item| is_planned(item) || is_leftover(item)).collect();
+    remove(options, &mut store, &places, &items)?;
+    Ok(PrunePlan { items, cache_bytes })
+}
+
+fn lock(options: &ServiceOptions, waiting: impl FnOnce(&str)) -> Result<ExclusiveStore, BuildError> {
+    let open = || Store::open(&options.root).map_err(|error| storage_error(&error));
+    let error = match open()?.lock_exclusive(WAIT) {
+        Ok(store) => return Ok(store),
+        Err(error) => error,
+    };
+    if let StoreError::Busy { holders, .. } = &error {
+        waiting(holders);
+        return open()?.lock_exclusive(LONG_WAIT).map_err(|error| {
+            storage_error(&error).with_hint("wait until the running builds have ended, or stop them")
+        });
+    }
+    Err(storage_error(&error))
+}
+
+fn free_bytes(options: &ServiceOptions) -> Result<u64, BuildError> {
+    let found = rustix::fs::statvfs(&options.root)
+        .map_err(|error| BuildError::io("can't look at", &options.root, &error.into()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Chooses what goes: what is of no use first, then what was not used for longest.
+fn choose(items: Vec<CacheItem>, request: &PruneRequest, free_bytes: u64, now: SystemTime) -> PrunePlan {
+    let cache_bytes: u64 = items.iter().map(|item| item.size_bytes).sum();
+    let target = request.target(cache_bytes, free_bytes);
+    let is_broad = request.all || request.has_conditions();
+    let (mut candidates, others): (Vec<CacheItem>, Vec<CacheItem>) =
+        items.into_iter().partition(|item| (is_broad || !item.is_wanted) && request.matches(item, now));
+    // Records that need nothing on the disk come last: they are small, and what they save is large. A layer
+    // goes before those beneath it, which were used with it.
+    candidates.sort_by_key(|item| {
+        let is_record = item.kind == CacheKind::Record;
+        (item.is_wanted, is_record, item.used, std::cmp::Reverse(item.parents.len()))
+    });
+    let mut left = cache_bytes;
+    let mut chosen: Vec<CacheItem> = Vec::new();
+    let mut kept = others;
+    let mut gone: HashSet<(usize, String)> = HashSet::new();
+    for item in candidates {
+        if target.is_some_and(|target| left <= target) {
+            kept.push(item);
+            continue;
+        }
+        left -= item.size_bytes;
+        // An image's layer is unpacked again, or fetched again.
+        if matches!(item.kind, CacheKind::Step | CacheKind::Blob) {
+            gone.insert((item.place, item.id.clone()));
+        }
+        chosen.push(item);
+    }
+    // A record whose layers or blob go says nothing any more.
+    let is_void = |item: &CacheItem| {
+        item.kind == CacheKind::Record
+            && item.parents.iter().any(|layer| gone.contains(&(item.place, layer.clone())))
+    };
+    chosen.extend(kept.into_iter().filter(is_void));
+    PrunePlan { items: chosen, cache_bytes }
+}
+
+impl PruneRequest {
+    fn has_conditions(&self) -> bool {
+        self.unused_for.is_some()
+            || !self.kinds.is_empty()
+            || !self.ids.is_empty()
+            || !self.descriptions.is_empty()
+            || self.reserved_bytes.is_some()
+            || self.max_used_bytes.is_some()
+            || self.min_free_bytes.is_some()
+    }
+
+    fn matches(&self, item: &CacheItem, now: SystemTime) -> bool {
+        let is_old = |limit: Duration| now.duration_since(item.used).is_ok_and(|unused| unused >= limit);
+        let has_any = |parts: &[String], text: &str| {
+            parts.is_empty() || parts.iter().any(|part| text.contains(part.as_str()))
+        };
+        self.unused_for.is_none_or(is_old)
+            && (self.kinds.is_empty() || self.kinds.contains(&item.kind))
+            && has_any(&self.ids, &item.id)
+            && has_any(&self.descriptions, &item.description)
+    }
+
+    /// Returns how small the cache is to become; `None` when there is no limit to that.
+    fn target(&self, cache_bytes: u64, free_bytes: u64) -> Option<u64> {
+        let by_free =
+            self.min_free_bytes.map(|wanted| cache_bytes.saturating_sub(wanted.saturating_sub(free_bytes)));
+        let limit = match (self.max_used_bytes, by_free) {
+            (Some(max), Some(free)) => Some(max.min(free)),
+            (max, free) => max.or(free),
+        };
+        match (limit, self.reserved_bytes) {
+            (Some(limit), Some(reserved)) => Some(limit.max(reserved)),
+            (limit, reserved) => limit.or(reserved),
         }
     }
-    let mut used: HashSet<SnapshotId> = HashSet::new();
-    let mut kept_blobs: Vec<Digest> = Vec::new();
-    for record in store.records(options.step_namespace()).map_err(|error| storage_error(&error))? {
-        let Ok((_, bytes)) = record else { continue };
-        let Ok(tree) = serde_json::from_slice::<Tree>(&bytes) else { continue };
-        for layer in tree.layers {
-            match layer {
-                Layer::Step { id } => drop(used.insert(id)),
-                Layer::Image(layer) => {
-                    used.insert(SnapshotId::of_layer(&layer.diff_id));
-                    kept_blobs.push(layer.descriptor.digest);
-                }
-            }
+}
+
+/// Removes: records first, so that none names what is gone, then layers, then blobs.
+fn remove(
+    options: &ServiceOptions,
+    store: &mut ExclusiveStore,
+    places: &[Place],
+    items: &[CacheItem],
+) -> Result<(), BuildError> {
+    for item in items.iter().filter(|item| item.kind == CacheKind::Record) {
+        if let Some((namespace, key)) = item.id.split_once('/') {
+            store.remove_record(namespace, key).map_err(|error| storage_error(&error))?;
         }
     }
-    for snapshot in snapshots.list().map_err(failed)? {
-        // Layers whose meaning depends on those below have names of chains; they are cheap to make again.
-        if !used.contains(&snapshot.id) {
-            snapshots.remove(&snapshot.id).map_err(failed)?;
-            report.layers.0 += 1;
-            report.layers.1 += snapshot.size_bytes;
+    for item in items.iter().filter(|item| matches!(item.kind, CacheKind::Step | CacheKind::Image)) {
+        if let Ok(id) = item.id.parse() {
+            places[item.place].snapshots.remove(&id).map_err(failed)?;
         }
     }
-    snapshots.sweep().map_err(failed)?;
-    let collected = store.gc(kept_blobs).map_err(|error| storage_error(&error))?;
-    report.blobs = (collected.blobs.files, collected.blobs.bytes);
+    let going: HashSet<&str> =
+        items.iter().filter(|item| item.kind == CacheKind::Blob).map(|item| item.id.as_str()).collect();
+    let blobs = store.blob_files().map_err(|error| storage_error(&error))?;
+    let kept: Vec<Digest> = blobs
+        .into_iter()
+        .map(|(digest, _)| digest)
+        .filter(|it| !going.contains(it.to_string().as_str()))
+        .collect();
+    store.gc(kept).map_err(|error| storage_error(&error))?;
+    for place in places {
+        place.snapshots.sweep().map_err(failed)?;
+    }
     // What is left of killed builds.
     let _ = std::fs::remove_dir_all(options.root.join("scratch"));
-    Ok(report)
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(id: &str, kind: CacheKind, size_bytes: u64, age: u64, is_wanted: bool) -> CacheItem {
+        let used = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - age);
+        CacheItem {
+            kind,
+            id: id.to_owned(),
+            description: format!("RUN {id}"),
+            size_bytes,
+            created: used,
+            used,
+            is_wanted,
+            is_shared: false,
+            parents: Vec::new(),
+            place: 0,
+            path: id.into(),
+        }
+    }
+
+    fn cache() -> Vec<CacheItem> {
+        let mut record = item("steps/old", CacheKind::Record, 4, 0, true);
+        record.parents = vec!["below".into(), "old".into()];
+        let mut old = item("old", CacheKind::Step, 100, 500, true);
+        old.parents = vec!["below".into()];
+        vec![
+            item("new", CacheKind::Step, 100, 10, true),
+            item("below", CacheKind::Step, 1000, 500, true),
+            old,
+            item("garbage", CacheKind::Image, 50, 1, false),
+            item("sha256:b", CacheKind::Blob, 30, 400, true),
+            record,
+        ]
+    }
+
+    fn chosen(request: PruneRequest, free_bytes: u64) -> Vec<String> {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let plan = choose(cache(), &request, free_bytes, now);
+        assert_eq!(plan.cache_bytes, 1284);
+        plan.items.into_iter().map(|item| item.id).collect()
+    }
+
+    #[test]
+    fn what_goes_is_what_was_asked_for_and_the_least_used_first() {
+        let request = PruneRequest::default;
+        assert_eq!(chosen(request(), 0), ["garbage"]);
+        let all = ["garbage", "old", "below", "sha256:b", "new", "steps/old"];
+        assert_eq!(chosen(PruneRequest { all: true, ..request() }, 0), all);
+        let keep = |bytes| PruneRequest { reserved_bytes: Some(bytes), ..request() };
+        assert_eq!(chosen(keep(1300), 0), [""; 0]);
+        assert_eq!(chosen(keep(1234), 0), ["garbage"]);
+        assert_eq!(chosen(keep(1200), 0), ["garbage", "old", "steps/old"]);
+        assert_eq!(chosen(keep(200), 0), ["garbage", "old", "below", "steps/old"]);
+        let until = PruneRequest { unused_for: Some(Duration::from_secs(450)), ..request() };
+        assert_eq!(chosen(until, 0), ["old", "below", "steps/old"]);
+        let kind = PruneRequest { kinds: vec![CacheKind::Blob], ..request() };
+        assert_eq!(chosen(kind, 0), ["sha256:b"]);
+        let description = PruneRequest { descriptions: vec!["RUN ne".into()], ..request() };
+        assert_eq!(chosen(description, 0), ["new"]);
+        let free = |bytes| PruneRequest { min_free_bytes: Some(bytes), ..request() };
+        assert_eq!(chosen(free(10_000), 10_000), [""; 0], "there is room");
+        assert_eq!(chosen(free(10_040), 10_000), ["garbage"]);
+        let both = PruneRequest { max_used_bytes: Some(0), reserved_bytes: Some(1240), ..request() };
+        assert_eq!(chosen(both, 0), ["garbage"]);
+    }
 }

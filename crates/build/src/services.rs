@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What every step of a build works with: store, snapshots, registries, sandbox, emulation.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -46,6 +47,17 @@ impl ServiceOptions {
         })
     }
 
+    /// Returns the directories of layers that this process can look after, each with the namespace of the
+    /// records that name its layers, its own first. Who has one user can't remove the files of others.
+    pub(crate) fn layer_places(&self) -> Vec<(PathBuf, &'static str)> {
+        let own = (self.snapshot_directory(), self.step_namespace());
+        let single = (self.root.join("snapshots-single-user"), "steps-single-user");
+        match own.0 == single.0 || !single.0.is_dir() {
+            true => vec![own],
+            false => vec![own, single],
+        }
+    }
+
     /// Returns the namespace of the records of steps, which name such layers.
     pub(crate) fn step_namespace(&self) -> &'static str {
         match &self.mapping {
@@ -67,6 +79,8 @@ pub struct Services {
     pub(crate) fetches: OnceMap<(), BuildError>,
     pub(crate) unpackings: OnceMap<Vec<polyarch_snapshot::SnapshotId>, BuildError>,
     pub(crate) blobs: OnceMap<crate::image::LayerBlob, BuildError>,
+    /// What this process has marked as used.
+    pub(crate) used: Mutex<HashSet<String>>,
     memory: OnceLock<HashMemory>,
     launcher: OnceLock<Result<Launcher, BuildError>>,
     emulation: Mutex<Emulation>,
@@ -99,6 +113,7 @@ impl Services {
             fetches: OnceMap::default(),
             unpackings: OnceMap::default(),
             blobs: OnceMap::default(),
+            used: Mutex::default(),
             memory: OnceLock::new(),
             launcher: OnceLock::new(),
             emulation: Mutex::new(emulation),

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use polyarch_build::store_usage::{StoreUsage, store_usage};
 use polyarch_build::{
-    BuildError, BuildRequest, BuildResult, ErrorKind, PruneReport, PullRequest, PullResult, PushRequest,
-    PushResult, RunRequest, RunStdio, ServiceOptions, Services, SignalRelay,
+    BuildError, BuildRequest, BuildResult, ErrorKind, PrunePlan, PruneRequest, PullRequest, PullResult,
+    PushRequest, PushResult, RunRequest, RunStdio, ServiceOptions, Services, SignalRelay,
 };
 use polyarch_sandbox::IdMapping;
 use polyarch_sandbox::user_namespace::{EnterOptions, enter};
@@ -185,12 +186,33 @@ impl Engine {
         list_images(self.services()?.store())
     }
 
-    /// Removes from the store what isn't needed; with `all`, everything that no named image needs.
+    /// Finds what a prune would remove.
     ///
     /// # Errors
-    /// When a build is using the store, or something can't be removed.
-    pub fn prune(&self, all: bool) -> Result<PruneReport, BuildError> {
-        polyarch_build::prune(&self.options, all)
+    /// When the store can't be read.
+    pub fn plan_prune(&self, request: &PruneRequest) -> Result<PrunePlan, BuildError> {
+        polyarch_build::plan_prune(&self.options, request)
+    }
+
+    /// Removes what was planned; returns what went. `waiting` is told which processes it waits for.
+    ///
+    /// # Errors
+    /// When builds keep using the store, or something can't be removed.
+    pub fn prune(
+        &self,
+        request: &PruneRequest,
+        plan: &PrunePlan,
+        waiting: impl FnOnce(&str),
+    ) -> Result<PrunePlan, BuildError> {
+        polyarch_build::prune(&self.options, request, plan, waiting)
+    }
+
+    /// Adds up what the store takes of the disk.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn store_usage(&self) -> Result<StoreUsage, BuildError> {
+        store_usage(&self.options)
     }
 
     fn runtime(&self) -> &tokio::runtime::Runtime {

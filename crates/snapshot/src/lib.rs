@@ -16,6 +16,7 @@
 
 mod active;
 mod attributes;
+mod disk_usage;
 mod error;
 mod gzip_members;
 mod hash_memory;
@@ -47,6 +48,7 @@ pub use active::{ActiveSnapshot, RootMount, Snapshot};
 pub use compress::{Codec, Compressor, compressor, decompressor, detect};
 pub use content_key::{HashMemory, content_key};
 pub use copy::{CopySource, CopySpec, KeepAll, PathFilter, Verdict, copy};
+pub use disk_usage::DiskUsage;
 pub use error::SnapshotError;
 pub use id::SnapshotId;
 pub use layer::UnpackedLayer;

@@ -15,13 +15,14 @@ use polyarch_oci::media_type::Compression;
 
 use crate::active::ActiveSnapshot;
 use crate::attributes::is_opaque;
+use crate::disk_usage::DiskUsage;
 use crate::error::{At, SnapshotError};
 use crate::id::SnapshotId;
 use crate::layer::UnpackedLayer;
 use crate::layer_stream::ApplyLimits;
 use crate::layer_write::{LayerTimes, write_layer};
-use crate::merge::{HardLinks, check_depth, merge};
-use crate::meta::{Meta, names, open_directory, open_host_directory};
+use crate::merge::{HardLinks, merge};
+use crate::meta::{Meta, Time, names, open_directory, open_host_directory};
 use crate::overlay;
 use crate::records::Records;
 use crate::remove::remove_tree;
@@ -69,8 +70,10 @@ pub struct SnapshotUsage {
     pub id: SnapshotId,
     /// Allocated bytes on disk.
     pub size_bytes: u64,
-    /// When it was committed.
+    /// When it was committed; where the file system doesn't tell, when it was last used.
     pub committed: SystemTime,
+    /// When it was last used ([`Snapshots::mark_used`]), or committed.
+    pub used: SystemTime,
 }
 
 impl Snapshots {
@@ -123,10 +126,25 @@ impl Snapshots {
             // Another process may be removing it.
             let Ok(layer) = open_directory(&directory, &name) else { continue };
             let meta = Meta::of(&layer).at("look at", layers.join(&name))?;
-            let size_bytes = allocated_bytes(layer.as_fd(), Path::new(&name), 0)?;
-            usages.push(SnapshotUsage { id, size_bytes, committed: meta.mtime.system_time() });
+            let size_bytes = DiskUsage::default().add(&layers.join(&name))?;
+            let used = meta.mtime.system_time();
+            let committed = if meta.btime == Time::default() { used } else { meta.btime.system_time() };
+            usages.push(SnapshotUsage { id, size_bytes, committed: committed.min(used), used });
         }
         Ok(usages)
+    }
+
+    /// Notes that a snapshot is of use now: its directory (not its files) gets the present time. Nobody minds
+    /// when that fails, or when it isn't there.
+    pub fn mark_used(&self, id: &SnapshotId) {
+        if let Ok(directory) = std::fs::File::open(self.directory_of(id)) {
+            let _ = directory.set_times(std::fs::FileTimes::new().set_modified(SystemTime::now()));
+        }
+    }
+
+    /// Returns the directory of a committed snapshot with everything that belongs to it.
+    pub fn directory(&self, id: &SnapshotId) -> PathBuf {
+        self.directory_of(id)
     }
 
     /// Removes a committed snapshot; one that is not there is no error.
@@ -291,24 +309,6 @@ impl Snapshots {
         }
         StackLayer::open(&self.layer_path(id), &self.directory_of(id).join(OWNERS))
     }
-}
-
-/// Adds up what is allocated beneath a directory.
-fn allocated_bytes(directory: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<u64, SnapshotError> {
-    check_depth(path, depth)?;
-    let mut total = Meta::of(directory).at("look at", path)?.allocated_bytes;
-    for name in names(directory).at("list", path)? {
-        let child = path.join(&name);
-        let Some(meta) = Meta::find(directory, &name).at("look at", &child)? else { continue };
-        total += if meta.is_directory() {
-            let inner = open_directory(directory, &name).at("open", &child)?;
-            allocated_bytes(inner.as_fd(), &child, depth + 1)?
-        } else {
-            // A file with several names is counted once, up to rounding.
-            meta.allocated_bytes / u64::from(meta.links.max(1))
-        };
-    }
-    Ok(total)
 }
 
 /// Removes the directory `name` in the store's own directory `parent`.

@@ -16,7 +16,7 @@ use polyarch_oci::Digest;
 
 use crate::disk::names_in;
 use crate::store::Inner;
-use crate::{ExclusiveStore, Missing, Store, StoreError};
+use crate::{ExclusiveStore, Store, StoreError};
 
 /// What a collection removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,17 +89,7 @@ impl ExclusiveStore {
             return Err(StoreError::InUse { root: inner.root.clone() });
         }
         let mut marked: HashSet<Digest> = keep.into_iter().collect();
-        for (_, entry) in self.store.refs()? {
-            // What is absent cannot be removed; a sparse image stays as it is.
-            let reached = self.store.closure(&entry.descriptor, Missing::Skip)?;
-            marked.extend(reached.into_iter().map(|descriptor| descriptor.digest));
-        }
-        for (_, list) in self.store.lists()? {
-            for entry in list.entries {
-                let reached = self.store.closure(&entry.descriptor, Missing::Skip)?;
-                marked.extend(reached.into_iter().map(|descriptor| descriptor.digest));
-            }
-        }
+        marked.extend(self.store.reached()?);
         let mut collected = Collected { leftovers: inner.remove_leftovers()?, ..Collected::default() };
         for dir in std::iter::once(&inner.root).chain(&inner.staged) {
             collected.blobs.merge(inner.remove_unmarked(&dir.join("blobs"), &marked)?);
@@ -189,6 +179,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::Missing;
     use crate::documents::tests::{put_image, put_index};
 
     fn exclusive(root: &Path) -> ExclusiveStore {

@@ -3,10 +3,12 @@
 
 mod binfmt;
 pub mod build;
+mod cache_rows;
 mod cp;
 mod df;
 mod diff;
 mod doctor;
+mod du;
 mod flag_values;
 mod history;
 mod image;
@@ -29,6 +31,7 @@ mod run;
 mod run_mounts;
 mod run_prepare;
 mod save;
+mod system;
 mod tag;
 mod verify;
 mod version;
@@ -98,6 +101,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Df(df::DfArgs),
     Prune(prune::PruneArgs),
+    System(system::SystemArgs),
     Ps(ps::PsArgs),
     #[command(hide = true)]
     Rm(rm::RmArgs),
@@ -121,7 +125,7 @@ enum BuildxCommand {
     #[command(visible_alias = "b")]
     Build(Box<build::BuildArgs>),
     Imagetools(imagetools::ImagetoolsArgs),
-    Du(df::DfArgs),
+    Du(du::DuArgs),
     Prune(prune::PruneArgs),
     Version(version::BuildxVersionArgs),
 }
@@ -213,9 +217,11 @@ impl Cli {
             Command::Logout(args) => done(logout::run(&args, &session)),
             Command::Binfmt(args) => done(binfmt::run(&args, &session)),
             Command::Doctor(args) => doctor::run(&args, &session),
-            Command::Df(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Du(args) }) => {
-                done(df::run(&args, &session))
+            Command::Df(args) => done(df::run(&args, &session)),
+            Command::Buildx(BuildxArgs { command: BuildxCommand::Du(args) }) => {
+                done(du::run(&args, &session))
             }
+            Command::System(args) => done(args.run(&session)),
             Command::Ps(args) => done(ps::run(&args, &session)),
             Command::Rm(args) => done(rm::run(&args, &session)),
             Command::Prune(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Prune(args) }) => {

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `polyarch prune`: frees disk space.
+//! `polyarch prune`: frees disk space, after showing what would go.
 
 use std::io::{BufRead, Write as _};
+use std::time::SystemTime;
 
 use clap::{ArgAction, Args};
+use polyarch_build::inventory::CacheKind;
+use polyarch_build::{PrunePlan, PruneRequest};
 
-use super::flag_values::go_bool;
-use polyarch_build::PruneReport;
-
+use super::cache_rows::{pretty, read_filters, table};
+use super::flag_values::{go_bool, parse_size};
 use crate::CommandError;
 use crate::progress::format::size;
 use crate::session::Session;
 
 /// Remove what builds have left in the store
 ///
-/// Images that have a name stay. Without --all, so does what recent builds may use again.
+/// Images that have a name stay. Without --all, a filter or a limit, so does what a build may use again. What is
+/// of no use goes first, then what was not used for longest. Running builds are waited for, and lose nothing.
 #[derive(Debug, Args)]
 pub struct PruneArgs {
     /// Remove everything that no named image needs
@@ -27,24 +30,84 @@ pub struct PruneArgs {
           default_value = "false", hide_default_value = true, value_name = "BOOL",
           value_parser = go_bool, action = ArgAction::Set)]
     force: bool,
+    /// Remove only what matches: until=24h (not used for so long), type=regular|image|blob|record|temporary,
+    /// id=TEXT, description=TEXT
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
+    /// Keep this much of the cache: 10g, 500mb
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, visible_alias = "keep-storage")]
+    reserved_space: Option<u64>,
+    /// Make the cache no larger than this
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_used_space: Option<u64>,
+    /// Make room until this much of the disk is free
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    min_free_space: Option<u64>,
+    /// Show every piece with all that is known of it
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, value_name = "BOOL",
+          value_parser = go_bool, action = ArgAction::Set)]
+    verbose: bool,
+    /// Show what would go, and leave it
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &PruneArgs, session: &Session) -> Result<(), CommandError> {
+    prune(args, request(args)?, session)
+}
+
+/// The same for `image prune`: only blobs that no name reaches.
+pub fn run_images(args: &PruneArgs, session: &Session) -> Result<(), CommandError> {
+    let mut request = request(args)?;
+    request.kinds = vec![CacheKind::Blob];
+    prune(args, request, session)
+}
+
+fn request(args: &PruneArgs) -> Result<PruneRequest, CommandError> {
+    let mut request = PruneRequest {
+        all: args.all,
+        reserved_bytes: args.reserved_space,
+        max_used_bytes: args.max_used_space,
+        min_free_bytes: args.min_free_space,
+        ..PruneRequest::default()
+    };
+    read_filters(&args.filter, &mut request).map_err(CommandError::usage)?;
+    Ok(request)
+}
+
+fn prune(args: &PruneArgs, request: PruneRequest, session: &Session) -> Result<(), CommandError> {
     let settings = session.settings()?;
-    if !args.force && !confirm(args.all)? {
-        return Err(CommandError::usage("nothing was removed").with_hint("--force removes without asking"));
+    let engine = session.open(&settings)?;
+    let plan = engine.plan_prune(&request)?;
+    if args.dry_run {
+        return session.printer.data(&render(&plan, args.verbose));
     }
-    let report = session.open(&settings)?.prune(args.all)?;
-    session.printer.data(&render(&report))
+    if plan.items.is_empty() {
+        session.printer.message(&summary(&plan, false));
+        return session.printer.data(&render(&plan, false));
+    }
+    if !args.force {
+        session.printer.message(&summary(&plan, args.verbose));
+        if !confirm(&plan)? {
+            return Err(
+                CommandError::usage("nothing was removed").with_hint("--force removes without asking")
+            );
+        }
+    }
+    let removed = engine.prune(&request, &plan, |holders| {
+        session.printer.message(&format!("waiting for those who use the store{holders}\n"));
+    })?;
+    session.printer.data(&render(&removed, args.verbose))
 }
 
 /// Asks on standard error, reads the answer from standard input.
-fn confirm(all: bool) -> Result<bool, CommandError> {
-    let what = if all { "everything that no named image needs" } else { "all dangling build cache" };
+fn confirm(plan: &PrunePlan) -> Result<bool, CommandError> {
+    let size = size(plan.size_bytes());
     let mut stderr = std::io::stderr().lock();
     // A question that nobody can read still gets its answer, usually none, from standard input.
-    let _ = write!(stderr, "WARNING! This will remove {what}. Are you sure you want to continue? [y/N] ")
+    let _ = write!(stderr, "WARNING! This will remove {size}. Are you sure you want to continue? [y/N] ")
         .and_then(|()| stderr.flush());
     let mut answer = String::new();
     std::io::stdin()
@@ -54,14 +117,36 @@ fn confirm(all: bool) -> Result<bool, CommandError> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn render(report: &PruneReport) -> String {
-    format!(
-        "Removed {} records, {} file trees ({}), {} blobs ({})\nTotal:\t{}\n",
-        report.records,
-        report.layers.0,
-        size(report.layers.1),
-        report.blobs.0,
-        size(report.blobs.1),
-        size(report.layers.1 + report.blobs.1)
-    )
+/// Says what would go, in a few lines, or piece by piece.
+fn summary(plan: &PrunePlan, is_verbose: bool) -> String {
+    let mut text = if is_verbose { table(&plan.items, SystemTime::now()) } else { String::new() };
+    for kind in CacheKind::ALL {
+        let of_kind = plan.items.iter().filter(|item| item.kind == kind);
+        let (count, bytes) = of_kind.fold((0u64, 0), |(count, sum), item| (count + 1, sum + item.size_bytes));
+        let what = match kind {
+            CacheKind::Step => "layers of steps",
+            CacheKind::Image => "unpacked layers of images",
+            CacheKind::Blob => "blobs that no image's name reaches",
+            CacheKind::Record => "records",
+            CacheKind::Temporary => "files and directories of killed builds",
+        };
+        if count > 0 {
+            text.push_str(&format!("  {count} {what}, {}\n", size(bytes)));
+        }
+    }
+    let cache = size(plan.cache_bytes);
+    match text.is_empty() {
+        true => format!("There is nothing to remove; the cache has {cache}.\n"),
+        false => format!("Of the cache's {cache}:\n{text}"),
+    }
+}
+
+fn render(plan: &PrunePlan, is_verbose: bool) -> String {
+    let now = SystemTime::now();
+    let rows = match (plan.items.is_empty(), is_verbose) {
+        (true, _) => String::new(),
+        (false, true) => pretty(&plan.items, now),
+        (false, false) => table(&plan.items, now),
+    };
+    format!("{rows}Total:\t{}\n", size(plan.size_bytes()))
 }

@@ -67,8 +67,14 @@ fn prune_asks_first_needs_root() {
     if requires(NEEDS).is_some() {
         return;
     }
-    let environment = environment();
-    environment.run(["prune"]).assert_code(2).assert_stderr("[y/N]").assert_stderr("nothing was removed");
+    let environment = environment_with("RUN echo built > /built");
+    environment.run(["prune"]).assert_success().assert_stderr("There is nothing to remove");
+    environment.run(["build", "."]).assert_success();
+    environment
+        .run(["prune", "-a"])
+        .assert_code(2)
+        .assert_stderr("[y/N]")
+        .assert_stderr("nothing was removed");
     environment.run_with_stdin(["prune", "--all"], "n\n").assert_code(2);
     let output = environment.run_with_stdin(["buildx", "prune", "-a"], "y\n");
     assert!(output.assert_success().stdout.contains("Total:"), "{output}");

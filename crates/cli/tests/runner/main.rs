@@ -18,6 +18,7 @@ mod build_steps;
 mod build_verify;
 #[cfg(test)]
 mod commands;
+mod disk_space;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl ImageArgs {
             ImageCommand::Save(args) => save::run(args, session),
             ImageCommand::Load(args) => load::run(args, session),
             ImageCommand::Import(args) => import::run(args, session),
-            ImageCommand::Prune(args) => prune::run(args, session),
+            ImageCommand::Prune(args) => prune::run_images(args, session),
         }
     }
 }
