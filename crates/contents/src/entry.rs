@@ -73,6 +73,22 @@ impl Entry {
         }
     }
 
+    /// Returns how many bytes its texts have, which are an archive's.
+    pub(crate) fn text_bytes(&self) -> usize {
+        match &self.kind {
+            EntryKind::Symlink(target) => target.len(),
+            EntryKind::File(facts) => {
+                let program = match &facts.program {
+                    Some(Program::Elf(elf)) => elf.interpreter.as_ref().map_or(0, String::len),
+                    Some(Program::Script { interpreter, argument }) => interpreter.len() + argument.len(),
+                    None => 0,
+                };
+                facts.sha256.len() + program
+            }
+            _ => 0,
+        }
+    }
+
     /// Tells whether it is a directory.
     pub fn is_directory(&self) -> bool {
         self.kind == EntryKind::Directory

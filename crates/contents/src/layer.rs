@@ -11,21 +11,22 @@ use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt as _;
 
 use polyarch_oci::media_type::Compression;
-use polyarch_oci::{Algorithm, DiffId, Hasher};
+use polyarch_oci::{Algorithm, DiffId};
 use polyarch_snapshot::{ApplyLimits, Body, SnapshotError, TarEntry, TarReader, read_layer};
 use serde::{Deserialize, Serialize};
 
-use crate::elf::{Reading, read_program};
+use crate::content::Content;
 use crate::entry::{Entry, EntryKind, FileFacts};
 use crate::path::ImagePath;
 use crate::resolve::{MAX_SYMLINKS, target_parts};
 
 /// Most entries of a layer: a million files take some hundred megabytes of memory.
 const MAX_ENTRIES: u64 = 1_000_000;
-/// The beginning of a file in which programs tell what they are.
-const HEAD_BYTES: usize = 64 << 10;
-/// How much of an ELF file is kept in memory when its interpreter stands further on.
-const MAX_HEAD_BYTES: u64 = 256 << 20;
+/// Most bytes of memory for what is told of a layer, roughly: one entry can need hundreds of directories
+/// that nothing describes, with long names.
+const MAX_KEPT_BYTES: u64 = 512 << 20;
+/// What an entry takes besides its texts, roughly.
+const ENTRY_BYTES: u64 = 128;
 /// Most bytes of holes that are hashed as the zeros that they are.
 const MAX_HOLES_BYTES: u64 = 1 << 30;
 
@@ -59,7 +60,9 @@ impl LayerContents {
         algorithm: Algorithm,
     ) -> Result<(LayerContents, DiffId), SnapshotError> {
         let limits = limits();
-        read_layer(stream, compression, algorithm, &limits, |reader| read_entries(reader, &limits))
+        read_layer(stream, compression, algorithm, &limits, |reader| {
+            read_entries(reader, &limits, MAX_KEPT_BYTES)
+        })
     }
 
     /// Reads a layer's uncompressed tar, up to the end of its last entry.
@@ -68,7 +71,7 @@ impl LayerContents {
     /// As [`LayerContents::read`].
     pub fn read_tar(stream: impl Read) -> Result<LayerContents, SnapshotError> {
         let limits = limits();
-        read_entries(&mut TarReader::new(stream, &limits), &limits)
+        read_entries(&mut TarReader::new(stream, &limits), &limits, MAX_KEPT_BYTES)
     }
 }
 
@@ -79,9 +82,16 @@ fn limits() -> ApplyLimits {
 fn read_entries<R: Read>(
     reader: &mut TarReader<R>,
     limits: &ApplyLimits,
+    max_kept: u64,
 ) -> Result<LayerContents, SnapshotError> {
-    let mut builder =
-        Builder { contents: LayerContents::default(), limits: limits.clone(), holes: 0, bytes: 0 };
+    let mut builder = Builder {
+        contents: LayerContents::default(),
+        limits: limits.clone(),
+        holes: 0,
+        bytes: 0,
+        kept: 0,
+        max_kept,
+    };
     builder.contents.entries.insert(ImagePath::root(), directory());
     builder.contents.implied.insert(ImagePath::root());
     while let Some(entry) = reader.next_entry()? {
@@ -100,6 +110,9 @@ struct Builder {
     limits: ApplyLimits,
     holes: u64,
     bytes: u64,
+    /// What the contents take of memory so far, and may take.
+    kept: u64,
+    max_kept: u64,
 }
 
 impl Builder {
@@ -114,8 +127,7 @@ impl Builder {
                 return Err(refuse(entry, "would replace the root directory"));
             }
             self.contents.implied.remove(&path);
-            self.put(path, EntryKind::Directory, entry);
-            return Ok(());
+            return self.put(path, EntryKind::Directory, entry);
         };
         if name.starts_with(WHITEOUT_PREFIX) {
             return self.mark(entry, &parent, name);
@@ -148,12 +160,25 @@ impl Builder {
                 self.contents.opaque.insert(real.clone());
             }
         }
-        self.put(real, kind, entry);
+        self.put(real, kind, entry)
+    }
+
+    fn put(&mut self, path: ImagePath, kind: EntryKind, entry: &TarEntry) -> Result<(), SnapshotError> {
+        let entry = Entry { kind, mode: entry.mode, owner: entry.owner };
+        self.charge(&path, entry.text_bytes())?;
+        self.contents.entries.insert(path, entry);
         Ok(())
     }
 
-    fn put(&mut self, path: ImagePath, kind: EntryKind, entry: &TarEntry) {
-        self.contents.entries.insert(path, Entry { kind, mode: entry.mode, owner: entry.owner });
+    /// Counts what is kept of a path, with so many bytes of other texts.
+    fn charge(&mut self, path: &ImagePath, more: usize) -> Result<(), SnapshotError> {
+        let texts = path.as_bytes().len().saturating_add(more) as u64;
+        self.kept = self.kept.saturating_add(texts).saturating_add(ENTRY_BYTES);
+        if self.kept <= self.max_kept {
+            return Ok(());
+        }
+        let path = std::path::PathBuf::from(path.to_string());
+        Err(SnapshotError::Limit { what: "memory for the names of a layer", limit: self.max_kept, path })
     }
 
     fn hard_link(
@@ -188,8 +213,10 @@ impl Builder {
         }
         self.make_room(&real, false);
         if let Some(found) = here {
+            self.charge(&real, found.text_bytes())?;
             self.contents.entries.insert(real, found);
         } else if let Some(target) = below {
+            self.charge(&real, target.as_bytes().len())?;
             self.contents.links_below.insert(real, target);
         }
         Ok(())
@@ -218,6 +245,7 @@ impl Builder {
             }
             Some(_) => {}
             None => {
+                self.charge(&path, 0)?;
                 self.contents.whiteouts.insert(path);
             }
         }
@@ -237,12 +265,12 @@ impl Builder {
                 return false;
             }
             let contents = &mut self.contents;
-            let is_gone = |other: &ImagePath| other == path || other.is_beneath(path);
             remove_beneath(&mut contents.entries, path);
-            contents.whiteouts.retain(|other| !is_gone(other));
-            contents.opaque.retain(|other| !is_gone(other));
-            contents.implied.retain(|other| !is_gone(other));
-            contents.links_below.retain(|other, _| !is_gone(other));
+            remove_beneath(&mut contents.links_below, path);
+            for names in [&mut contents.whiteouts, &mut contents.opaque, &mut contents.implied] {
+                names.remove(path);
+                remove_names_beneath(names, path);
+            }
         }
         self.contents.entries.remove(path);
         false
@@ -300,6 +328,7 @@ impl Builder {
                 Some(_) => return Ok(Walked::NotDirectory),
                 None if !makes => return Ok(Walked::Missing),
                 None => {
+                    self.charge(&next, 0)?;
                     if self.contents.whiteouts.remove(&next) {
                         self.contents.opaque.insert(next.clone());
                     } else {
@@ -328,8 +357,7 @@ impl Builder {
             // The reader skips the content by itself.
             return Ok(FileFacts { size_bytes: size, sha256: String::new(), program: None });
         }
-        let mut content =
-            Content { hasher: Hasher::new(Algorithm::Sha256), head: Vec::new(), wanted: HEAD_BYTES };
+        let mut content = Content::default();
         let mut position = 0;
         let mut buffer = vec![0; (64 << 10).min(usize::try_from(size).unwrap_or(usize::MAX))];
         for &(offset, length) in parts {
@@ -346,11 +374,8 @@ impl Builder {
             position = offset + length;
         }
         content.zeros(size - position);
-        let program = match read_program(&content.head, true) {
-            Reading::Known(program) => program,
-            Reading::NeedsMore(_) => None,
-        };
-        Ok(FileFacts { size_bytes: size, sha256: content.hasher.finish().hex().to_owned(), program })
+        let (sha256, program) = content.finish();
+        Ok(FileFacts { size_bytes: size, sha256, program })
     }
 }
 
@@ -358,42 +383,6 @@ enum Walked {
     At(ImagePath),
     Missing,
     NotDirectory,
-}
-
-/// Hashes what comes and keeps as much of the beginning as is needed.
-struct Content {
-    hasher: Hasher,
-    head: Vec<u8>,
-    wanted: usize,
-}
-
-impl Content {
-    fn update(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
-        let mut bytes = bytes;
-        while self.head.len() < self.wanted && !bytes.is_empty() {
-            let count = bytes.len().min(self.wanted - self.head.len());
-            self.head.extend_from_slice(&bytes[..count]);
-            bytes = &bytes[count..];
-            if self.head.len() == self.wanted
-                && let Reading::NeedsMore(needed) = read_program(&self.head, false)
-                && needed <= MAX_HEAD_BYTES
-            {
-                // The cap is far below what a size in memory can be.
-                self.wanted = needed as usize;
-            }
-        }
-    }
-
-    fn zeros(&mut self, count: u64) {
-        let zeros = [0; 4096];
-        let mut left = count;
-        while left > 0 {
-            let len = left.min(zeros.len() as u64);
-            self.update(&zeros[..len as usize]);
-            left -= len;
-        }
-    }
 }
 
 fn refuse(entry: &TarEntry, problem: &str) -> SnapshotError {
@@ -407,5 +396,67 @@ pub(crate) fn remove_beneath<V>(entries: &mut BTreeMap<ImagePath, V>, path: &Ima
         entries.range((Bound::Excluded(start), Bound::Excluded(end))).map(|(path, _)| path.clone()).collect();
     for path in gone {
         entries.remove(&path);
+    }
+}
+
+/// The same for names alone.
+fn remove_names_beneath(names: &mut BTreeSet<ImagePath>, path: &ImagePath) {
+    let (start, end) = path.range_beneath();
+    let gone: Vec<ImagePath> = names.range((Bound::Excluded(start), Bound::Excluded(end))).cloned().collect();
+    for path in gone {
+        names.remove(&path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polyarch_testkit::TarBuilder;
+
+    use super::*;
+
+    fn read(tar: TarBuilder, max_kept: u64) -> Result<LayerContents, SnapshotError> {
+        let tar = tar.finish();
+        read_entries(&mut TarReader::new(tar.as_slice(), &limits()), &limits(), max_kept)
+    }
+
+    #[test]
+    fn few_entries_that_need_many_directories_are_refused() {
+        let deep = |count: u32| {
+            (0..count).fold(TarBuilder::new(), |tar, at| {
+                tar.file(&format!("{at:04}/{}x", "a/".repeat(40)), 0o644, "")
+            })
+        };
+        assert_eq!(read(deep(2), 1 << 16).unwrap().implied.len(), 1 + 2 * 41);
+        let error = read(deep(100), 1 << 16).unwrap_err();
+        assert!(matches!(error, SnapshotError::Limit { what: "memory for the names of a layer", .. }));
+        // Also directories that only a symlink's target names.
+        let behind_links = (0..100).fold(TarBuilder::new(), |tar, at| {
+            let link = format!("{at:04}");
+            tar.symlink(&link, &format!("real/{at}/{}", "a/".repeat(40))).file(
+                &format!("{link}/x"),
+                0o644,
+                "",
+            )
+        });
+        assert!(read(behind_links, 1 << 16).is_err());
+    }
+
+    #[test]
+    fn directories_that_become_files_take_all_beneath_them_along() {
+        let tar = TarBuilder::new()
+            .file("a/.wh.gone", 0o644, "")
+            .file("a/b/.wh..wh..opq", 0o644, "")
+            .hard_link("a/link", "elsewhere/file")
+            .file("a.txt", 0o644, "")
+            .file("a0/c/.wh.kept", 0o644, "")
+            .file("a", 0o644, "now a file");
+        let contents = read(tar, MAX_KEPT_BYTES).unwrap();
+        let paths = |names: &BTreeSet<ImagePath>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(paths(&contents.whiteouts), ["/a0/c/kept"]);
+        assert_eq!(paths(&contents.opaque), Vec::<String>::new());
+        assert_eq!(paths(&contents.implied), ["/", "/a0", "/a0/c"]);
+        assert!(contents.links_below.is_empty());
+        assert!(contents.entries[&ImagePath::clean("a")].file().is_some());
+        assert_eq!(contents.entries.len(), 5);
     }
 }

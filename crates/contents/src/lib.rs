@@ -7,6 +7,7 @@
 //!
 //! Out of scope: where layers come from, and who is told.
 
+mod content;
 mod elf;
 mod entry;
 mod fit;
