@@ -83,7 +83,7 @@ joined_by_hand() {
     contains "$work/out" '"variant": "v8"'
     in_store images "$POLYARCH" manifest ls >"$work/out"
     contains "$work/out" localhost/one:1
-    exits 2 in_store images "$POLYARCH" manifest annotate localhost/one:1 localhost/one:arm64 --arch ppc64le
+    exits 4 in_store images "$POLYARCH" manifest annotate localhost/one:1 localhost/one:arm64 --arch ppc64le
     contains "$work/err" ppc64le
     in_store images "$POLYARCH" manifest rm localhost/one:1
 }
