@@ -10,6 +10,7 @@ mod compose;
 mod create;
 mod docker_types;
 mod inspect;
+mod parts;
 mod push;
 
 pub use annotate::{Annotate, annotate};

@@ -44,6 +44,8 @@ mod login;
 #[cfg(test)]
 mod manifest;
 #[cfg(test)]
+mod manifest_sources;
+#[cfg(test)]
 mod progress;
 #[cfg(test)]
 mod reference;

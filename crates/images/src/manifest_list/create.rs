@@ -4,20 +4,18 @@
 use std::sync::Arc;
 
 use polyarch_build::fetch::Shown;
-use polyarch_build::image_source::{is_index, storage_error};
+use polyarch_build::image_source::storage_error;
 use polyarch_build::{BuildError, ErrorKind, Services};
 use polyarch_oci::media_type::{self, Flavour};
-use polyarch_oci::{Descriptor, Document, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference};
+use polyarch_oci::{Descriptor, ImageConfig, Manifest, ManifestOrIndex, Platform, Reference};
 use polyarch_store::{ListEntry, WorkingList};
 
-use super::{came_from, contradiction_error, contradictions, find_source, full_source, words_of};
-use crate::{FoundImage, ImageSource, Lookup, Origin};
+use super::parts::{find_whole, flatten, is_in_reach};
+use super::{came_from, contradiction_error, contradictions, full_source, words_of};
+use crate::{FoundImage, ImageSource, Origin};
 
 /// The largest number of images that a list gets.
-const MAX_ENTRIES: usize = 1000;
-
-/// The deepest nesting of indexes that is flattened.
-const MAX_DEPTH: usize = 4;
+pub(super) const MAX_ENTRIES: usize = 1000;
 
 /// What to create.
 #[derive(Debug, Clone)]
@@ -70,9 +68,11 @@ pub async fn create(
     }
     let before = services.store().list(&request.name).map_err(|error| storage_error(&error))?;
     may_change(before.as_ref(), request)?;
-    let mut groups = Vec::new();
+    let (mut groups, mut warnings) = (Vec::new(), Vec::new());
     for source in &request.sources {
-        groups.push((full_source(source), images_of(services, source, request, shown).await?));
+        let (images, warning) = images_of(services, source, request, shown).await?;
+        groups.push((full_source(source), images));
+        warnings.extend(warning);
     }
     let mut after = WorkingList::default();
     let change = |list: &mut Option<WorkingList>| -> Result<(), Failure> {
@@ -93,7 +93,8 @@ pub async fn create(
     };
     services.store().change_list(&request.name, change).map_err(|Failure(error)| error)?;
     let added = groups.into_iter().flat_map(|(_, images)| images).collect();
-    Ok(Created { added, warnings: repeated_platforms(&after) })
+    warnings.extend(repeated_platforms(&after));
+    Ok(Created { added, warnings })
 }
 
 /// Lets errors of both rooms out of a change.
@@ -135,26 +136,27 @@ fn put(list: &mut WorkingList, source: &str, images: &[Added]) {
     list.entries = kept;
 }
 
-/// Finds a source and all images that it stands for.
+/// Finds a source and all images that it stands for; a warning when it has more that can't be had.
 async fn images_of(
     services: &Arc<Services>,
     source: &str,
     request: &Create,
     shown: &Shown,
-) -> Result<Vec<Added>, BuildError> {
+) -> Result<(Vec<Added>, Option<String>), BuildError> {
     let parsed = ImageSource::parse(source)?;
-    let found = find_source(services, &parsed, Lookup::StoreThenRegistry, shown).await?;
+    let found = find_whole(services, &parsed, shown).await?;
     if let ManifestOrIndex::Manifest(manifest) = &found.document {
         let mut descriptor = bare(&found.descriptor, found.document.media_type());
         let config = config_of(&found, &manifest.value).await?;
         descriptor.platform = Some(config.as_ref().map(declared).unwrap_or_default());
-        return Ok(vec![added(&found, full_source(source), descriptor, &manifest.value).await?]);
+        let image = added(services, &found, full_source(source), descriptor, &manifest.value).await?;
+        return Ok((vec![image], None));
     }
-    let manifests = flatten(&found).await?;
+    let flat = flatten(services, &found).await?;
     let mut images = Vec::new();
-    for (entry, manifest) in manifests {
-        let name = source_within(&parsed, source, &entry);
-        let mut descriptor = bare(&entry, &entry.media_type);
+    for (entry, manifest) in &flat.manifests {
+        let name = source_within(&parsed, source, entry);
+        let mut descriptor = bare(entry, &entry.media_type);
         descriptor.annotations = entry.annotations.clone();
         descriptor.artifact_type = entry.artifact_type.clone();
         descriptor.platform = entry.platform.clone();
@@ -168,66 +170,29 @@ async fn images_of(
                 return Err(contradiction_error(&name, said, &own, &fields));
             }
         }
-        images.push(added(&found, name, descriptor, &manifest.value).await?);
+        images.push(added(services, &found, name, descriptor, &manifest.value).await?);
     }
-    Ok(images)
+    Ok((images, flat.warning(source)))
 }
 
 /// Makes an entry, whose blobs are in the store or known to be in a repository.
 async fn added(
+    services: &Services,
     found: &FoundImage,
     source: String,
     descriptor: Descriptor,
     manifest: &Manifest,
 ) -> Result<Added, BuildError> {
-    let from = found.repository().cloned();
-    if from.is_none() {
+    let mut from = found.repository().cloned();
+    // A name of the store need not be known to its registry: where the blobs came from, they can be had.
+    if matches!(found.origin, Origin::Store(Some(_))) && is_in_reach(services, manifest) {
+        from = None;
+    } else if from.is_none() {
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             found.ensure_blob(blob).await?;
         }
     }
     Ok(Added { entry: ListEntry { source, descriptor, from }, origin: found.origin.clone() })
-}
-
-/// Reads the manifests of an index and of the indexes in it, in order.
-async fn flatten(found: &FoundImage) -> Result<Vec<(Descriptor, Document<Manifest>)>, BuildError> {
-    let too_much = |what: String| {
-        let message = format!("{} has {what}", found.name);
-        BuildError::new(ErrorKind::Usage, message).with_hint("name the images one by one, by their digests")
-    };
-    let mut waiting = vec![(found.descriptor.clone(), 0)];
-    let mut manifests = Vec::new();
-    while let Some((descriptor, depth)) = waiting.pop() {
-        if depth > MAX_DEPTH {
-            return Err(too_much(format!("indexes within indexes, more than {MAX_DEPTH} deep")));
-        }
-        match found.read_document(&descriptor).await? {
-            ManifestOrIndex::Index(index) => {
-                if waiting.len() + manifests.len() + index.value.manifests.len() > MAX_ENTRIES {
-                    return Err(too_much(format!("more than {MAX_ENTRIES} images")));
-                }
-                waiting.extend(index.value.manifests.into_iter().rev().map(|entry| (entry, depth + 1)));
-            }
-            ManifestOrIndex::Manifest(_) if is_index(&descriptor) => {
-                return Err(too_much(format!("a manifest, {}, that it calls an index", descriptor.digest)));
-            }
-            ManifestOrIndex::Manifest(manifest) => manifests.push((descriptor, manifest)),
-        }
-    }
-    let images: Vec<String> = manifests
-        .iter()
-        .filter(|(entry, _)| !entry.is_attestation())
-        .map(|(entry, _)| entry.digest.to_string())
-        .collect();
-    // What is said about an image that isn't there would be about nothing.
-    manifests.retain(|(entry, _)| {
-        let subject = entry.annotations.get("vnd.docker.reference.digest");
-        !entry.is_attestation() || subject.is_some_and(|subject| images.contains(subject))
-    });
-    if images.is_empty() {
-        return Err(too_much("no images".to_owned()));
-    }
-    Ok(manifests)
 }
 
 /// Reads the config of an image; `None` for what is no image and so has no platform.

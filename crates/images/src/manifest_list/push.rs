@@ -95,7 +95,8 @@ async fn absent(services: &Arc<Services>, name: &Reference, entries: &[ComposedE
     let mut images = Vec::new();
     for entry in entries {
         let target = name.with_digest(entry.descriptor.digest.clone());
-        let is_of_here = entry.from.as_ref().is_some_and(|from| from.name() == name.name());
+        let source: Option<Reference> = entry.source.parse().ok();
+        let is_of_here = source.iter().chain(&entry.from).any(|from| from.name() == name.name());
         // Whatever keeps the registry from telling will be said by the push.
         let is_there = is_of_here && services.registry().head_manifest(&target).await.is_ok();
         if !is_there {
