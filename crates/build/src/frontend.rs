@@ -23,7 +23,7 @@ use crate::request::BuildRequest;
 use crate::services::Services;
 use crate::stats::Stats;
 
-pub(crate) use instruction::absolute;
+pub(crate) use instruction::{DEFAULT_SHELL, absolute, set_env};
 pub(crate) use stage::LoweredStage;
 
 /// What lowering works with; one for all platforms of a build.

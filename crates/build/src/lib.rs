@@ -9,6 +9,7 @@
 
 mod builder;
 mod cache;
+mod change;
 mod check;
 pub mod context;
 pub mod error;
@@ -36,6 +37,7 @@ mod stats;
 pub mod store_usage;
 pub mod tree;
 
+pub use change::change_config;
 pub use error::{BuildError, ErrorKind};
 pub use output_file::write_file;
 pub use prune::{PrunePlan, PruneRequest, plan_prune, prune};

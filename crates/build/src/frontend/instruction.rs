@@ -22,7 +22,7 @@ use crate::ops::image::ImageOp;
 use crate::request::NetworkMode;
 
 /// The shell of shell-form commands.
-const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
+pub(crate) const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 impl Lowering<'_, '_> {
     /// Applies one instruction to a stage.
@@ -392,7 +392,8 @@ fn command_arguments(state: &StageState, command: &Command) -> Vec<String> {
     }
 }
 
-fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
+/// Sets a variable; one that is set already keeps its place.
+pub(crate) fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
     let entry = format!("{name}={value}");
     match env.iter_mut().find(|it| it.split('=').next() == Some(name)) {
         Some(existing) => *existing = entry,

@@ -145,3 +145,36 @@ fn what_is_pulled_whole_is_pushed_with_the_same_digest() {
     let answer = to.manifest("other/bb", "arm64");
     assert_eq!(answer.header("docker-content-digest").unwrap(), image.manifests[1].digest.to_string());
 }
+
+/// One platform that was pulled is pushed whole to a repository that has nothing of it yet, in the same
+/// registry and in another; what the store has of the index otherwise plays no part.
+#[test]
+fn a_platform_of_a_sparse_index_is_pushed_with_all_its_blobs() {
+    if requires(&[Need::Command("docker-registry")]).is_some() {
+        return;
+    }
+    let (environment, from, to) = (environment(), DockerRegistry::start(), DockerRegistry::start());
+    let image = hello_image(&FOUR, "hello");
+    from.push("user/multi", "1", &image);
+    let source = format!("{}:1", from.name("user/multi"));
+    for (at, platform) in FOUR.iter().enumerate().skip(1) {
+        environment.run(["pull", "-q", "--platform", platform, &source]).assert_success();
+        for (registry, repository) in [(&from, "other/one"), (&to, "user/multi")] {
+            let tag = architecture(platform);
+            let target = format!("{}:{tag}", registry.name(repository));
+            environment.run(["tag", &source, &target]).assert_success();
+            environment.run(["push", "-q", "--platform", platform, &target]).assert_success();
+            let answer = registry.manifest(repository, tag);
+            let digest = answer.header("docker-content-digest").unwrap().to_owned();
+            assert_eq!(digest, image.manifests[at].digest.to_string(), "{target}");
+            // Another store gets all of it from there.
+            let other = self::environment();
+            other.run(["pull", "-q", &target]).assert_success();
+            assert_eq!(complete_platforms(&other, &target), [*platform]);
+        }
+    }
+    let target = format!("{}:amd64", from.name("other/one"));
+    environment.run(["tag", &source, &target]).assert_success();
+    let output = environment.run(["push", "-q", "--platform=linux/amd64", &target]);
+    output.assert_code(4).assert_stdout("").assert_stderr("not all of").assert_stderr("linux/arm64");
+}

@@ -30,6 +30,8 @@ mod everyday;
 #[cfg(test)]
 mod everyday_archives;
 #[cfg(test)]
+mod everyday_files;
+#[cfg(test)]
 mod everyday_run;
 #[cfg(test)]
 mod imagetools;
