@@ -98,8 +98,8 @@ pub fn fit(facts: &ElfFacts, platform: &Platform) -> Fit {
     Fit::Foreign(name.to_owned())
 }
 
-/// Returns the name of the architecture of a header.
-pub(crate) fn architecture_of(facts: &ElfFacts) -> Option<&'static str> {
+/// Returns the name of the architecture of a header; `None` when no platform and no Linux has it.
+pub fn architecture_of(facts: &ElfFacts) -> Option<&'static str> {
     let machine = if facts.machine == 6 { 3 } else { facts.machine };
     let row = PLATFORMS
         .iter()

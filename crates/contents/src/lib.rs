@@ -21,7 +21,7 @@ mod resolve;
 
 pub use elf::{ElfFacts, ElfKind, Program};
 pub use entry::{Entry, EntryKind, FileFacts};
-pub use fit::{Fit, fit, is_known};
+pub use fit::{Fit, architecture_of, fit, is_known};
 pub use image::{ImageContents, Placed};
 pub use judge::{DEFAULT_PATH, Finding, Judgement, Scope, Severity, judge, search_path};
 pub use layer::LayerContents;

@@ -11,18 +11,12 @@ use polyarch_build::layer_contents::Reading;
 use polyarch_build::{BuildError, ErrorKind};
 use polyarch_contents::{Finding, ImageContents, ReadLayer, Scope, Severity, judge};
 use polyarch_oci::media_type::Compression;
-use polyarch_oci::{
-    Descriptor, Document, ImageConfig, Manifest, ManifestOrIndex, Platform, PlatformMatcher, media_type,
-};
+use polyarch_oci::{Descriptor, Document, ImageConfig, Manifest, ManifestOrIndex, Platform, media_type};
 use serde::Serialize;
 
+use crate::entries::{images_of, is_wanted, lacks};
 use crate::found::FoundImage;
 
-/// The deepest nesting of indexes that is looked into.
-const MAX_DEPTH: usize = 8;
-/// The most entries of an index, with those of indexes within, that are looked at; indexes that name one
-/// another many times over would else keep us for years.
-const MAX_ENTRIES: usize = 2_000;
 /// How many layers are read at a time.
 const PARALLEL_LAYERS: usize = 4;
 
@@ -89,10 +83,10 @@ pub(crate) fn finding(severity: Severity, rule: &'static str, message: impl Into
 /// # Errors
 /// When the image has none of the platforms asked for.
 pub async fn verify(image: &FoundImage, options: &VerifyOptions) -> Result<Report, BuildError> {
-    let mut findings = Vec::new();
-    let mut entries = Vec::new();
     let is_index = matches!(image.document, ManifestOrIndex::Index(_));
-    collect(image, &image.descriptor, &mut entries, &mut findings).await;
+    let (mut entries, problems) = images_of(image).await;
+    let damaged = |problem| finding(Severity::Error, "document-damaged", problem);
+    let mut findings: Vec<Finding> = problems.into_iter().map(damaged).collect();
     if is_index {
         findings.extend(duplicates(&entries));
     }
@@ -147,64 +141,6 @@ impl Report {
 
 fn has_error(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.severity == Severity::Error)
-}
-
-/// Tells whether a platform serves a wanted one: it has the same name, or is an older variant of it.
-fn is_wanted(wanted: &Platform, platform: &Platform) -> bool {
-    PlatformMatcher::strict(wanted).rank(platform).is_some()
-}
-
-fn lacks(image: &FoundImage, platform: &Platform, known: &[Platform]) -> BuildError {
-    let names: Vec<String> = known.iter().map(|it| it.clone().normalized().to_string()).collect();
-    let list = if names.is_empty() { "no platform".to_owned() } else { names.join(", ") };
-    BuildError::new(ErrorKind::Platform, format!("{} has no image for {platform}; it has {list}", image.name))
-}
-
-/// Lists the images of an index, also those of indexes within; the image itself when it is none.
-async fn collect(
-    image: &FoundImage,
-    root: &Descriptor,
-    entries: &mut Vec<Descriptor>,
-    findings: &mut Vec<Finding>,
-) {
-    let mut pending = vec![(root.clone(), 0)];
-    let mut seen = 0;
-    while let Some((descriptor, depth)) = pending.pop() {
-        seen += 1;
-        if seen > MAX_ENTRIES {
-            let problem = format!("the index has more than {MAX_ENTRIES} entries; the others were left out");
-            findings.push(finding(Severity::Error, "document-damaged", problem));
-            return;
-        }
-        let is_root = descriptor.digest == root.digest;
-        if !is_root && !media_type::is_index(&descriptor.media_type) {
-            entries.push(descriptor);
-            continue;
-        }
-        let problem = match image.read_document(&descriptor).await {
-            Ok(ManifestOrIndex::Manifest(_)) => {
-                entries.push(descriptor);
-                continue;
-            }
-            Ok(ManifestOrIndex::Index(index)) => {
-                if depth < MAX_DEPTH {
-                    let images =
-                        index.value.manifests.into_iter().rev().filter(|entry| !is_about_images(entry));
-                    pending.extend(images.map(|entry| (entry, depth + 1)));
-                    continue;
-                }
-                format!("{} is nested too deeply", descriptor.digest)
-            }
-            Err(error) => error.message,
-        };
-        findings.push(finding(Severity::Error, "document-damaged", problem));
-    }
-}
-
-/// Tells whether an entry is an attestation, which no runtime would take for an image.
-fn is_about_images(entry: &Descriptor) -> bool {
-    let is_named = |platform: &Platform| platform.os != "unknown" || platform.architecture != "unknown";
-    entry.is_attestation() && !entry.platform.as_ref().is_some_and(is_named)
 }
 
 /// Finds platforms that several entries have.

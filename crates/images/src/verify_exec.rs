@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images proved by execution: the program that each platform would start can be executed at all.
 
+use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,6 +21,17 @@ const TIME_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// SIGILL, SIGBUS and SIGSEGV, as shells tell them.
 const CRASHES: [(i32, &str); 3] = [(132, "SIGILL"), (135, "SIGBUS"), (139, "SIGSEGV")];
+
+/// What loaders write when a program can't be started for want of a file (glibc, musl, qemu-user).
+const LOADER_FAILURES: [&str; 5] = [
+    "error while loading shared libraries: ",
+    "Error loading shared library ",
+    "Error relocating ",
+    ": Could not open '",
+    ": Invalid ELF image for this architecture",
+];
+/// How much of what a program writes is looked at.
+const MAX_SAID_BYTES: u64 = 16 << 10;
 
 /// Executes the program of every platform of a report, whose layers are in the store, and adds what came of it.
 ///
@@ -96,17 +108,26 @@ async fn run(
         late.store(true, Ordering::Relaxed);
         flag.cancel();
     });
-    let progress = &image.shown.progress;
-    let result = image.services.run_image(request, RunStdio::default(), progress, cancel, relay).await;
+    let (said, stderr) = std::io::pipe()
+        .map_err(|error| BuildError::from_source(ErrorKind::Sandbox, "can't make a pipe", &error))?;
+    let said = tokio::task::spawn_blocking(move || beginning(said));
+    let stdio = RunStdio { stderr: Some(stderr.into()), ..RunStdio::default() };
+    let result = image.services.run_image(request, stdio, &image.shown.progress, cancel, relay).await;
     timer.abort();
     if is_late.load(Ordering::Relaxed) {
         return Ok(None);
     }
     match result {
-        Ok(code) => Ok(CRASHES
-            .iter()
-            .find(|(of_signal, _)| *of_signal == code)
-            .map(|(_, signal)| format!("{program} --version was killed by {signal}"))),
+        Ok(0) => Ok(None),
+        Ok(code) => {
+            if let Some((_, signal)) = CRASHES.iter().find(|(of_signal, _)| *of_signal == code) {
+                return Ok(Some(format!("{program} --version was killed by {signal}")));
+            }
+            // The run has ended, and with it everything that could write.
+            let said = said.await.unwrap_or_default();
+            let is_failure = |line: &&str| LOADER_FAILURES.iter().any(|words| line.contains(words));
+            Ok(said.lines().find(is_failure).map(|line| format!("{program} can't be executed: {line}")))
+        }
         Err(error) if error.exit_code.is_some() => {
             Ok(Some(format!("{program} can't be executed: {}", error.message)))
         }
@@ -116,4 +137,13 @@ async fn run(
         }
         Err(error) => Err(error),
     }
+}
+
+/// Reads to the end and returns the beginning.
+fn beginning(mut stream: std::io::PipeReader) -> String {
+    let mut bytes = Vec::new();
+    // What can't be read tells nothing.
+    let _ = stream.by_ref().take(MAX_SAID_BYTES).read_to_end(&mut bytes);
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    String::from_utf8_lossy(&bytes).into_owned()
 }

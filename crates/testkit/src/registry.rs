@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub struct DockerRegistry {
     child: Child,
     port: u16,
     log: Arc<Mutex<Vec<String>>>,
-    _storage: TempDir,
+    storage: TempDir,
 }
 
 /// An answer of the registry.
@@ -86,7 +87,14 @@ impl DockerRegistry {
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
-        DockerRegistry { child, port, log, _storage: storage }
+        DockerRegistry { child, port, log, storage }
+    }
+
+    /// Returns the file that a blob is kept in, for tests of registries that have lost or changed something.
+    pub fn blob_file(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        let directory = self.storage.path().join("data/docker/registry/v2/blobs/sha256");
+        directory.join(&hex[..2]).join(hex).join("data")
     }
 
     /// Returns `127.0.0.1:PORT`.

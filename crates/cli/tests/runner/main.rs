@@ -20,6 +20,8 @@ mod build_verify;
 mod commands;
 mod disk_space;
 #[cfg(test)]
+mod diff;
+#[cfg(test)]
 mod doctor;
 #[cfg(test)]
 mod error_text;
