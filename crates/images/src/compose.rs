@@ -304,14 +304,16 @@ fn is_wanted(entry: &Descriptor, platforms: &[Platform]) -> bool {
 }
 
 fn no_match(available: &[Platform]) -> BuildError {
-    let mut names: Vec<String> = available
-        .iter()
-        .filter(|platform| platform.os != "unknown")
-        .map(|platform| platform.clone().normalized().to_string())
-        .collect();
-    names.dedup();
+    let mut names: Vec<String> = Vec::new();
+    for platform in available.iter().filter(|platform| platform.os != "unknown") {
+        let name = platform.clone().normalized().to_string();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let list = if names.is_empty() { "no platforms".to_owned() } else { names.join(", ") };
     BuildError::new(ErrorKind::Platform, "none of the manifests match the provided platforms")
-        .with_hint(format!("the sources have {}", names.join(", ")))
+        .with_hint(format!("the sources have {list}"))
 }
 
 #[cfg(test)]

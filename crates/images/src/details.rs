@@ -2,10 +2,12 @@
 //! What an image says of itself, platform by platform: its configs, and its attestations' statements.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use polyarch_build::BuildError;
-use polyarch_oci::{Descriptor, Digest, Document, ImageConfig, Manifest, ManifestOrIndex};
+use polyarch_oci::{Descriptor, Digest, Document, ImageConfig, Manifest};
 use serde_json::Value;
 
 use crate::compose::REFERENCE_DIGEST;
@@ -18,8 +20,8 @@ const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 /// The largest statement that is read; bills of materials of large images have some megabytes.
 const MAX_STATEMENT_BYTES: u64 = 64 << 20;
-/// The deepest nesting of indexes.
-const MAX_DEPTH: usize = 4;
+/// The most bytes of statements that are read of all platforms together.
+const MAX_STATEMENTS_BYTES: u64 = 256 << 20;
 
 /// What is stated about an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct PlatformDetails {
     pub config: Document<ImageConfig>,
     /// What attests it.
     attestations: Vec<Manifest>,
+    /// How many bytes of statements were read of all platforms together.
+    read_bytes: Arc<AtomicU64>,
 }
 
 /// Reads the configs of all platforms, sorted by platform; of equal platforms the last counts.
@@ -46,56 +50,31 @@ pub struct PlatformDetails {
 /// # Errors
 /// When a part can't be read.
 pub async fn details(image: &FoundImage) -> Result<Vec<PlatformDetails>, BuildError> {
-    let mut walk = Walk::default();
-    walk.visit(image, &image.descriptor, 0).await?;
-    let mut found = Vec::new();
-    for (platform, (digest, manifest)) in walk.images {
-        let config = image.config(&manifest).await?;
-        let attestations = walk.attestations.get(&digest).cloned().unwrap_or_default();
-        found.push(PlatformDetails { platform, config, attestations });
-    }
-    Ok(found)
-}
-
-#[derive(Default)]
-struct Walk {
-    images: BTreeMap<String, (Digest, Manifest)>,
-    attestations: BTreeMap<Digest, Vec<Manifest>>,
-}
-
-impl Walk {
-    async fn visit(
-        &mut self,
-        image: &FoundImage,
-        descriptor: &Descriptor,
-        depth: usize,
-    ) -> Result<(), BuildError> {
-        if depth > MAX_DEPTH {
-            return Err(image.damaged(format!("{} is an index nested too deeply", descriptor.digest)));
-        }
-        let manifest = match image.read_document(descriptor).await? {
-            ManifestOrIndex::Index(index) => {
-                for entry in &index.value.manifests {
-                    Box::pin(self.visit(image, entry, depth + 1)).await?;
-                }
-                return Ok(());
-            }
-            ManifestOrIndex::Manifest(manifest) => manifest.value,
-        };
+    let mut images: BTreeMap<String, (Digest, Manifest)> = BTreeMap::new();
+    let mut attestations: BTreeMap<Digest, Vec<Manifest>> = BTreeMap::new();
+    for (descriptor, manifest) in image.manifests_below(&image.descriptor).await? {
+        let manifest = manifest.value;
         let subject = [OLD_REFERENCE_DIGEST, REFERENCE_DIGEST]
             .iter()
             .find_map(|key| descriptor.annotations.get(*key)?.parse::<Digest>().ok());
         if let Some(subject) = subject {
-            self.attestations.entry(subject).or_default().push(manifest);
-            return Ok(());
+            attestations.entry(subject).or_default().push(manifest);
+            continue;
         }
         let platform = match &descriptor.platform {
             Some(platform) => platform.clone().normalized(),
             None => image.declared_platform(&manifest).await?,
         };
-        self.images.insert(platform.to_string(), (descriptor.digest.clone(), manifest));
-        Ok(())
+        images.insert(platform.to_string(), (descriptor.digest, manifest));
     }
+    let read_bytes = Arc::default();
+    let mut found = Vec::new();
+    for (platform, (digest, manifest)) in images {
+        let config = image.config(&manifest).await?;
+        let attestations = attestations.get(&digest).cloned().unwrap_or_default();
+        found.push(PlatformDetails { platform, config, attestations, read_bytes: Arc::clone(&read_bytes) });
+    }
+    Ok(found)
 }
 
 impl PlatformDetails {
@@ -118,6 +97,11 @@ impl PlatformDetails {
         };
         let mut found = Vec::new();
         for layer in self.attestations.iter().flat_map(|manifest| &manifest.layers).filter(is_wanted) {
+            let read_before = self.read_bytes.fetch_add(layer.size, Ordering::Relaxed);
+            if read_before.saturating_add(layer.size) > MAX_STATEMENTS_BYTES {
+                let mib = MAX_STATEMENTS_BYTES >> 20;
+                return Err(image.damaged(format!("its attestations have more than {mib} MiB")));
+            }
             let bytes = image.read_blob(layer, MAX_STATEMENT_BYTES).await?;
             let damaged = |what: String| image.damaged(format!("the attestation {}: {what}", layer.digest));
             let bytes =

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use polyarch_build::fetch::{Shown, blocking, registry_error};
 use polyarch_build::image_source::storage_error;
 use polyarch_build::{BuildError, ErrorKind, Services};
+use polyarch_oci::manifest::MAX_MANIFEST_BYTES;
 use polyarch_oci::platform::did_you_mean;
 use polyarch_oci::{Descriptor, Digest, ManifestOrIndex, Reference};
 use polyarch_registry::RegistryError;
@@ -15,6 +16,7 @@ use polyarch_store::{Missing, NamedImage};
 use crate::found::{FoundImage, Origin, text_of};
 use crate::layout_files::LayoutFiles;
 use crate::source::{ImageSource, LayoutLocation};
+use crate::words::first_of;
 
 /// Where names are looked up, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -206,6 +208,13 @@ impl Finder<'_> {
             (Some(digest), _) => files.descriptor(digest)?,
             (None, tag) => files.entry(tag.as_deref())?,
         };
+        if descriptor.size > MAX_MANIFEST_BYTES {
+            let message = format!("{location}: {} is too large for an image's document", descriptor.digest);
+            return Err(BuildError::new(ErrorKind::Usage, message).with_hint(format!(
+                "it says {} bytes, at most {MAX_MANIFEST_BYTES} are read",
+                descriptor.size
+            )));
+        }
         if !self.services.store().contains(&descriptor.digest) {
             files.import(self.services.store(), &descriptor).map_err(|mut error| {
                 error.message = format!("{location}: {}", error.message);
@@ -292,6 +301,6 @@ fn choose<'a>(
         let what = name.map_or_else(|| "more than one image".to_owned(), |name| format!("no image {name}"));
         let error = BuildError::new(ErrorKind::Usage, format!("{} has {what}", path.display()));
         let names = names();
-        if names.is_empty() { error } else { error.with_hint(format!("it has {}", names.join(", "))) }
+        if names.is_empty() { error } else { error.with_hint(format!("it has {}", first_of(&names))) }
     })
 }

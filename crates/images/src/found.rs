@@ -4,6 +4,7 @@
 //! Documents and configs are small and are kept in the store as they are read; layers come only when
 //! asked for. Nothing here sets a name.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -135,19 +136,17 @@ impl FoundImage {
     /// Brings everything that a document consists of into the store.
     ///
     /// # Errors
-    /// As [`FoundImage::ensure_blob`].
+    /// As [`FoundImage::ensure_blob`]; also when its indexes are nested too deeply or are too many.
     pub async fn ensure_all(&self, descriptor: &Descriptor) -> Result<(), BuildError> {
-        let document = self.read_document(descriptor).await?;
-        self.services.store().put(document.bytes()).map_err(|error| storage_error(&error))?;
-        match document {
-            ManifestOrIndex::Manifest(manifest) => {
-                for blob in manifest.value.layers.iter().chain([&manifest.value.config]) {
+        // Reading a document keeps it; the image's own was read when it was found.
+        if descriptor.digest == self.descriptor.digest {
+            self.services.store().put(self.document.bytes()).map_err(|error| storage_error(&error))?;
+        }
+        let mut seen = BTreeSet::new();
+        for (_, manifest) in self.manifests_below(descriptor).await? {
+            for blob in manifest.value.layers.iter().chain([&manifest.value.config]) {
+                if seen.insert(blob.digest.clone()) {
                     self.ensure_blob(blob).await?;
-                }
-            }
-            ManifestOrIndex::Index(index) => {
-                for entry in &index.value.manifests {
-                    Box::pin(self.ensure_all(entry)).await?;
                 }
             }
         }

@@ -15,6 +15,8 @@ use polyarch_oci::manifest::MAX_MANIFEST_BYTES;
 use polyarch_oci::{Descriptor, Digest, ImageIndex};
 use polyarch_store::Store;
 
+use crate::words::first_of;
+
 /// The name of an entry within a layout (image-spec, annotations.md).
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -59,7 +61,7 @@ impl<'a> LayoutFiles<'a> {
         Err(if names.is_empty() {
             error.with_hint("name one by digest: oci-layout://DIR@sha256:…")
         } else {
-            error.with_hint(format!("it has {}", names.join(", ")))
+            error.with_hint(format!("it has {}", first_of(&names)))
         })
     }
 

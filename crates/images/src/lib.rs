@@ -5,6 +5,7 @@
 //! files must be looked at, its layers.
 
 pub mod annotation;
+mod below;
 pub mod combine;
 pub mod compose;
 pub mod copy;
@@ -32,6 +33,7 @@ pub mod save;
 pub mod source;
 pub mod verify;
 pub mod verify_exec;
+mod words;
 
 pub use annotation::{Annotation, AnnotationKind};
 pub use combine::combine;

@@ -28,6 +28,7 @@ use polyarch_oci::platform::did_you_mean;
 use polyarch_oci::{Platform, Reference};
 use polyarch_store::{ListEntry, Store, StoreError, WorkingList};
 
+use crate::words::first_of;
 use crate::{FindOptions, FoundImage, ImageSource, Lookup};
 
 /// Returns a list.
@@ -157,14 +158,6 @@ fn words_of(entry: &ListEntry) -> String {
         Some(platform) => format!("{} ({platform})", entry.source),
         None => entry.source.clone(),
     }
-}
-
-fn first_of(names: &[String]) -> String {
-    let mut text = names.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if names.len() > 5 {
-        text.push_str(&format!(" and {} more", names.len() - 5));
-    }
-    text
 }
 
 /// Where a platform that somebody names contradicts the one of the image's own config.

@@ -97,11 +97,7 @@ pub fn enter(root: &Path, running: &Running) -> Result<Entry, BuildError> {
             Err(TryLockError::Error(error)) => return Err(failed(&error)),
         }
         // Someone may have removed the file after it was opened: the lock is then on a file without a name.
-        let is_same = match (file.metadata(), fs::metadata(&path)) {
-            (Ok(locked), Ok(named)) => locked.ino() == named.ino(),
-            _ => false,
-        };
-        if !is_same {
+        if !is_at(&file, &path) {
             continue;
         }
         let text = serde_json::to_vec(running).map_err(|error| failed(&error.into()))?;
@@ -110,6 +106,14 @@ pub fn enter(root: &Path, running: &Running) -> Result<Entry, BuildError> {
     }
     let message = format!("a program with the name {:?} is running already", running.name);
     Err(BuildError::new(ErrorKind::Usage, message).with_hint("choose another --name; polyarch ps lists them"))
+}
+
+/// Tells whether a path still names the file that was opened by it.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(opened), Ok(named)) => (opened.dev(), opened.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
 }
 
 /// Lists the programs that run, the newest first; left-overs are removed.
@@ -129,6 +133,8 @@ pub fn list(root: &Path) -> Result<Vec<Running>, BuildError> {
         // One that has ended meanwhile, or has not written its file yet, is not listed.
         let Ok(file) = File::open(&path) else { continue };
         match file.try_lock() {
+            // Another who lists may have removed the left-over, and a new program may have the name now.
+            Ok(()) if !is_at(&file, &path) => {}
             Ok(()) => drop(fs::remove_file(&path)),
             Err(TryLockError::WouldBlock) => {
                 let mut text = Vec::new();
@@ -191,5 +197,18 @@ mod tests {
             assert!(enter(root.path(), &running(name, 1)).is_err(), "{name:?}");
         }
         assert!(is_name("web-1.a_b"));
+    }
+
+    #[test]
+    fn a_left_over_that_another_removed_is_not_the_file_of_that_name() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("web");
+        fs::write(&path, "left over").unwrap();
+        let left_over = File::open(&path).unwrap();
+        assert!(is_at(&left_over, &path));
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&left_over, &path));
+        fs::write(&path, "a new program").unwrap();
+        assert!(!is_at(&left_over, &path));
     }
 }

@@ -36,6 +36,8 @@ mod everyday_files;
 #[cfg(test)]
 mod everyday_run;
 #[cfg(test)]
+mod hostile_images;
+#[cfg(test)]
 mod imagetools;
 #[cfg(test)]
 mod imagetools_copy;

@@ -14,6 +14,7 @@ use polyarch_oci::{Descriptor, ManifestOrIndex, Platform, Reference, json, media
 use super::compose::DockerIndex;
 use super::create::declared;
 use super::{compose, find_entry, find_list, find_source};
+use crate::below::Bounds;
 use crate::{FoundImage, ImageSource, Lookup};
 
 /// What to look at.
@@ -74,9 +75,10 @@ pub async fn inspect(
         }
         ManifestOrIndex::Manifest(manifest) => Ok(json::reindented(&manifest.bytes, "\t")),
         ManifestOrIndex::Index(index) if request.verbose => {
-            let mut texts = Vec::new();
+            let (mut texts, mut bounds) = (Vec::new(), Bounds::default());
             for entry in &index.value.manifests {
                 let document = found.read_document(entry).await?;
+                bounds.count(&found, &document)?;
                 let name = name_within(&source, entry);
                 let mut entry = entry.clone();
                 entry.platform.get_or_insert_default();

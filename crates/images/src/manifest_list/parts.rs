@@ -4,19 +4,21 @@
 //! A name of the store may be here for some of its platforms only: then its registry is asked what the
 //! name stands for. Where the registry has no such name, it stands for the platforms that are here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use polyarch_build::fetch::Shown;
 use polyarch_build::held::platform_names;
 use polyarch_build::image_source::is_index;
 use polyarch_build::{BuildError, ErrorKind, Services};
-use polyarch_oci::{Descriptor, Document, Manifest, ManifestOrIndex, Platform};
+use polyarch_oci::{Descriptor, Digest, Document, Manifest, ManifestOrIndex, Platform};
 
 use super::create::MAX_ENTRIES;
 use super::find_source;
+use crate::below::Below;
 use crate::{FoundImage, ImageSource, Lookup, Origin};
 
-/// The deepest nesting of indexes that is flattened.
+/// The deepest nesting of indexes that is looked through in the store.
 const MAX_DEPTH: usize = 4;
 
 /// The images of an index.
@@ -63,18 +65,23 @@ pub(super) async fn find_whole(
     shown: &Shown,
 ) -> Result<FoundImage, BuildError> {
     let found = find_source(services, source, Lookup::StoreThenRegistry, shown).await?;
-    if matches!(found.origin, Origin::Store(Some(_))) && !is_whole(services, &found.descriptor, 0) {
+    if matches!(found.origin, Origin::Store(Some(_)))
+        && !is_whole(services, &found.descriptor, 0, &mut BTreeSet::new())
+    {
         return find_source(services, source, Lookup::RegistryThenStore, shown).await;
     }
     Ok(found)
 }
 
 /// Tells whether the store has a document and everything in it, or knows where the rest is.
-fn is_whole(services: &Services, descriptor: &Descriptor, depth: usize) -> bool {
+fn is_whole(services: &Services, descriptor: &Descriptor, depth: usize, seen: &mut BTreeSet<Digest>) -> bool {
+    if !seen.insert(descriptor.digest.clone()) {
+        return true;
+    }
     match services.store().image(descriptor) {
         Ok(ManifestOrIndex::Manifest(manifest)) => is_in_reach(services, &manifest.value),
         Ok(ManifestOrIndex::Index(index)) if depth <= MAX_DEPTH => {
-            index.value.manifests.iter().all(|entry| is_whole(services, entry, depth + 1))
+            index.value.manifests.iter().all(|entry| is_whole(services, entry, depth + 1, seen))
         }
         Ok(ManifestOrIndex::Index(_)) | Err(_) => false,
     }
@@ -97,34 +104,17 @@ pub(super) async fn flatten(services: &Services, found: &FoundImage) -> Result<F
         BuildError::new(ErrorKind::Usage, message).with_hint("name the images one by one, by their digests")
     };
     let is_all_there_is = matches!(found.origin, Origin::Store(_) | Origin::Archive(_));
-    let mut waiting = vec![(found.descriptor.clone(), 0)];
-    let (mut manifests, mut left_out) = (Vec::new(), Vec::new());
-    while let Some((descriptor, depth)) = waiting.pop() {
-        if depth > MAX_DEPTH {
-            return Err(too_much(format!("indexes within indexes, more than {MAX_DEPTH} deep")));
-        }
-        if is_all_there_is && !services.store().contains(&descriptor.digest) {
-            left_out.push(descriptor);
-            continue;
-        }
-        match found.read_document(&descriptor).await? {
-            ManifestOrIndex::Index(index) => {
-                if waiting.len() + manifests.len() + index.value.manifests.len() > MAX_ENTRIES {
-                    return Err(too_much(format!("more than {MAX_ENTRIES} images")));
-                }
-                waiting.extend(index.value.manifests.into_iter().rev().map(|entry| (entry, depth + 1)));
-            }
-            ManifestOrIndex::Manifest(_) if is_index(&descriptor) => {
-                return Err(too_much(format!("a manifest, {}, that it calls an index", descriptor.digest)));
-            }
-            ManifestOrIndex::Manifest(manifest)
-                if is_all_there_is && !is_in_reach(services, &manifest.value) =>
-            {
-                left_out.push(descriptor);
-            }
-            ManifestOrIndex::Manifest(manifest) => manifests.push((descriptor, manifest)),
-        }
+    let is_absent = |entry: &Descriptor| is_all_there_is && !services.store().contains(&entry.digest);
+    let Below { mut manifests, mut left_out } = found.below(&found.descriptor, is_absent).await?;
+    if manifests.len() + left_out.len() > MAX_ENTRIES {
+        return Err(too_much(format!("more than {MAX_ENTRIES} images")));
     }
+    if let Some((entry, _)) = manifests.iter().find(|(entry, _)| is_index(entry)) {
+        return Err(too_much(format!("a manifest, {}, that it calls an index", entry.digest)));
+    }
+    let is_lacking = |manifest: &Manifest| is_all_there_is && !is_in_reach(services, manifest);
+    let lacking = manifests.extract_if(.., |(_, manifest)| is_lacking(&manifest.value));
+    left_out.extend(lacking.map(|(entry, _)| entry));
     let images: Vec<String> = manifests
         .iter()
         .filter(|(entry, _)| !entry.is_attestation())
