@@ -45,12 +45,16 @@ impl Store {
     ///
     /// # Errors
     /// When the document cannot be read. With [`Missing::Refuse`] also when one of the children is not
-    /// in the store; with [`Missing::Skip`] absent ones are left out, and an absent document has none.
+    /// in the store; with [`Missing::Skip`] absent ones are left out, an absent document has none, and the
+    /// descriptor's size does not count: what one index says wrongly of a document keeps nobody from it.
     pub fn children(&self, descriptor: &Descriptor, missing: Missing) -> Result<Vec<Descriptor>, StoreError> {
         let mut children = match (is_document(descriptor), missing) {
             (false, _) => return Ok(Vec::new()),
-            (true, Missing::Skip) if !self.contains(&descriptor.digest) => return Ok(Vec::new()),
-            _ => direct_children(&self.image(descriptor)?),
+            (true, Missing::Skip) => match self.size(&descriptor.digest) {
+                Some(size) => direct_children(&self.image(&Descriptor { size, ..descriptor.clone() })?),
+                None => return Ok(Vec::new()),
+            },
+            (true, Missing::Refuse) => direct_children(&self.image(descriptor)?),
         };
         match missing {
             Missing::Skip => children.retain(|child| self.contains(&child.digest)),

@@ -113,6 +113,31 @@ pub enum StoreError {
         #[source]
         source: serde_json::Error,
     },
+    /// What is said about a name is more than its file may have.
+    #[error(
+        "what is kept of the name {name} would have {size} bytes, at most {cap} are read; nothing was changed"
+    )]
+    RefSize {
+        /// The name.
+        name: String,
+        /// The size of the file.
+        size: u64,
+        /// The cap.
+        cap: u64,
+    },
+    /// A name or a working list leads to something that cannot be read.
+    #[error(
+        "what {name} stands for cannot be read; fetch or make it again, or take the name away: {removal}"
+    )]
+    Reached {
+        /// The name.
+        name: String,
+        /// The command that takes it away.
+        removal: String,
+        /// What cannot be read.
+        #[source]
+        source: Box<StoreError>,
+    },
     /// A file below `refs` has a name that no reference encodes to.
     #[error("{} is not the file name of a reference; remove the file", path.display())]
     StrayRef {

@@ -178,6 +178,8 @@ fn tally(dir: &Path) -> Result<Tally, StoreError> {
 mod tests {
     use std::time::Duration;
 
+    use polyarch_oci::Descriptor;
+
     use super::*;
     use crate::Missing;
     use crate::documents::tests::{put_image, put_index};
@@ -228,8 +230,25 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(&path, "rotten").unwrap();
         let mut store = exclusive(dir.path());
-        assert!(store.gc([]).is_err());
+        let error = store.gc([]).unwrap_err();
+        assert!(error.to_string().ends_with("take the name away: polyarch rmi app:latest"), "{error}");
         assert!(store.contains(&garbage));
+    }
+
+    #[test]
+    fn a_wrong_size_in_an_index_stops_no_collection() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let image = put_image(&store, "linux/amd64", &[b"layer"]);
+        let lying = put_index(&store, vec![Descriptor { size: image.size + 1, ..image.clone() }]);
+        store.set_ref(&"lying".parse().unwrap(), &lying).unwrap();
+        let garbage = store.put(b"garbage").unwrap();
+        drop(store);
+        let mut store = exclusive(dir.path());
+        store.gc([]).unwrap();
+        assert!(!store.contains(&garbage));
+        assert_eq!(store.closure(&image, Missing::Refuse).unwrap().len(), 3);
+        assert!(store.closure(&lying, Missing::Refuse).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use polyarch_oci::Digest;
+use polyarch_oci::{Descriptor, Digest, Reference};
 
 use crate::disk::names_in;
 use crate::{Missing, Store, StoreError};
@@ -59,16 +59,27 @@ impl Store {
     /// Returns the digests that names and working lists reach, which no collection removes.
     ///
     /// # Errors
-    /// When a name, a list or a document that one reaches cannot be read.
+    /// When a name, a list or a document that one reaches cannot be read: then with the name, and with the
+    /// command that takes it away.
     pub fn reached(&self) -> Result<HashSet<Digest>, StoreError> {
-        let named = self.refs()?.into_iter().map(|(_, entry)| entry.descriptor);
-        let listed =
-            self.lists()?.into_iter().flat_map(|(_, list)| list.entries).map(|entry| entry.descriptor);
         let mut reached = HashSet::new();
-        for root in named.chain(listed) {
+        let mut add = |root: &Descriptor, name: &Reference, removal: &str| {
             // What is absent cannot be removed; a sparse image stays as it is.
-            let closure = self.closure(&root, Missing::Skip)?;
+            let closure = self.closure(root, Missing::Skip).map_err(|source| StoreError::Reached {
+                name: name.familiar(),
+                removal: format!("polyarch {removal} {}", name.familiar()),
+                source: Box::new(source),
+            })?;
             reached.extend(closure.into_iter().map(|descriptor| descriptor.digest));
+            Ok::<(), StoreError>(())
+        };
+        for (name, entry) in self.refs()? {
+            add(&entry.descriptor, &name, "rmi")?;
+        }
+        for (name, list) in self.lists()? {
+            for entry in &list.entries {
+                add(&entry.descriptor, &name, "manifest rm")?;
+            }
         }
         Ok(reached)
     }

@@ -75,7 +75,8 @@ impl Store {
     ///
     /// # Errors
     /// What `change` returns, the list being left alone; [`StoreError::MissingBlob`] when a manifest is
-    /// not in the store; and what keeps the file from being written.
+    /// not in the store; [`StoreError::RefSize`] when it says too much; and what keeps the file from being
+    /// written.
     pub fn change_list<T, E: From<StoreError>>(
         &self,
         name: &Reference,
@@ -119,10 +120,6 @@ impl Store {
         if let Some(entry) = list.entries.iter().find(|entry| !self.contains(&entry.descriptor.digest)) {
             return Err(StoreError::MissingBlob { digest: entry.descriptor.digest.clone() });
         }
-        self.sync()?;
-        if let Some(dir) = path.parent() {
-            self.inner.disk.ensure_dir(dir)?;
-        }
         let format = match list.flavour {
             None => "",
             Some(Flavour::Oci) => "oci",
@@ -135,7 +132,12 @@ impl Store {
             entries: list.entries,
             updated: Timestamp::now(),
         };
-        self.inner.replace(path, &polyarch_oci::json::to_indented(&file, "  "), true)
+        let bytes = refs::written(&file, &file.reference, MAX_LIST_BYTES)?;
+        self.sync()?;
+        if let Some(dir) = path.parent() {
+            self.inner.disk.ensure_dir(dir)?;
+        }
+        self.inner.replace(path, &bytes, true)
     }
 
     fn list_path(&self, name: &Reference) -> PathBuf {
@@ -268,5 +270,20 @@ mod tests {
         store.gc([]).unwrap();
         assert!(!store.contains(&garbage));
         assert_eq!(store.closure(&image, crate::Missing::Refuse).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_list_that_could_not_be_read_again_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        add(&store, "linux/amd64");
+        let before = store.list(&name()).unwrap();
+        let change = |list: &mut Option<WorkingList>| {
+            list.as_mut().unwrap().annotations.insert("a".into(), "x".repeat(17 << 20));
+            Ok::<(), StoreError>(())
+        };
+        assert!(matches!(store.change_list(&name(), change), Err(StoreError::RefSize { .. })));
+        assert_eq!(store.list(&name()).unwrap(), before);
+        assert_eq!(store.lists().unwrap().len(), 1);
     }
 }

@@ -42,18 +42,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::MissingBlob`] when the document is not in the store. Its children may be missing.
+    /// [`StoreError::RefSize`] when the descriptor says more than would be read again.
     pub fn set_ref(&self, reference: &Reference, descriptor: &Descriptor) -> Result<(), StoreError> {
         if !self.contains(&descriptor.digest) {
             return Err(StoreError::MissingBlob { digest: descriptor.digest.clone() });
         }
-        self.sync()?;
         let name = full_name(reference);
         let target = self.inner.root.join("refs").join(ref_name::encode(&name));
+        let file = RefFile { reference: name, descriptor: descriptor.clone(), updated: Timestamp::now() };
+        let bytes = written(&file, &file.reference, MAX_REF_BYTES)?;
+        self.sync()?;
         if let Some(dir) = target.parent() {
             self.inner.disk.ensure_dir(dir)?;
         }
-        let file = RefFile { reference: name, descriptor: descriptor.clone(), updated: Timestamp::now() };
-        self.inner.replace(&target, &polyarch_oci::json::to_indented(&file, "  "), true)
+        self.inner.replace(&target, &bytes, true)
     }
 
     /// Looks up a name; `None` when it is not set.
@@ -93,6 +95,17 @@ impl Store {
 /// Returns the full text of a name; the tag `latest` is written out.
 pub(crate) fn full_name(reference: &Reference) -> String {
     reference.clone().with_default_tag().to_string()
+}
+
+/// Writes the file of a name or a list, which must not be larger than what is read again: one that can't be
+/// read would stop every listing and every collection.
+pub(crate) fn written(file: &impl Serialize, name: &str, cap: u64) -> Result<Vec<u8>, StoreError> {
+    let bytes = polyarch_oci::json::to_indented(file, "  ");
+    let size = bytes.len() as u64;
+    if size > cap {
+        return Err(StoreError::RefSize { name: name.chars().take(300).collect(), size, cap });
+    }
+    Ok(bytes)
 }
 
 fn read_ref(path: &Path) -> Result<Option<RefEntry>, StoreError> {
@@ -190,5 +203,16 @@ mod tests {
         assert!(matches!(store.refs(), Err(StoreError::CorruptRef { path: named, .. }) if named == path));
         std::fs::write(dir.path().join("refs/README"), "").unwrap();
         assert!(matches!(store.refs(), Err(StoreError::StrayRef { .. })));
+    }
+
+    #[test]
+    fn a_name_whose_file_could_not_be_read_again_is_not_set() {
+        let (_dir, store, descriptor) = store();
+        let name = "app".parse().unwrap();
+        let mut large = descriptor.clone();
+        large.media_type = "x".repeat(2 << 20);
+        assert!(matches!(store.set_ref(&name, &large), Err(StoreError::RefSize { .. })));
+        assert_eq!(store.refs().unwrap(), []);
+        store.set_ref(&name, &descriptor).unwrap();
     }
 }
