@@ -70,7 +70,7 @@ pub struct CacheItem {
     pub created: SystemTime,
     /// When it was last used.
     pub used: SystemTime,
-    /// Whether a build may use it again as it is: something that is whole names it.
+    /// Whether a build may use it again as it is, because something that is whole names it; or uses it now.
     pub is_wanted: bool,
     /// Whether more than one step's record names it.
     pub is_shared: bool,
@@ -78,6 +78,18 @@ pub struct CacheItem {
     pub parents: Vec<String>,
     pub(crate) place: usize,
     pub(crate) path: PathBuf,
+}
+
+impl CacheItem {
+    /// Tells whether a running build works in it: then nothing removes it.
+    pub fn is_in_use(&self) -> bool {
+        self.kind == CacheKind::Temporary && self.is_wanted
+    }
+
+    /// Tells whether it changes: only what builds work in does.
+    pub fn is_mutable(&self) -> bool {
+        self.kind == CacheKind::Temporary
+    }
 }
 
 /// The directories of layers and what their records say.
@@ -161,7 +173,7 @@ pub(crate) fn take(
             path: file.path,
         });
     }
-    items.extend(temporary(options)?);
+    items.extend(temporary(options, store.is_used_by_others())?);
     Ok(items)
 }
 
@@ -290,8 +302,8 @@ fn is_whole(tree: &Tree, snapshots: &Snapshots, here: &HashSet<Digest>) -> bool 
     })
 }
 
-/// Lists what builds work in.
-fn temporary(options: &ServiceOptions) -> Result<Vec<CacheItem>, BuildError> {
+/// Lists what builds work in: with others at the store it is theirs, else it was left.
+fn temporary(options: &ServiceOptions, is_wanted: bool) -> Result<Vec<CacheItem>, BuildError> {
     let below_layers = options.layer_places().into_iter().map(|(directory, _)| directory.join("active"));
     let mut usage = DiskUsage::default();
     let mut items = Vec::new();
@@ -310,7 +322,7 @@ fn temporary(options: &ServiceOptions) -> Result<Vec<CacheItem>, BuildError> {
                 size_bytes: usage.add(&path).map_err(failed)?,
                 created: used,
                 used,
-                is_wanted: false,
+                is_wanted,
                 is_shared: false,
                 parents: Vec::new(),
                 place: 0,

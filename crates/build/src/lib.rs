@@ -9,6 +9,7 @@
 
 mod builder;
 mod cache;
+pub mod cache_filter;
 mod change;
 mod check;
 pub mod context;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use polyarch_oci::Digest;
 use polyarch_store::{ExclusiveStore, Store, StoreError};
 
+use crate::cache_filter::CacheFilter;
 use crate::error::BuildError;
 use crate::image_source::storage_error;
 use crate::inventory::{CacheItem, CacheKind, Place, failed, places, take};
@@ -20,19 +21,13 @@ use crate::services::ServiceOptions;
 const WAIT: Duration = Duration::from_millis(500);
 const LONG_WAIT: Duration = Duration::from_secs(60);
 
-/// What to remove. Images that have a name stay in any case.
+/// What to remove. Images that have a name, and what running builds work in, stay in any case.
 #[derive(Debug, Clone, Default)]
 pub struct PruneRequest {
-    /// Everything; without it, and without the conditions below, only what no build may use again.
+    /// Also what a build may use again.
     pub all: bool,
-    /// Only what was not used for so long.
-    pub unused_for: Option<Duration>,
-    /// Only these kinds; all when empty.
-    pub kinds: Vec<CacheKind>,
-    /// Only what has one of these in its name; all when empty.
-    pub ids: Vec<String>,
-    /// Only what has one of these in its description; all when empty.
-    pub descriptions: Vec<String>,
+    /// Only this.
+    pub filter: CacheFilter,
     /// The cache is not made smaller than this many bytes.
     pub reserved_bytes: Option<u64>,
     /// The cache is made so small that it has this many bytes at most.
@@ -118,9 +113,9 @@ fn free_bytes(options: &ServiceOptions) -> Result<u64, BuildError> {
 fn choose(items: Vec<CacheItem>, request: &PruneRequest, free_bytes: u64, now: SystemTime) -> PrunePlan {
     let cache_bytes: u64 = items.iter().map(|item| item.size_bytes).sum();
     let target = request.target(cache_bytes, free_bytes);
-    let is_broad = request.all || request.has_conditions();
+    let may_go = |item: &CacheItem| (request.all || !item.is_wanted) && !item.is_in_use();
     let (mut candidates, others): (Vec<CacheItem>, Vec<CacheItem>) =
-        items.into_iter().partition(|item| (is_broad || !item.is_wanted) && request.matches(item, now));
+        items.into_iter().partition(|item| may_go(item) && request.filter.matches(item, now));
     // Records that need nothing on the disk come last: they are small, and what they save is large. A layer
     // goes before those beneath it, which were used with it.
     candidates.sort_by_key(|item| {
@@ -153,27 +148,6 @@ fn choose(items: Vec<CacheItem>, request: &PruneRequest, free_bytes: u64, now: S
 }
 
 impl PruneRequest {
-    fn has_conditions(&self) -> bool {
-        self.unused_for.is_some()
-            || !self.kinds.is_empty()
-            || !self.ids.is_empty()
-            || !self.descriptions.is_empty()
-            || self.reserved_bytes.is_some()
-            || self.max_used_bytes.is_some()
-            || self.min_free_bytes.is_some()
-    }
-
-    fn matches(&self, item: &CacheItem, now: SystemTime) -> bool {
-        let is_old = |limit: Duration| now.duration_since(item.used).is_ok_and(|unused| unused >= limit);
-        let has_any = |parts: &[String], text: &str| {
-            parts.is_empty() || parts.iter().any(|part| text.contains(part.as_str()))
-        };
-        self.unused_for.is_none_or(is_old)
-            && (self.kinds.is_empty() || self.kinds.contains(&item.kind))
-            && has_any(&self.ids, &item.id)
-            && has_any(&self.descriptions, &item.description)
-    }
-
     /// Returns how small the cache is to become; `None` when there is no limit to that.
     fn target(&self, cache_bytes: u64, free_bytes: u64) -> Option<u64> {
         let by_free =
@@ -268,25 +242,46 @@ mod tests {
 
     #[test]
     fn what_goes_is_what_was_asked_for_and_the_least_used_first() {
-        let request = PruneRequest::default;
-        assert_eq!(chosen(request(), 0), ["garbage"]);
-        let all = ["garbage", "old", "below", "sha256:b", "new", "steps/old"];
-        assert_eq!(chosen(PruneRequest { all: true, ..request() }, 0), all);
+        let idle = PruneRequest::default;
+        assert_eq!(chosen(idle(), 0), ["garbage"]);
+        let request = || PruneRequest { all: true, ..PruneRequest::default() };
+        assert_eq!(chosen(request(), 0), ["garbage", "old", "below", "sha256:b", "new", "steps/old"]);
         let keep = |bytes| PruneRequest { reserved_bytes: Some(bytes), ..request() };
         assert_eq!(chosen(keep(1300), 0), [""; 0]);
         assert_eq!(chosen(keep(1234), 0), ["garbage"]);
         assert_eq!(chosen(keep(1200), 0), ["garbage", "old", "steps/old"]);
         assert_eq!(chosen(keep(200), 0), ["garbage", "old", "below", "steps/old"]);
-        let until = PruneRequest { unused_for: Some(Duration::from_secs(450)), ..request() };
-        assert_eq!(chosen(until, 0), ["old", "below", "steps/old"]);
-        let kind = PruneRequest { kinds: vec![CacheKind::Blob], ..request() };
-        assert_eq!(chosen(kind, 0), ["sha256:b"]);
-        let description = PruneRequest { descriptions: vec!["RUN ne".into()], ..request() };
-        assert_eq!(chosen(description, 0), ["new"]);
+        let of = |filter| PruneRequest { filter, ..request() };
+        let any = CacheFilter::default;
+        let until = CacheFilter { unused_for: Some(Duration::from_secs(450)), ..any() };
+        assert_eq!(chosen(of(until.clone()), 0), ["old", "below", "steps/old"]);
+        assert_eq!(chosen(PruneRequest { filter: until, ..idle() }, 0), [""; 0], "builds may use them");
+        let kind = CacheFilter { kinds: Some(vec![CacheKind::Blob]), ..any() };
+        assert_eq!(chosen(of(kind), 0), ["sha256:b"]);
+        let none = CacheFilter { kinds: Some(Vec::new()), ..any() };
+        assert_eq!(chosen(of(none), 0), [""; 0]);
+        let others = CacheFilter { excluded_kinds: vec![CacheKind::Step, CacheKind::Record], ..any() };
+        assert_eq!(chosen(of(others), 0), ["garbage", "sha256:b"]);
+        let description = CacheFilter { descriptions: vec!["RUN ne".into()], ..any() };
+        assert_eq!(chosen(of(description), 0), ["new"]);
+        let shared = CacheFilter { is_shared: Some(true), ..any() };
+        assert_eq!(chosen(of(shared), 0), [""; 0]);
         let free = |bytes| PruneRequest { min_free_bytes: Some(bytes), ..request() };
         assert_eq!(chosen(free(10_000), 10_000), [""; 0], "there is room");
         assert_eq!(chosen(free(10_040), 10_000), ["garbage"]);
         let both = PruneRequest { max_used_bytes: Some(0), reserved_bytes: Some(1240), ..request() };
         assert_eq!(chosen(both, 0), ["garbage"]);
+    }
+
+    #[test]
+    fn what_a_running_build_works_in_stays() {
+        let now = SystemTime::now();
+        let request = PruneRequest { all: true, ..PruneRequest::default() };
+        let items = vec![item("active/1", CacheKind::Temporary, 5, 10, true)];
+        assert!(choose(items, &request, 0, now).items.is_empty());
+        assert_eq!(
+            choose(vec![item("active/1", CacheKind::Temporary, 5, 10, false)], &request, 0, now).items.len(),
+            1
+        );
     }
 }

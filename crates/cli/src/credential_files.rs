@@ -13,43 +13,42 @@ use crate::{CommandError, Environment};
 
 /// Reads credentials: `DOCKER_AUTH_CONFIG`, then `REGISTRY_AUTH_FILE` or podman's file, then docker's.
 ///
-/// # Errors
-/// When a file can't be read. What is wrong in one is told when credentials are needed.
-pub(crate) fn read(environment: &Environment) -> Result<Credentials, CommandError> {
-    Ok(Credentials::new(sources(environment)?, environment.path_directories()))
+/// What can't be read, and what is wrong in a file, is told when credentials are needed: most of what people
+/// do needs none.
+pub(crate) fn read(environment: &Environment) -> Credentials {
+    let (sources, unreadable) = sources(environment);
+    Credentials::with_unreadable(sources, unreadable, environment.path_directories())
 }
 
 /// Reads the sources that are asked before docker's file, and so hide what a login puts there.
-pub(crate) fn before_dockers(environment: &Environment) -> Result<Vec<AuthFile>, CommandError> {
+pub(crate) fn before_dockers(environment: &Environment) -> Vec<AuthFile> {
     let docker = docker_file(environment).ok().map(|path| path.display().to_string());
-    let mut sources = sources(environment)?;
+    let (mut sources, _) = sources(environment);
     sources.retain(|source| Some(&source.origin) != docker.as_ref());
-    Ok(sources)
+    sources
 }
 
-fn sources(environment: &Environment) -> Result<Vec<AuthFile>, CommandError> {
-    let mut sources = Vec::new();
+/// Returns the sources, and what is wrong with those that can't be read.
+fn sources(environment: &Environment) -> (Vec<AuthFile>, Vec<String>) {
+    let (mut sources, mut unreadable) = (Vec::new(), Vec::new());
     if let Some(text) = environment.text("DOCKER_AUTH_CONFIG") {
         sources.push(AuthFile { origin: "DOCKER_AUTH_CONFIG".to_owned(), text: text.to_owned() });
     }
-    let mut add = |path: &Path, text: String| {
-        sources.push(AuthFile { origin: path.display().to_string(), text });
+    let mut add = |path: &Path, text: Result<Option<String>, CommandError>| match text {
+        Ok(Some(text)) => sources.push(AuthFile { origin: path.display().to_string(), text }),
+        Ok(None) => {}
+        Err(error) => unreadable.push(error.error.message),
     };
     if let Some(path) = environment.path("REGISTRY_AUTH_FILE") {
-        let text = read_text(&path)?;
-        add(&path, text);
-    } else if let Some(path) =
-        environment.path("XDG_RUNTIME_DIR").map(|runtime| runtime.join("containers/auth.json"))
-        && let Some(text) = read_text_if_there(&path)?
-    {
-        add(&path, text);
+        add(&path, read_text(&path).map(Some));
+    } else if let Some(runtime) = environment.path("XDG_RUNTIME_DIR") {
+        let path = runtime.join("containers/auth.json");
+        add(&path, read_text_if_there(&path));
     }
-    if let Ok(path) = docker_file(environment)
-        && let Some(text) = read_text_if_there(&path)?
-    {
-        add(&path, text);
+    if let Ok(path) = docker_file(environment) {
+        add(&path, read_text_if_there(&path));
     }
-    Ok(sources)
+    (sources, unreadable)
 }
 
 /// Returns where docker keeps credentials.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use polyarch_build::inventory::{CacheItem, inventory};
 use polyarch_build::store_usage::{StoreUsage, store_usage};
 use polyarch_build::{
     BuildError, BuildRequest, BuildResult, ErrorKind, PrunePlan, PruneRequest, PullRequest, PullResult,
@@ -184,6 +185,14 @@ impl Engine {
     /// When the store can't be read.
     pub fn images(&self) -> Result<Vec<ImageSummary>, BuildError> {
         list_images(self.services()?.store())
+    }
+
+    /// Lists the pieces of the build cache.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn build_cache(&self) -> Result<Vec<CacheItem>, BuildError> {
+        inventory(&self.options)
     }
 
     /// Finds what a prune would remove.

@@ -37,6 +37,12 @@ pub enum CredentialsError {
         /// What the parser said, with line and column; it shows no values.
         problem: String,
     },
+    /// A source can't be read.
+    #[error("{problem}")]
+    Unreadable {
+        /// Which, and why.
+        problem: String,
+    },
     /// An entry's `auth` field is not base64 of `user:password`.
     #[error(
         "{origin}: the `auth` field of {host:?} is not base64 of `user:password`; run `polyarch login {host}` again"
@@ -120,6 +126,8 @@ pub struct Credentials {
 #[derive(Default)]
 struct Inner {
     sources: Vec<Source>,
+    /// What is wrong with sources that can't be read.
+    unreadable: Vec<String>,
     helper_directories: Vec<PathBuf>,
     answers: credential_helper::Answers,
 }
@@ -166,12 +174,21 @@ impl Credentials {
     /// (the directories of `PATH`). Empty texts count as empty files; what is wrong with a source, or with an
     /// entry of it, is told when it is needed.
     pub fn new(sources: Vec<AuthFile>, helper_directories: Vec<PathBuf>) -> Credentials {
+        Credentials::with_unreadable(sources, Vec::new(), helper_directories)
+    }
+
+    /// The same where some sources can't be read: which and why is told to those who find nothing elsewhere.
+    pub fn with_unreadable(
+        sources: Vec<AuthFile>,
+        unreadable: Vec<String>,
+        helper_directories: Vec<PathBuf>,
+    ) -> Credentials {
         let parse = |source: AuthFile| Source {
             file: parse(&source.text).map_err(|e| problem_of(&e)),
             origin: source.origin,
         };
         let sources = sources.into_iter().map(parse).collect();
-        Credentials::of_sources(sources, helper_directories)
+        Credentials::of_sources(sources, unreadable, helper_directories)
     }
 
     /// Returns one user's password for one host, as a login tries it; `origin` says where it comes from.
@@ -180,11 +197,17 @@ impl Credentials {
             AuthEntry { username: user.to_owned(), password: password.to_owned(), ..AuthEntry::default() };
         let auths = BTreeMap::from([(canonical_host(host).to_owned(), entry)]);
         let file = ConfigFile { auths, ..ConfigFile::default() };
-        Credentials::of_sources(vec![Source { origin: origin.to_owned(), file: Ok(file) }], Vec::new())
+        let source = Source { origin: origin.to_owned(), file: Ok(file) };
+        Credentials::of_sources(vec![source], Vec::new(), Vec::new())
     }
 
-    fn of_sources(sources: Vec<Source>, helper_directories: Vec<PathBuf>) -> Credentials {
-        let inner = Inner { sources, helper_directories, answers: credential_helper::Answers::default() };
+    fn of_sources(
+        sources: Vec<Source>,
+        unreadable: Vec<String>,
+        helper_directories: Vec<PathBuf>,
+    ) -> Credentials {
+        let answers = credential_helper::Answers::default();
+        let inner = Inner { sources, unreadable, helper_directories, answers };
         Credentials { inner: Arc::new(inner) }
     }
 
@@ -229,7 +252,11 @@ impl Credentials {
                 }
             }
         }
-        broken.map_or(Ok(None), Err)
+        let unreadable = || {
+            let problem = self.inner.unreadable.first()?.clone();
+            Some(CredentialsError::Unreadable { problem })
+        };
+        broken.or_else(unreadable).map_or(Ok(None), Err)
     }
 
     async fn ask_helper(
@@ -441,6 +468,9 @@ mod tests {
         let torn = AuthFile { origin: "auth.json".into(), text: "{".into() };
         let error = Credentials::new(vec![torn], Vec::new()).find("a", "x").await.unwrap_err().to_string();
         assert!(error.contains("line 1 column 1"), "{error}");
+        let unreadable = vec!["can't read auth.json: it is secret".to_owned()];
+        let empty = Credentials::with_unreadable(Vec::new(), unreadable, Vec::new());
+        assert!(empty.find("a", "x").await.unwrap_err().to_string().contains("it is secret"));
     }
 
     #[test]

@@ -38,6 +38,14 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Tells whether another process is known to have the store open: a hint, true or not a moment later, and
+    /// false where the kernel does not tell.
+    pub fn is_used_by_others(&self) -> bool {
+        !holders(&self.inner.lock).is_empty()
+    }
+}
+
 impl ExclusiveStore {
     /// Lets others in again.
     pub fn release(self) -> Result<Store, StoreError> {

@@ -1,23 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pieces of the build cache as rows, in the columns of buildx; and the filters that choose among them.
+//! Pieces of the build cache as rows, in the columns of buildx.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use polyarch_build::PruneRequest;
+use jiff::Timestamp;
 use polyarch_build::inventory::{CacheItem, CacheKind};
 
 use super::build::table::render_table;
-use super::flag_values::unknown;
-use crate::progress::format::size;
+use crate::past;
+use crate::progress::format::short_size;
 use crate::template::Value;
 use crate::visible_text::visible_line;
 
-/// The keys of filters.
-const KEYS: [&str; 5] = ["until", "unused-for", "type", "id", "description"];
 /// How much of a name a table shows.
 const SHOWN_ID_CHARS: usize = 25;
 
-/// Writes a table with the columns of buildx; records stand in one row.
+/// The fields of a row and their titles in tables.
+pub(super) const TITLES: [(&str, &str); 10] = [
+    ("ID", "ID"),
+    ("Parents", "PARENTS"),
+    ("CreatedAt", "CREATED AT"),
+    ("Mutable", "MUTABLE"),
+    ("Reclaimable", "RECLAIMABLE"),
+    ("Shared", "SHARED"),
+    ("Size", "SIZE"),
+    ("Description", "DESCRIPTION"),
+    ("LastUsedAt", "LAST ACCESSED"),
+    ("Type", "TYPE"),
+];
+
+/// Writes a table with the columns of buildx, and what a piece is after them; records stand in one row.
 pub(super) fn table(items: &[CacheItem], now: SystemTime) -> String {
     let mut rows = vec![
         ["ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED", "TYPE", "DESCRIPTION"].map(str::to_owned).to_vec(),
@@ -30,18 +42,18 @@ pub(super) fn table(items: &[CacheItem], now: SystemTime) -> String {
             continue;
         }
         rows.push(vec![
-            short_id(&item.id),
-            "true".to_owned(),
-            size(item.size_bytes) + if item.is_shared { "*" } else { "" },
+            short_id(item),
+            (!item.is_in_use()).to_string(),
+            short_size(item.size_bytes) + if item.is_shared { "*" } else { "" },
             ago(item.used, now),
             item.kind.as_str().to_owned(),
             clip(&visible_line(item.description.as_bytes())),
         ]);
     }
     if records > 0 {
-        let id = format!("{records} records");
+        let id = if records == 1 { "1 record".to_owned() } else { format!("{records} records") };
         let kind = CacheKind::Record.as_str().to_owned();
-        rows.push(vec![id, "true".to_owned(), size(record_bytes), String::new(), kind, String::new()]);
+        rows.push(vec![id, "true".to_owned(), short_size(record_bytes), String::new(), kind, String::new()]);
     }
     render_table(&rows)
 }
@@ -50,7 +62,7 @@ pub(super) fn table(items: &[CacheItem], now: SystemTime) -> String {
 pub(super) fn pretty(items: &[CacheItem], now: SystemTime) -> String {
     let mut text = String::new();
     for item in items {
-        text.push_str(&format!("ID:           {}\n", item.id));
+        text.push_str(&format!("ID:           {}\n", visible_line(item.id.as_bytes())));
         if !item.parents.is_empty() {
             text.push_str("Parents:\n");
             for parent in &item.parents {
@@ -58,10 +70,12 @@ pub(super) fn pretty(items: &[CacheItem], now: SystemTime) -> String {
             }
         }
         text.push_str(&format!(
-            "Created at:   {}\nMutable:      false\nReclaimable:  true\nShared:       {}\nSize:         {}\n",
-            timestamp(item.created),
+            "Created at:   {}\nMutable:      {}\nReclaimable:  {}\nShared:       {}\nSize:         {}\n",
+            go_time(item.created),
+            item.is_mutable(),
+            !item.is_in_use(),
             item.is_shared,
-            size(item.size_bytes)
+            short_size(item.size_bytes)
         ));
         if !item.description.is_empty() {
             text.push_str(&format!("Description:  {}\n", visible_line(item.description.as_bytes())));
@@ -72,23 +86,9 @@ pub(super) fn pretty(items: &[CacheItem], now: SystemTime) -> String {
     text
 }
 
-/// Returns the fields of a row, under the names of buildx.
+/// Returns the fields of a row under the names of buildx, for templates.
 pub(super) fn value(item: &CacheItem, now: SystemTime) -> Value {
-    Value::from(serde_json::json!({
-        "CreatedAt": timestamp(item.created),
-        "Description": item.description,
-        "ID": item.id,
-        "LastUsedAt": ago(item.used, now),
-        "LastUsed": timestamp(item.used),
-        "Mutable": false,
-        "Parents": item.parents,
-        "Reclaimable": true,
-        "Shared": item.is_shared,
-        "Size": size(item.size_bytes),
-        "SizeBytes": item.size_bytes,
-        "Type": item.kind.as_str(),
-        "InUse": item.is_wanted,
-    }))
+    Value::from(json(item, now))
 }
 
 /// Writes rows as one JSON object per line.
@@ -96,67 +96,30 @@ pub(super) fn json_lines(items: &[CacheItem], now: SystemTime) -> String {
     items.iter().map(|item| json(item, now).to_string() + "\n").collect()
 }
 
-fn json(item: &CacheItem, now: SystemTime) -> serde_json::Value {
+/// Returns the fields of a row: those of buildx, and for programs the numbers and times behind them.
+pub(super) fn json(item: &CacheItem, now: SystemTime) -> serde_json::Value {
     serde_json::json!({
-        "ID": item.id,
-        "Type": item.kind.as_str(),
+        "CreatedAt": go_time(item.created),
         "Description": item.description,
-        "Size": item.size_bytes,
-        "CreatedAt": timestamp(item.created),
-        "LastUsedAt": timestamp(item.used),
-        "LastUsedSince": ago(item.used, now),
+        "ID": item.id,
+        "LastUsed": Timestamp::try_from(item.used).map(|time| time.to_string()).unwrap_or_default(),
+        "LastUsedAt": ago(item.used, now),
+        "Mutable": item.is_mutable(),
         "Parents": item.parents,
-        "Reclaimable": true,
+        "Reclaimable": !item.is_in_use(),
+        "Reusable": item.is_wanted,
         "Shared": item.is_shared,
-        "InUse": item.is_wanted,
+        "Size": short_size(item.size_bytes),
+        "SizeBytes": item.size_bytes,
+        "Type": item.kind.as_str(),
     })
 }
 
-/// Reads filters into a request.
-///
-/// # Errors
-/// What is wrong with one.
-pub(super) fn read_filters(filters: &[String], request: &mut PruneRequest) -> Result<(), String> {
-    for filter in filters {
-        let (key, value) = filter
-            .split_once('=')
-            .ok_or_else(|| format!("--filter {filter:?}: write KEY=VALUE ({})", KEYS.join(", ")))?;
-        let wrong = |problem: String| format!("--filter {filter:?}: {problem}");
-        match key {
-            "until" | "unused-for" => request.unused_for = Some(read_age(value).map_err(wrong)?),
-            "type" => {
-                let names = CacheKind::ALL.map(CacheKind::as_str);
-                let kind = CacheKind::ALL.into_iter().find(|kind| kind.as_str() == value);
-                request.kinds.push(kind.ok_or_else(|| wrong(unknown("type", value, &names)))?);
-            }
-            "id" | "id~" => request.ids.push(value.to_owned()),
-            "description" | "description~" => request.descriptions.push(value.to_owned()),
-            "label" | "label!" => {
-                return Err(wrong(
-                    "pieces of the build cache have no labels; images that have some are removed by name: polyarch rmi NAME"
-                        .to_owned(),
-                ));
-            }
-            _ => return Err(wrong(unknown("filter", key, &KEYS))),
-        }
+fn short_id(item: &CacheItem) -> String {
+    let mut short: String = item.id.chars().take(SHOWN_ID_CHARS).collect();
+    if item.is_mutable() {
+        short.push('*');
     }
-    Ok(())
-}
-
-/// Reads `24h` or a point in time.
-fn read_age(text: &str) -> Result<Duration, String> {
-    if let Ok(nanoseconds) = polyarch_dockerfile::value::duration::parse(text) {
-        let nanoseconds = u64::try_from(nanoseconds).map_err(|_| "the time is negative".to_owned())?;
-        return Ok(Duration::from_nanos(nanoseconds));
-    }
-    let then: jiff::Timestamp = text
-        .parse()
-        .map_err(|_| "write a duration such as 24h, or a time such as 2026-01-31T12:00:00Z".to_owned())?;
-    Ok(SystemTime::now().duration_since(then.into()).unwrap_or_default())
-}
-
-fn short_id(id: &str) -> String {
-    let short: String = id.chars().take(SHOWN_ID_CHARS).collect();
     visible_line(short.as_bytes())
 }
 
@@ -169,73 +132,28 @@ fn clip(text: &str) -> String {
     clipped + "…"
 }
 
-fn timestamp(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map(|time| time.to_string()).unwrap_or_default()
+/// Writes a time as Go prints one.
+fn go_time(time: SystemTime) -> String {
+    let text = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string();
+    Timestamp::try_from(time).map(text).unwrap_or_default()
 }
 
-/// Tells how long ago something was, in the words of docker.
-pub(super) fn ago(then: SystemTime, now: SystemTime) -> String {
-    let seconds = now.duration_since(then).unwrap_or_default().as_secs();
-    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
-    let text = match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 14 => format!("{} days", hours / 24),
-        () if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", hours / 24 / 365),
-    };
-    text + " ago"
+fn ago(then: SystemTime, now: SystemTime) -> String {
+    let times = Timestamp::try_from(then).and_then(|then| Ok((then, Timestamp::try_from(now)?)));
+    times.map(|(then, now)| past::ago(then, now)).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn filters_are_read_and_mistakes_are_named() {
-        let read = |filters: &[&str]| {
-            let mut request = PruneRequest::default();
-            let filters: Vec<String> = filters.iter().map(|filter| (*filter).to_owned()).collect();
-            read_filters(&filters, &mut request).map(|()| request)
-        };
-        let request = read(&["until=24h", "type=regular", "type=blob", "id=abc"]).unwrap();
-        assert_eq!(request.unused_for, Some(Duration::from_secs(24 * 3600)));
-        assert_eq!(request.kinds, [CacheKind::Step, CacheKind::Blob]);
-        assert!(read(&["until=2020-01-01T00:00:00Z"]).unwrap().unused_for > Some(Duration::from_secs(1)));
-        for (filter, text) in [
-            ("until=soon", "24h"),
-            ("type=regulr", "regular"),
-            ("age=1h", "until"),
-            ("label=a=b", "polyarch rmi"),
-            ("until", "KEY=VALUE"),
-        ] {
-            let error = read(&[filter]).unwrap_err();
-            assert!(error.contains(text) && error.contains(filter), "{error}");
-        }
-    }
-
-    #[test]
-    fn times_are_told_as_docker_tells_them() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        let table = [
-            (0, "Less than a second ago"),
-            (42, "42 seconds ago"),
-            (61, "About a minute ago"),
-            (600, "10 minutes ago"),
-            (3600, "About an hour ago"),
-            (3 * 3600, "3 hours ago"),
-            (72 * 3600, "3 days ago"),
-            (40 * 24 * 3600, "5 weeks ago"),
-            (100 * 24 * 3600, "3 months ago"),
-        ];
-        for (seconds, text) in table {
-            assert_eq!(ago(now - Duration::from_secs(seconds), now), text);
-        }
+    fn times_are_written_as_buildx_writes_them() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_749_743_042_715_795_569);
+        assert_eq!(go_time(time), "2025-06-12 15:44:02.715795569 +0000 UTC");
+        assert_eq!(go_time(time - Duration::from_nanos(715_795_569)), "2025-06-12 15:44:02 +0000 UTC");
+        assert_eq!(ago(time, time + Duration::from_secs(13 * 24 * 3600)), "13 days ago");
     }
 }

@@ -4,13 +4,15 @@
 use std::time::SystemTime;
 
 use clap::Args;
+use jiff::Timestamp;
 use polyarch_build::inventory::{CacheItem, CacheKind};
 use polyarch_build::store_usage::StoreUsage;
 
 use super::build::table::render_table;
-use super::cache_rows::{ago, table};
+use super::cache_rows::{json, table};
 use crate::CommandError;
-use crate::progress::format::size;
+use crate::past::ago;
+use crate::progress::format::short_size as size;
 use crate::session::Session;
 use crate::template::{Listing, Value};
 use crate::visible_text::visible_line;
@@ -72,19 +74,25 @@ struct Row {
 
 impl Row {
     fn of_cache(name: &'static str, items: &[&CacheItem]) -> Row {
-        let size_bytes = items.iter().map(|item| item.size_bytes).sum();
         Row {
             name,
             total: items.len(),
             active: items.iter().filter(|item| item.is_wanted).count(),
-            size_bytes,
-            reclaimable_bytes: size_bytes,
+            size_bytes: items.iter().map(|item| item.size_bytes).sum(),
+            reclaimable_bytes: items
+                .iter()
+                .filter(|item| !item.is_in_use())
+                .map(|item| item.size_bytes)
+                .sum(),
         }
     }
 
     fn reclaimable(&self) -> String {
-        let percent = (self.reclaimable_bytes * 100).checked_div(self.size_bytes).unwrap_or(0);
-        format!("{} ({percent}%)", size(self.reclaimable_bytes))
+        let bytes = size(self.reclaimable_bytes);
+        match (self.reclaimable_bytes * 100).checked_div(self.size_bytes) {
+            Some(percent) => format!("{bytes} ({percent}%)"),
+            None => bytes,
+        }
     }
 
     fn json(&self) -> serde_json::Value {
@@ -115,7 +123,8 @@ fn summarize(usage: &StoreUsage) -> Vec<Row> {
     ];
     for other in &usage.others {
         let size_bytes = other.size_bytes;
-        rows.push(Row { name: other.name, total: 1, active: 1, size_bytes, reclaimable_bytes: 0 });
+        let count = usize::from(size_bytes > 0);
+        rows.push(Row { name: other.name, total: count, active: count, size_bytes, reclaimable_bytes: 0 });
     }
     rows
 }
@@ -144,7 +153,7 @@ fn render_verbose(usage: &StoreUsage, rows: &[Row], now: SystemTime) -> String {
         images.push(vec![
             visible_line(image.name.as_bytes()),
             digest.unwrap_or_default(),
-            ago(image.updated.into(), now),
+            ago(image.updated, Timestamp::try_from(now).unwrap_or_default()),
             size(image.size_bytes),
             size(image.shared_bytes),
             size(image.size_bytes - image.shared_bytes),
@@ -166,22 +175,22 @@ fn render_json(usage: &StoreUsage, rows: &[Row]) -> String {
                 "Name": image.name,
                 "Digest": image.digest,
                 "Updated": image.updated.to_string(),
-                "Size": image.size_bytes,
-                "SharedSize": image.shared_bytes,
-                "UniqueSize": image.size_bytes - image.shared_bytes,
+                "Size": size(image.size_bytes),
+                "SharedSize": size(image.shared_bytes),
+                "UniqueSize": size(image.size_bytes - image.shared_bytes),
+                "SizeBytes": image.size_bytes,
+                "SharedSizeBytes": image.shared_bytes,
             })
         })
         .collect();
-    let cache: Vec<serde_json::Value> = super::cache_rows::json_lines(&usage.cache, SystemTime::now())
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
+    let now = SystemTime::now();
+    let cache: Vec<serde_json::Value> = usage.cache.iter().map(|item| json(item, now)).collect();
     let value = serde_json::json!({
         "Images": images,
-        "ImagesSize": usage.images_bytes,
+        "ImagesSizeBytes": usage.images_bytes,
         "BuildCache": cache,
         "Summary": rows.iter().map(Row::json).collect::<Vec<_>>(),
-        "TotalSize": usage.total_bytes,
+        "TotalSizeBytes": usage.total_bytes,
     });
     format!("{value:#}\n")
 }

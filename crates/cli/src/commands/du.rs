@@ -4,12 +4,12 @@
 use std::time::SystemTime;
 
 use clap::Args;
-use polyarch_build::PruneRequest;
-use polyarch_build::inventory::{CacheItem, CacheKind};
+use polyarch_build::inventory::CacheItem;
 
-use super::cache_rows::{json_lines, pretty, read_filters, table, value};
+use super::cache_filters::read_filters;
+use super::cache_rows::{TITLES, json_lines, pretty, table, value};
 use crate::CommandError;
-use crate::progress::format::size;
+use crate::progress::format::short_size as size;
 use crate::session::Session;
 use crate::template::{Listing, Value};
 
@@ -18,7 +18,8 @@ use crate::template::{Listing, Value};
 /// `polyarch df` shows images and everything else as well.
 #[derive(Debug, Args)]
 pub struct DuArgs {
-    /// Show only what matches: until=24h, type=regular|image|blob|record|temporary, id=TEXT, description=TEXT
+    /// Show only what matches: until=24h (not used for so long), type=regular|image|blob|record|temporary, type!=…,
+    /// id=TEXT, description=TEXT, shared, private, inuse, mutable, immutable
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
     /// The same as --format=pretty
@@ -31,45 +32,36 @@ pub struct DuArgs {
 
 /// Runs the command.
 pub fn run(args: &DuArgs, session: &Session) -> Result<(), CommandError> {
-    let mut request = PruneRequest { all: true, ..PruneRequest::default() };
-    read_filters(&args.filter, &mut request).map_err(CommandError::usage)?;
+    let filter = read_filters(&args.filter).map_err(CommandError::usage)?;
     let format = if args.verbose { "pretty" } else { args.format.as_deref().unwrap_or("table") };
     let listing = match format {
         "table" | "pretty" | "json" => None,
         template => Some(Listing::parse(template)?),
     };
     let settings = session.settings()?;
-    let items = session.open(&settings)?.plan_prune(&request)?.items;
+    let mut items = session.open(&settings)?.build_cache()?;
     let now = SystemTime::now();
+    items.retain(|item| filter.matches(item, now));
+    items.sort_by_key(|item| std::cmp::Reverse(item.used));
+    // As in buildx, a sum is of everything.
+    let footer = if args.filter.is_empty() { footer(&items) } else { String::new() };
     session.printer.data(&match (format, listing) {
         (_, Some(listing)) => {
             let rows: Vec<Value> = items.iter().map(|item| value(item, now)).collect();
             listing.render(&TITLES, &rows)?
         }
         ("json", None) => json_lines(&items, now),
-        ("pretty", None) => pretty(&items, now) + &footer(&items),
-        _ => table(&items, now) + &footer(&items),
+        ("pretty", None) => pretty(&items, now) + &footer,
+        _ => table(&items, now) + &footer,
     })
 }
-
-const TITLES: [(&str, &str); 9] = [
-    ("ID", "ID"),
-    ("Parents", "PARENTS"),
-    ("CreatedAt", "CREATED AT"),
-    ("Reclaimable", "RECLAIMABLE"),
-    ("Shared", "SHARED"),
-    ("Size", "SIZE"),
-    ("Description", "DESCRIPTION"),
-    ("LastUsedAt", "LAST ACCESSED"),
-    ("Type", "TYPE"),
-];
 
 fn footer(items: &[CacheItem]) -> String {
     let sum = |is_counted: fn(&CacheItem) -> bool| -> u64 {
         items.iter().filter(|item| is_counted(item)).map(|item| item.size_bytes).sum()
     };
     let (total, shared) = (sum(|_| true), sum(|item| item.is_shared));
-    let reclaimable = sum(|item| item.kind != CacheKind::Temporary);
+    let reclaimable = sum(|item| !item.is_in_use());
     let mut text = String::new();
     if shared > 0 {
         text.push_str(&format!("Shared:\t\t{}\nPrivate:\t{}\n", size(shared), size(total - shared)));

@@ -82,7 +82,7 @@ pub fn run(args: &LoginArgs, session: &Session) -> Result<(), CommandError> {
     let credential =
         login.identity_token.unwrap_or(Credential::UserPassword { user: user.clone(), password });
     keep(&engine, &path, &host, &user, &credential, session)?;
-    warn_of_others(&path, &host, session)?;
+    warn_of_others(&path, &host, session);
     session.printer.data("Login Succeeded\n")
 }
 
@@ -320,8 +320,8 @@ fn set(
 }
 
 /// Says when another source is asked first and has the host as well.
-fn warn_of_others(path: &Path, host: &str, session: &Session) -> Result<(), CommandError> {
-    for source in before_dockers(&session.environment)? {
+fn warn_of_others(path: &Path, host: &str, session: &Session) {
+    for source in before_dockers(&session.environment) {
         let content = CredentialFile::parse(&source.origin, &source.text);
         if content.is_ok_and(|content| content.has(host)) {
             session.printer.warning(&format!(
@@ -331,5 +331,4 @@ fn warn_of_others(path: &Path, host: &str, session: &Session) -> Result<(), Comm
             ));
         }
     }
-    Ok(())
 }

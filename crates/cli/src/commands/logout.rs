@@ -50,7 +50,7 @@ pub fn run(args: &LogoutArgs, session: &Session) -> Result<(), CommandError> {
         session.printer.data(&format!("Removing login credentials for {}\n", shown(args, &host)))?;
     }
     let mut has_others = false;
-    for source in before_dockers(&session.environment)? {
+    for source in before_dockers(&session.environment) {
         let content = CredentialFile::parse(&source.origin, &source.text);
         if content.is_ok_and(|content| content.has(&host)) {
             has_others = true;

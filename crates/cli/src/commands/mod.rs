@@ -3,6 +3,7 @@
 
 mod binfmt;
 pub mod build;
+mod cache_filters;
 mod cache_rows;
 mod cp;
 mod df;

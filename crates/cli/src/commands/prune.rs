@@ -8,10 +8,11 @@ use clap::{ArgAction, Args};
 use polyarch_build::inventory::CacheKind;
 use polyarch_build::{PrunePlan, PruneRequest};
 
-use super::cache_rows::{pretty, read_filters, table};
+use super::cache_filters::read_filters;
+use super::cache_rows::{pretty, table};
 use super::flag_values::{go_bool, parse_size};
 use crate::CommandError;
-use crate::progress::format::size;
+use crate::progress::format::short_size as size;
 use crate::session::Session;
 
 /// Remove what builds have left in the store
@@ -31,7 +32,7 @@ pub struct PruneArgs {
           value_parser = go_bool, action = ArgAction::Set)]
     force: bool,
     /// Remove only what matches: until=24h (not used for so long), type=regular|image|blob|record|temporary,
-    /// id=TEXT, description=TEXT
+    /// type!=…, id=TEXT, description=TEXT, shared, private
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
     /// Keep this much of the cache: 10g, 500mb
@@ -61,20 +62,23 @@ pub fn run(args: &PruneArgs, session: &Session) -> Result<(), CommandError> {
 /// The same for `image prune`: only blobs that no name reaches.
 pub fn run_images(args: &PruneArgs, session: &Session) -> Result<(), CommandError> {
     let mut request = request(args)?;
-    request.kinds = vec![CacheKind::Blob];
+    // Whatever else was asked for, an image's blobs are all that is meant.
+    request.filter.kinds = Some(match request.filter.kinds {
+        Some(kinds) if !kinds.contains(&CacheKind::Blob) => Vec::new(),
+        _ => vec![CacheKind::Blob],
+    });
     prune(args, request, session)
 }
 
 fn request(args: &PruneArgs) -> Result<PruneRequest, CommandError> {
-    let mut request = PruneRequest {
-        all: args.all,
+    let limits = [args.reserved_space, args.max_used_space, args.min_free_space];
+    Ok(PruneRequest {
+        all: args.all || !args.filter.is_empty() || limits.iter().any(Option::is_some),
+        filter: read_filters(&args.filter).map_err(CommandError::usage)?,
         reserved_bytes: args.reserved_space,
         max_used_bytes: args.max_used_space,
         min_free_bytes: args.min_free_space,
-        ..PruneRequest::default()
-    };
-    read_filters(&args.filter, &mut request).map_err(CommandError::usage)?;
-    Ok(request)
+    })
 }
 
 fn prune(args: &PruneArgs, request: PruneRequest, session: &Session) -> Result<(), CommandError> {

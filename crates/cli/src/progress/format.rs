@@ -14,7 +14,29 @@ pub fn binary_size(bytes: u64) -> String {
     text.replacen(".00", "", 1)
 }
 
+/// Writes a number of bytes in four digits at most, as docker's and buildx's listings do: `8.192kB`, `318MB`.
+pub fn short_size(bytes: u64) -> String {
+    let (scale, unit) = scale(bytes, 1000, &["kB", "MB", "GB", "TB", "PB", "EB"]);
+    let value = bytes as f64 / scale as f64;
+    let decimals = match bytes / scale {
+        0..10 => 3,
+        10..100 => 2,
+        _ => 1,
+    };
+    let text = format!("{value:.decimals$}");
+    format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
 fn with_unit(bytes: u64, step: u64, units: &[&str]) -> String {
+    let (scale, unit) = scale(bytes, step, units);
+    if scale == 1 {
+        return format!("{bytes}B");
+    }
+    // Lost precision is far below the two decimals shown.
+    format!("{:.2}{unit}", bytes as f64 / scale as f64)
+}
+
+fn scale<'a>(bytes: u64, step: u64, units: &[&'a str]) -> (u64, &'a str) {
     let (mut unit, mut scale) = ("B", 1);
     for name in units {
         if bytes / scale < step {
@@ -22,11 +44,7 @@ fn with_unit(bytes: u64, step: u64, units: &[&str]) -> String {
         }
         (unit, scale) = (*name, scale * step);
     }
-    if scale == 1 {
-        return format!("{bytes}B");
-    }
-    // Lost precision is far below the two decimals shown.
-    format!("{:.2}{unit}", bytes as f64 / scale as f64)
+    (scale, unit)
 }
 
 /// Returns ` CURRENT / TOTAL`, ` CURRENT`, or nothing.
@@ -57,6 +75,24 @@ pub fn log_time(since_start: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_of_listings_have_four_digits_at_most() {
+        let table = [
+            (0, "0B"),
+            (378, "378B"),
+            (8192, "8.192kB"),
+            (12_288, "12.29kB"),
+            (318_000_000, "318MB"),
+            (811_700_000, "811.7MB"),
+            (1_000_000, "1MB"),
+            (10_360_000_000, "10.36GB"),
+            (u64::MAX, "18.45EB"),
+        ];
+        for (bytes, text) in table {
+            assert_eq!(short_size(bytes), text);
+        }
+    }
 
     #[test]
     fn sizes_have_the_unit_that_keeps_them_short() {

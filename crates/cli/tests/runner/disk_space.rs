@@ -73,7 +73,7 @@ fn sums_are_those_of_du_before_and_after_a_prune_needs_root() {
     assert_eq!((&rows[0]["Type"], &rows[0]["TotalCount"]), (&"Images".into(), &"1".into()));
     let verbose = environment.run(["system", "df", "-v", "--format=json"]);
     let all: Value = serde_json::from_str(&verbose.assert_success().stdout).unwrap();
-    assert_eq!(all["TotalSize"].as_u64(), Some(du(&environment)));
+    assert_eq!(all["TotalSizeBytes"].as_u64(), Some(du(&environment)));
     let cache = all["BuildCache"].as_array().unwrap();
     assert!(
         cache.iter().any(|item| item["Description"].as_str().unwrap().contains("RUN head -c 300000")),
@@ -99,7 +99,7 @@ fn sums_are_those_of_du_before_and_after_a_prune_needs_root() {
     assert_eq!(du(&environment), before);
     let pruned = environment.run_with_stdin(["prune", "-a"], "y\n");
     assert_eq!(without_times(&pruned.assert_success().stdout), without_times(&dry.stdout), "{pruned}");
-    assert_eq!(before - du(&environment), sum(&planned, "Size"), "{pruned}");
+    assert_eq!(before - du(&environment), sum(&planned, "SizeBytes"), "{pruned}");
     let left = json_lines(&environment.run(["buildx", "du", "--format=json"]).stdout);
     assert!(left.is_empty(), "{left:?}");
     environment.run(["run", "kept", "cat", "/two", "/three"]).assert_success().assert_stdout("one\nthree\n");
@@ -122,7 +122,7 @@ fn what_was_used_least_goes_first_needs_root() {
     assert!(shown.contains("RUN echo old") && !shown.contains("RUN echo new"), "{old}");
     assert!(!shown.contains("ADD rootfs"), "{old}");
 
-    let total = sum(&json_lines(&environment.run(["buildx", "du", "--format=json"]).stdout), "Size");
+    let total = sum(&json_lines(&environment.run(["buildx", "du", "--format=json"]).stdout), "SizeBytes");
     let keep = format!("--keep-storage={}", total - 1);
     let pruned = environment.run(["prune", "-f", &keep]);
     assert!(pruned.assert_success().stdout.contains("RUN echo old"), "{pruned}");

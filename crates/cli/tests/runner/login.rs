@@ -92,7 +92,7 @@ fn a_login_is_tried_kept_and_forgotten() {
 
 #[test]
 fn wrong_use_is_told_before_anything_is_sent() {
-    let environment = environment();
+    let mut environment = environment();
     let table: [(&[&str], &str); 7] = [
         (&["login"], "hint: echo \"$TOKEN\" | polyarch login -u USER --password-stdin docker.io"),
         (&["login", "r.example"], "standard input is no terminal"),
@@ -109,8 +109,12 @@ fn wrong_use_is_told_before_anything_is_sent() {
     let broken = environment.run(["login", "-u", "a", "-p", "b", "127.0.0.1:1"]);
     broken.assert_code(2).assert_stderr("config.json").assert_stderr("line 3 column 16");
     broken.assert_stderr("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
-    // Who needs no credentials doesn't notice.
+    // Who needs no credentials doesn't notice, whatever is wrong.
     environment.run(["images"]).assert_success().assert_no_stderr("config.json");
+    std::fs::write(environment.home().join(".docker/config.json"), b"\xff\xfe{").unwrap();
+    environment.set("REGISTRY_AUTH_FILE", "/nonexistent/auth.json");
+    environment.run(["images"]).assert_success().assert_stderr("");
+    environment.run(["login", "-u", "a", "-p", "b", "127.0.0.1:1"]).assert_code(2).assert_stderr("UTF-8");
 }
 
 #[test]

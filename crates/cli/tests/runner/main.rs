@@ -18,9 +18,10 @@ mod build_steps;
 mod build_verify;
 #[cfg(test)]
 mod commands;
-mod disk_space;
 #[cfg(test)]
 mod diff;
+#[cfg(test)]
+mod disk_space;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
