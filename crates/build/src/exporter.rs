@@ -133,7 +133,12 @@ async fn export_image(
         }
         let by_digest = request.outputs.iter().any(|it| matches!(it, Output::Image { by_digest: true, .. }));
         let _status = vertex.status("pushing layers", 0);
-        let plan = PushPlan { root: root.clone(), names: request.names.clone(), by_digest };
+        let plan = PushPlan {
+            root: root.clone(),
+            names: request.names.clone(),
+            by_digest,
+            mount_from: Default::default(),
+        };
         services.push_plan(&plan, &shown).await?;
         pushed = if by_digest {
             request.names.iter().map(|name| name.with_digest(root.digest.clone())).collect()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Publishing: blobs first, then configs and manifests, then the index, the names last.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -28,6 +28,8 @@ pub struct PushPlan {
     pub names: Vec<Reference>,
     /// Push the document by digest only, and leave tags alone.
     pub by_digest: bool,
+    /// Repositories that may have blobs: one on the same host is asked to give them before they are sent.
+    pub mount_from: BTreeMap<Digest, Reference>,
 }
 
 /// A name of the store to push.
@@ -73,7 +75,7 @@ impl Services {
         let vertex = progress.begin("push", format!("pushing {name}"));
         let shown = Shown { progress: progress.clone(), vertex: vertex.digest() };
         let by_digest = name.tag().is_none();
-        let plan = PushPlan { root: root.clone(), names: vec![name], by_digest };
+        let plan = PushPlan { root: root.clone(), names: vec![name], by_digest, mount_from: BTreeMap::new() };
         match self.push_plan(&plan, &shown).await {
             Ok(()) => {
                 vertex.done();
@@ -201,13 +203,13 @@ impl Services {
         for (_, document) in &parts.documents {
             let ManifestOrIndex::Manifest(manifest) = document else { continue };
             for blob in manifest.value.layers.iter().chain([&manifest.value.config]) {
-                if seen.insert(blob.digest.clone()) {
+                if !blob.is_foreign() && seen.insert(blob.digest.clone()) {
                     blobs.push(blob.clone());
                 }
             }
         }
         // All are awaited, so that no transfer goes on behind the back of an error.
-        let pushed = join_all(blobs.iter().map(|blob| self.push_blob(repository, blob, shown))).await;
+        let pushed = join_all(blobs.iter().map(|blob| self.push_blob(repository, blob, plan, shown))).await;
         pushed.into_iter().collect::<Result<Vec<()>, _>>()?;
         for (entry, document) in &parts.documents {
             // A single manifest comes with its tag; an index is there by its digest before it gets one.
@@ -223,9 +225,11 @@ impl Services {
         self: &Arc<Self>,
         repository: &Reference,
         blob: &Descriptor,
+        plan: &PushPlan,
         shown: &Shown,
     ) -> Result<(), BuildError> {
         let origin = self.blob_origin(&blob.digest);
+        let hints: Vec<Reference> = origin.iter().chain(plan.mount_from.get(&blob.digest)).cloned().collect();
         let failed =
             |error| registry_error(format!("can't push {} to {}", blob.digest, repository.name()), &error);
         if !self.store.contains(&blob.digest) {
@@ -234,18 +238,18 @@ impl Services {
                 show_once(shown, format!("already exists {}", blob.digest));
                 return Ok(());
             }
-            if let Some(from) = origin.as_ref().filter(|from| from.host() == repository.host())
-                && let Ok(polyarch_registry::MountOutcome::Mounted) =
+            for from in hints.iter().filter(|from| from.host() == repository.host()) {
+                if let Ok(polyarch_registry::MountOutcome::Mounted) =
                     self.registry.mount_blob(repository, blob, from).await
-            {
-                show_once(shown, format!("mounted {}", blob.digest));
-                return Ok(());
+                {
+                    show_once(shown, format!("mounted {}", blob.digest));
+                    return Ok(());
+                }
             }
             self.ensure_blob(blob, origin.as_ref(), shown).await?;
         }
         let source = StoreBlob { store: self.store.clone(), digest: blob.digest.clone() };
         let report = transfer_progress(shown, format!("pushing {}", blob.digest), blob.size);
-        let hints: Vec<Reference> = origin.into_iter().collect();
         match self.registry.push_blob(repository, blob, &source, &hints, &report).await.map_err(failed)? {
             PushOutcome::Existed => show_once(shown, format!("already exists {}", blob.digest)),
             PushOutcome::Mounted { .. } => show_once(shown, format!("mounted {}", blob.digest)),

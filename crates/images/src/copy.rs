@@ -104,7 +104,7 @@ impl Copier {
         let mut seen = BTreeSet::new();
         let blobs = manifest.layers.iter().chain([&manifest.config]);
         let blobs: Vec<&Descriptor> =
-            blobs.filter(|blob| !is_foreign(blob) && seen.insert(&blob.digest)).collect();
+            blobs.filter(|blob| !blob.is_foreign() && seen.insert(&blob.digest)).collect();
         // All are awaited, so that no transfer goes on behind the back of an error.
         let copied = join_all(blobs.into_iter().map(|blob| self.copy_blob(source, blob))).await;
         copied.into_iter().collect()
@@ -139,13 +139,6 @@ impl Copier {
     fn is_source(&self, source: &FoundImage) -> bool {
         matches!(&source.origin, Origin::Registry(from) if from.name() == self.target.name())
     }
-}
-
-/// Tells whether a layer is to be had from its URLs and not from registries (image-spec, layer.md).
-fn is_foreign(blob: &Descriptor) -> bool {
-    !blob.urls.is_empty()
-        && (blob.media_type == media_type::DOCKER_FOREIGN_LAYER_GZIP
-            || blob.media_type.contains("nondistributable"))
 }
 
 /// Makes the error of a document that a registry does not take; an old one may not know its type.

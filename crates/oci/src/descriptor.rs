@@ -62,6 +62,14 @@ impl Descriptor {
         self
     }
 
+    /// Tells whether this layer is to be had from its URLs, and not from registries (image-spec, layer.md,
+    /// non-distributable layers).
+    pub fn is_foreign(&self) -> bool {
+        !self.urls.is_empty()
+            && (self.media_type == crate::media_type::DOCKER_FOREIGN_LAYER_GZIP
+                || self.media_type.contains("nondistributable"))
+    }
+
     /// Tells whether this index entry is a BuildKit attestation and not an image.
     pub fn is_attestation(&self) -> bool {
         self.annotations.get("vnd.docker.reference.type").is_some_and(|kind| kind == "attestation-manifest")

@@ -2,7 +2,7 @@
 //! What the sources of `polyarch manifest create` stand for: names of the store that are here in part,
 //! layouts, archives, attested images; and that what a list has stays.
 
-use polyarch_oci::{Digest, Document};
+use polyarch_oci::{Descriptor, Digest, Document, media_type};
 use polyarch_testkit::{
     DockerRegistry, Image, Need, Output, PlatformImage, TarBuilder, TestEnvironment, requires,
 };
@@ -164,6 +164,40 @@ fn needs_docker_registry_attestations_go_with_their_image() {
     let list = registry.name("app:one");
     environment.run(["manifest", "create", "--format=oci", &list, &one]).assert_success();
     assert_eq!(entries(&environment.run(["manifest", "inspect", &list])).len(), 1);
+}
+
+#[test]
+fn needs_docker_registry_what_the_registry_has_is_not_sent_again() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let registry = DockerRegistry::start();
+    let environment = environment();
+    let image = image(&["linux/amd64", "linux/arm64"], "mounted");
+    registry.push("built", "v1", &image);
+    let (built, list) = (registry.name("built:v1"), registry.name("app:v1"));
+    environment.run(["pull", "-q", "--all-platforms", &built]).assert_success();
+    let created = environment.run(["manifest", "create", &list, &built]);
+    created.assert_success().assert_stderr("(local store)");
+    let pushed = environment.run(["manifest", "push", &list]);
+    pushed.assert_success().assert_stderr("mounted sha256:").assert_no_stderr("pushing sha256:");
+    assert_eq!(architectures(&registry, "app", "v1"), ["amd64", "arm64"]);
+
+    // A layer that its maker alone may hand out stays where it is.
+    let mut manifest = image.manifests[0].value.clone();
+    let mut foreign = Descriptor::new(media_type::DOCKER_FOREIGN_LAYER_GZIP, Digest::of(b"foreign"), 7);
+    foreign.urls = vec!["http://127.0.0.1:1/layer".to_owned()];
+    manifest.layers.push(foreign);
+    let manifest = Document::indented(manifest);
+    let section = "validation: {manifests: {urls: {allow: ['.*']}}}";
+    let from = DockerRegistry::start_with(section);
+    image.blobs.iter().for_each(|blob| from.push_blob("windows", blob));
+    from.put_manifest("windows", "v1", media_type::OCI_MANIFEST, &manifest.bytes);
+    let target = DockerRegistry::start_with(section);
+    let list = target.name("windows:list");
+    environment.run(["manifest", "create", &list, &from.name("windows:v1")]).assert_success();
+    environment.run(["manifest", "push", &list]).assert_success();
+    assert_eq!(target.manifest("windows", &manifest.digest.to_string()).body, manifest.bytes);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! Images of another repository of the same registry are mounted there; those of other registries and of
 //! the store are copied. Nothing has the list's name until everything is there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use polyarch_build::fetch::Shown;
@@ -17,6 +18,7 @@ use polyarch_store::{StoreError, WorkingList};
 use super::compose::{ComposedEntry, compose};
 use super::create::repeated_platforms;
 use super::find_list;
+use crate::ImageSource;
 
 /// What to push.
 #[derive(Debug, Clone)]
@@ -52,13 +54,15 @@ pub async fn push(services: &Arc<Services>, request: &Push, shown: &Shown) -> Re
     check(&list, request)?;
     let composed = compose(store, &list, request.flavour)?;
     let images = absent(services, &request.name, &composed.entries).await;
+    let mut mount_from = BTreeMap::new();
     for entry in &composed.entries {
         store.put(&entry.manifest).map_err(|error| storage_error(&error))?;
-        remember_origins(services, entry);
+        note_repositories(services, entry, &mut mount_from);
     }
     store.put(&composed.bytes).map_err(|error| storage_error(&error))?;
     let root = composed.descriptor;
-    let plan = PushPlan { root: root.clone(), names: vec![request.name.clone()], by_digest: false };
+    let plan =
+        PushPlan { root: root.clone(), names: vec![request.name.clone()], by_digest: false, mount_from };
     services.push_plan(&plan, shown).await?;
     if request.purge {
         let removed = store.change_list(&request.name, |list| Ok::<_, StoreError>(list.take()));
@@ -95,7 +99,7 @@ async fn absent(services: &Arc<Services>, name: &Reference, entries: &[ComposedE
     let mut images = Vec::new();
     for entry in entries {
         let target = name.with_digest(entry.descriptor.digest.clone());
-        let source: Option<Reference> = entry.source.parse().ok();
+        let source = named_repository(entry);
         let is_of_here = source.iter().chain(&entry.from).any(|from| from.name() == name.name());
         // Whatever keeps the registry from telling will be said by the push.
         let is_there = is_of_here && services.registry().head_manifest(&target).await.is_ok();
@@ -106,13 +110,26 @@ async fn absent(services: &Arc<Services>, name: &Reference, entries: &[ComposedE
     images
 }
 
-/// Remembers which repository has the blobs that the store lacks.
-fn remember_origins(services: &Services, entry: &ComposedEntry) {
-    let Some(from) = &entry.from else { return };
+/// Notes which repositories have the blobs of an entry: for sure, where it came from; perhaps, the one
+/// whose name it had in the store.
+fn note_repositories(services: &Services, entry: &ComposedEntry, may_have: &mut BTreeMap<Digest, Reference>) {
     let document = ManifestOrIndex::parse(entry.manifest.clone(), &entry.descriptor.media_type);
-    if let Ok(ManifestOrIndex::Manifest(manifest)) = document {
-        for blob in manifest.value.layers.iter().chain([&manifest.value.config]) {
+    let Ok(ManifestOrIndex::Manifest(manifest)) = document else { return };
+    let named = named_repository(entry);
+    for blob in manifest.value.layers.iter().chain([&manifest.value.config]) {
+        if let Some(from) = &entry.from {
             services.remember_blob_origin(&blob.digest, from);
         }
+        if let Some(repository) = entry.from.as_ref().or(named.as_ref()) {
+            may_have.insert(blob.digest.clone(), repository.clone());
+        }
+    }
+}
+
+/// Returns the repository that an entry's source names, when it is no layout or archive.
+fn named_repository(entry: &ComposedEntry) -> Option<Reference> {
+    match ImageSource::parse(&entry.source) {
+        Ok(ImageSource::Reference(reference)) => Some(reference),
+        _ => None,
     }
 }
