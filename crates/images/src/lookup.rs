@@ -73,21 +73,18 @@ pub struct SelectedImage {
 pub fn find(store: &Store, text: &str) -> Result<Found, BuildError> {
     let refs = Names::read(store)?;
     let reference: Option<Reference> = text.parse().ok();
-    if let Some(reference) = &reference
-        && let Some(found) = refs.by_name(store, reference)?
-    {
-        return Ok(found);
+    match refs.search(store, text, reference.as_ref())? {
+        Some(found) => Ok(found),
+        None => Err(no_such_image(&refs, text, reference.as_ref(), Id::parse(text).is_some())),
     }
-    let id = Id::parse(text);
-    if let Some(id) = &id {
-        if let Some(found) = refs.by_id(store, text, id)? {
-            return Ok(found);
-        }
-        if let Some(found) = id.full.as_ref().and_then(|digest| nameless(store, digest)) {
-            return Ok(found);
-        }
-    }
-    Err(no_such_image(&refs, text, reference.as_ref(), id.is_some()))
+}
+
+/// Finds an image; `None` when there is none.
+///
+/// # Errors
+/// When an id has several.
+pub fn look_up(store: &Store, text: &str) -> Result<Option<Found>, BuildError> {
+    Names::read(store)?.search(store, text, text.parse().ok().as_ref())
 }
 
 /// Lists the images below a root, without attestations; indexes within indexes are looked into.
@@ -227,6 +224,25 @@ impl Names {
     fn read(store: &Store) -> Result<Names, BuildError> {
         let refs = store.refs().map_err(|error| storage_error(&error))?;
         Ok(Names(refs.into_iter().map(|(name, entry)| (name, entry.descriptor)).collect()))
+    }
+
+    /// Finds what a text means, as a name first and then as an id.
+    fn search(
+        &self,
+        store: &Store,
+        text: &str,
+        reference: Option<&Reference>,
+    ) -> Result<Option<Found>, BuildError> {
+        if let Some(reference) = reference
+            && let Some(found) = self.by_name(store, reference)?
+        {
+            return Ok(Some(found));
+        }
+        let Some(id) = Id::parse(text) else { return Ok(None) };
+        if let Some(found) = self.by_id(store, text, &id)? {
+            return Ok(Some(found));
+        }
+        Ok(id.full.as_ref().and_then(|digest| nameless(store, digest)))
     }
 
     fn of_root(&self, digest: &Digest) -> Vec<Reference> {

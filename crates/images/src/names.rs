@@ -6,10 +6,9 @@
 
 use polyarch_build::held::{HeldPlatform, held_platforms};
 use polyarch_build::{BuildError, ErrorKind, Services, image_source::storage_error};
-use polyarch_oci::{Descriptor, Digest, ManifestOrIndex, Reference, platform::did_you_mean};
+use polyarch_oci::{Descriptor, Reference};
 
-/// The fewest digits of an id that are looked up.
-const MIN_ID_DIGITS: usize = 4;
+use crate::lookup;
 
 /// What a text means in the store.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,97 +24,47 @@ pub struct Named {
     pub part_of: Option<Reference>,
 }
 
-/// Finds an image of the store by name, by name and digest, by digest, or by the first digits of the
-/// digest of an index, a manifest or a config.
+/// Finds an image of the store by name, by name and digest, by digest, or by the beginning of an id.
 ///
 /// # Errors
 /// When there is none, with names that are like it, or several.
 pub fn find(services: &Services, text: &str) -> Result<Named, BuildError> {
     match look_up(services, text)? {
         Some(found) => Ok(found),
-        None => Err(no_such_image(services, text)?),
+        None => Err(no_such_image(services, text)),
     }
 }
 
 fn look_up(services: &Services, text: &str) -> Result<Option<Named>, BuildError> {
-    if let Ok(reference) = text.parse::<Reference>() {
-        let reference = reference.with_default_tag();
-        if let Some((root, held)) = services.held_image(&reference)? {
-            let is_set =
-                services.store().get_ref(&reference).map_err(|error| storage_error(&error))?.is_some();
-            return Ok(Some(Named { root, held, name: is_set.then_some(reference), part_of: None }));
-        }
+    let store = services.store();
+    let reference = text.parse::<Reference>().ok().map(Reference::with_default_tag);
+    let Some(found) = lookup::look_up(store, text)? else {
+        // A document that lost its name can still be had by its digest, until a prune.
+        let held = match &reference {
+            Some(reference) => services.held_image(reference)?,
+            None => None,
+        };
+        return Ok(held.map(|(root, held)| Named { root, held, name: None, part_of: None }));
+    };
+    let meant = found.descriptor();
+    let root = Descriptor::new(&meant.media_type, meant.digest.clone(), meant.size);
+    let mut held = held_platforms(store, &found.root)?;
+    if found.image.is_some() {
+        held.retain(|it| it.manifest.digest == root.digest);
     }
-    if let Ok(digest) = text.parse::<Digest>()
-        && let Some(size) = services.store().size(&digest)
-        && let Ok(document) = services.store().image(&Descriptor::new("", digest.clone(), size))
-    {
-        // Also one that no name reaches, such as an image that was loaded without a name.
-        let root = Descriptor::new(document.media_type(), digest, size);
-        let part_of = find_id(services, root.digest.hex())?.and_then(|found| found.part_of);
-        return Ok(Some(Named { held: held_platforms(services.store(), &root)?, root, name: None, part_of }));
+    if held.is_empty() {
+        held = held_platforms(store, meant)?;
     }
-    let digits = text.strip_prefix("sha256:").unwrap_or(text);
-    let is_id = (MIN_ID_DIGITS..=64).contains(&digits.len())
-        && digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    if is_id { find_id(services, digits) } else { Ok(None) }
+    let part_of = found.image.is_some().then(|| found.name.clone()).flatten();
+    // With a digest behind it a name tells where to look, and is not the one that is set.
+    let name = found.name.filter(|name| found.is_by_name && reference.as_ref() == Some(name));
+    Ok(Some(Named { root, held, name, part_of }))
 }
 
 /// Makes the error of a name that the store does not have.
-fn no_such_image(services: &Services, text: &str) -> Result<BuildError, BuildError> {
-    let refs = services.store().refs().map_err(|error| storage_error(&error))?;
-    let names: Vec<String> = refs.iter().map(|(name, _)| name.familiar()).collect();
-    let known: Vec<&str> = names.iter().map(String::as_str).collect();
-    Ok(match text.parse::<Reference>() {
-        Ok(reference) => {
-            let name = reference.with_default_tag().familiar();
-            let like = did_you_mean(&name, &known);
-            BuildError::new(ErrorKind::Usage, format!("no such image in the store: {name}{like}"))
-                .with_hint(format!("polyarch images lists the names; polyarch pull {name} fetches it"))
-        }
-        Err(error) => BuildError::from_source(ErrorKind::Usage, "no such image", &error),
-    })
-}
-
-/// Finds an image by the first digits of one of its digests.
-fn find_id(services: &Services, digits: &str) -> Result<Option<Named>, BuildError> {
-    let store = services.store();
-    let mut found: Vec<Named> = Vec::new();
-    let mut add = |candidate: Named| {
-        if !found.iter().any(|it| it.root.digest == candidate.root.digest) {
-            found.push(candidate);
-        }
-    };
-    for (name, entry) in store.refs().map_err(|error| storage_error(&error))? {
-        // A name whose document is damaged has nothing to be found by.
-        let Ok(held) = held_platforms(store, &entry.descriptor) else { continue };
-        let root = entry.descriptor;
-        for platform in &held {
-            let manifest = &platform.manifest;
-            let config = match store.image(manifest) {
-                Ok(ManifestOrIndex::Manifest(manifest)) => Some(manifest.value.config.digest),
-                _ => None,
-            };
-            let is_it = manifest.digest.hex().starts_with(digits)
-                || config.is_some_and(|config| config.hex().starts_with(digits));
-            if is_it && manifest.digest != root.digest {
-                let root = Descriptor::new(&manifest.media_type, manifest.digest.clone(), manifest.size);
-                let part_of = Some(name.clone());
-                add(Named { root, held: vec![platform.clone()], name: None, part_of });
-            } else if is_it {
-                add(Named { root: root.clone(), held: held.clone(), name: None, part_of: None });
-            }
-        }
-        if root.digest.hex().starts_with(digits) {
-            add(Named { root, held, name: None, part_of: None });
-        }
-    }
-    if found.len() > 1 {
-        let digests: Vec<String> = found.iter().map(|it| it.root.digest.to_string()).collect();
-        let message = format!("{digits} is the beginning of several digests: {}", digests.join(", "));
-        return Err(BuildError::new(ErrorKind::Usage, message).with_hint("write more digits"));
-    }
-    Ok(found.pop())
+fn no_such_image(services: &Services, text: &str) -> BuildError {
+    let missing = || BuildError::new(ErrorKind::Usage, format!("no such image: {text}"));
+    lookup::find(services.store(), text).err().unwrap_or_else(missing)
 }
 
 /// Gives an image of the store another name, for all its platforms.
@@ -142,7 +91,7 @@ pub fn remove(services: &Services, text: &str, force: bool) -> Result<Vec<Refere
     let found = match look_up(services, text)? {
         Some(found) => found,
         None if force => return Ok(Vec::new()),
-        None => return Err(no_such_image(services, text)?),
+        None => return Err(no_such_image(services, text)),
     };
     if let Some(name) = &found.part_of {
         let platform = found.held.first().map(|it| it.platform.to_string()).unwrap_or_default();

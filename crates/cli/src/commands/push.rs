@@ -47,6 +47,10 @@ pub fn run(args: &PushArgs, session: &Session) -> Result<(), CommandError> {
     }
     let settings = session.settings()?;
     let engine = session.open_for_documents(&settings)?;
+    if !args.all_tags {
+        // Before docker's first line: a name that isn't there gets those that are like it.
+        engine.perform(|services| async move { polyarch_images::names::find(&services, &args.name) })?;
+    }
     if !args.quiet {
         let default = if has_tag || args.all_tags { "" } else { "Using default tag: latest\n" };
         session.printer.message(&format!("{default}The push refers to repository [{}]\n", name.name()));

@@ -32,7 +32,7 @@ pub fn run(args: &RmiArgs, session: &Session) -> Result<(), CommandError> {
             .perform(|services| async move { polyarch_images::names::remove(&services, image, args.force) });
         match removed {
             Ok(names) if names.is_empty() => {
-                session.printer.warning(&format!("no such image in the store: {image}"));
+                session.printer.warning(&format!("no such image: {image}"));
             }
             Ok(names) => {
                 let lines: String =

@@ -193,7 +193,7 @@ fn archives_that_are_truncated_or_lie_are_refused_and_name_nothing() {
     load("rootfs.tar", &[0; 1024]).assert_code(2).assert_stderr("polyarch import rootfs.tar NAME");
     other.run(["load", "-i", "absent.tar"]).assert_code(2).assert_stderr("absent.tar");
     other.run(["images", "--format=json"]).assert_success().assert_stdout("[]\n");
-    other.run(["save", "absent"]).assert_code(2).assert_stderr("no such image in the store: absent:latest");
+    other.run(["save", "absent"]).assert_code(2).assert_stderr("no such image: absent");
 }
 
 /// Compresses with the machine's gzip.
@@ -217,15 +217,12 @@ fn names_are_given_and_taken_away() {
     let hex = digest.strip_prefix("sha256:").unwrap();
     environment.run(["tag", "user/aa:0.2", "user/aa:latest"]).assert_success().assert_stdout("");
     environment.run(["tag", &hex[..12], "other"]).assert_success();
-    environment.run(["tag", "user/ab:0.2", "x"]).assert_code(2).assert_stderr("did you mean user/aa:0.2?");
+    environment.run(["tag", "user/ab:0.2", "x"]).assert_code(2).assert_stderr("did you mean user/aa:0.2");
     environment.run(["tag", "user/aa:0.2", &format!("x@{digest}")]).assert_code(2).assert_stderr("no digest");
     assert_eq!(complete_platforms(&environment, "docker.io/library/other:latest"), FOUR);
 
     let output = environment.run(["rmi", "other", "absent"]);
-    output
-        .assert_code(2)
-        .assert_stdout("Untagged: other:latest\n")
-        .assert_stderr("no such image in the store: absent");
+    output.assert_code(2).assert_stdout("Untagged: other:latest\n").assert_stderr("no such image: absent");
     environment.run(["rmi", "-f", "absent"]).assert_success().assert_stderr("WARNING: no such image");
     environment.run(["image", "rm", &hex[..12]]).assert_code(2).assert_stderr("several names");
     let output = environment.run(["rmi", "--force", &digest]);

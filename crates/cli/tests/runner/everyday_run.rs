@@ -2,6 +2,7 @@
 //! Run and ps from outside: four platforms of one name, signals, mounts, and what is refused.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Stdio};
 
 use polyarch_oci::Platform;
@@ -35,6 +36,7 @@ fn environment_with_shell() -> TestEnvironment {
 /// Starts a program that writes `ready` when it is; returns after that line.
 fn start(environment: &TestEnvironment, arguments: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut command = environment.command(arguments);
+    command.process_group(0);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -46,6 +48,12 @@ fn start(environment: &TestEnvironment, arguments: &[&str]) -> (Child, BufReader
 fn signal(child: &Child, name: &str) {
     let pid = child.id().to_string();
     assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
+/// Sends a signal as timeout, systemd and the terminal do: to everything of the job.
+fn signal_group(child: &Child, name: &str) {
+    let group = format!("-{}", child.id());
+    assert!(std::process::Command::new("kill").args([name, "--", &group]).status().unwrap().success());
 }
 
 /// The whole life of one name: pulled for four platforms, run, saved, loaded elsewhere, pushed again.
@@ -139,14 +147,39 @@ fn signals_reach_the_program_and_its_exit_code_comes_back_needs_root() {
         ("trap 'echo got; exit 7' HUP;", "-HUP", 7),
         ("trap 'echo got; exit 6' USR1;", "-USR1", 6),
         ("", "-TERM", 143),
+        ("", "-INT", 130),
+        ("", "-HUP", 129),
     ] {
-        let (mut child, mut lines) = start(&environment, &["run", "app", "sh", "-c", &script(traps)]);
-        signal(&child, name);
-        let mut rest = String::new();
-        std::io::Read::read_to_string(&mut lines, &mut rest).unwrap();
-        assert_eq!(rest, if traps.is_empty() { "" } else { "got\n" }, "{name}");
-        assert_eq!(child.wait().unwrap().code(), Some(code), "{name}");
+        for send in [signal, signal_group] {
+            let (mut child, mut lines) = start(&environment, &["run", "app", "sh", "-c", &script(traps)]);
+            send(&child, name);
+            let mut rest = String::new();
+            std::io::Read::read_to_string(&mut lines, &mut rest).unwrap();
+            assert_eq!(rest, if traps.is_empty() { "" } else { "got\n" }, "{name}");
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{name}");
+        }
     }
+}
+
+#[test]
+fn input_and_a_terminal_are_given_when_asked_for_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = environment_with_shell();
+    let output = environment.run_with_stdin(["run", "-i", "app", "cat"], "one\ntwo\n");
+    output.assert_success().assert_stdout("one\ntwo\n");
+    environment.run_with_stdin(["run", "app", "cat"], "unread").assert_success().assert_stdout("");
+    if requires(&[Need::Command("script")]).is_some() {
+        return;
+    }
+    let mut script = environment.program("script");
+    let inner = format!(
+        "{} run -it app sh -c 'test -t 0 && test -t 1 && echo terminal; exit 3'",
+        env!("CARGO_BIN_EXE_polyarch")
+    );
+    script.args(["-qec", &inner, "/dev/null"]);
+    finish(script, Vec::new()).assert_code(3).assert_stdout("terminal\r\n");
 }
 
 #[test]

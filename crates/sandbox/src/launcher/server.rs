@@ -45,8 +45,18 @@ pub(super) fn serve() -> ExitCode {
     if kernel::reset_signals().is_err() {
         return ExitCode::FAILURE;
     }
-    // The terminal's signals are for the builder, which decides; writing to a closed pipe is an error to handle.
-    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTTOU, libc::SIGPIPE] {
+    // What the terminal, or who ends a job, sends to the whole process group is for the builder, which decides;
+    // writing to a closed pipe is an error to handle.
+    for signal in [
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGHUP,
+        libc::SIGTERM,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGTTOU,
+        libc::SIGPIPE,
+    ] {
         kernel::ignore_signal(signal);
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
