@@ -13,10 +13,14 @@ case_images() {
     check "saved, loaded elsewhere, same digest, every platform runs, without a registry" alone saved_and_loaded
     check "history, inspect, resolve, df and diff, without a registry" alone looked_at
     check "imagetools create and inspect over OCI layouts, without a registry" alone layouts_composed
-    check "verify: a good index passes" verify_says 0 good '^.*ok'
-    check "verify: an amd64 program in the arm64 image is named" verify_says 1 foreign 'x86-64|amd64'
-    check "verify: an entry whose platform is not its config's is named" verify_says 1 annotated 'arm64'
-    check "verify: a truncated layer is named with what was expected and what was there" verify_says 1 truncated 'sha256:'
+    check "verify: a good index passes, and all of its platforms execute" verify_says 0 good \
+        'linux/s390x +sha256:[0-9a-f]+  ok \('
+    check "verify: an amd64 program in the arm64 image is named" verify_says 1 foreign \
+        'error: /bin/busybox is the program of CMD and of amd64, and the image is for linux/arm64 \[entry-foreign'
+    check "verify: an entry whose platform is not its config's is named" verify_says 1 annotated \
+        'error: the index says linux/s390x, the config says linux/arm64 \[platform-contradicts\]'
+    check "verify: a truncated layer is named with what was expected and what was there" verify_says 1 truncated \
+        'error: layer sha256:[0-9a-f]+ is damaged: .* has [0-9]+ bytes but [0-9]+ were expected \[layer-damaged, layer [0-9]\]'
     check "a build that copies an amd64 program into an arm64 image names the line" classic_mistake
     check "pulled for four platforms, all under one name, run, saved, loaded into podman, pushed again: same digest" \
         four_under_one_name
@@ -113,6 +117,7 @@ looked_at() {
     in_store images "$POLYARCH" df >"$work/out"
     exits 1 in_store images "$POLYARCH" diff localhost/four:1 --platform linux/amd64 --platform linux/arm64
     contains "$work/out" bin/busybox
+    contains "$work/out" 'program of amd64 -> arm64'
     in_store images "$POLYARCH" diff localhost/four:1 localhost/four:1
     exits 2 in_store images "$POLYARCH" inspect localhost/fuor:1
     contains "$work/err" localhost/four:1
@@ -146,15 +151,19 @@ verify_says() { # verify_says CODE CASE REGEX
         name=$registry/annotated:1
         ;;
     truncated)
-        in_store verify "$POLYARCH" pull --all-platforms "$registry/four:1" || return 1
+        # A store of its own: every large blob in there is a layer of this image.
+        in_store truncated "$POLYARCH" pull --all-platforms "$registry/four:1" || return 1
         name=$registry/four:1
-        layer=$(find "$work/store-verify" -path '*blobs/sha256/*' -type f -size +200k | head -n 1)
+        layer=$(find "$work/store-truncated" -path '*blobs/sha256/*' -type f -size +200k | head -n 1)
         truncate -s -1000 "$layer" || { chmod u+w "$layer" && truncate -s -1000 "$layer"; } || return 1
         ;;
     esac
-    local store=verify
-    [ "$2" != good ] || store=images
-    exits "$1" in_store "$store" "$POLYARCH" verify "$name" || { cat "$work/out"; return 1; }
+    local store=verify flags=()
+    case $2 in
+    good) store=images flags=(--exec) ;;
+    truncated) store=truncated ;;
+    esac
+    exits "$1" in_store "$store" "$POLYARCH" verify "${flags[@]}" "$name" || { cat "$work/out"; return 1; }
     cat "$work/out" "$work/err" >"$work/said"
     grep -Eq -- "$3" "$work/said" || { cat "$work/said"; return 1; }
 }

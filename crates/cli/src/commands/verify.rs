@@ -148,22 +148,22 @@ fn render(report: &Report) -> String {
 fn summary(platform: &PlatformReport) -> String {
     let count = |severity: Severity, word: &str| {
         let number = platform.findings.iter().filter(|finding| finding.severity == severity).count();
-        match number {
-            0 => None,
-            1 => Some(format!("1 {word}")),
-            _ => Some(format!("{number} {word}s")),
-        }
+        (number > 0).then(|| counted(number, word))
     };
     let verdict = if platform.ok { Some("ok".to_owned()) } else { None };
     let counts = [verdict, count(Severity::Error, "error"), count(Severity::Warning, "warning")];
     let words: Vec<String> = counts.into_iter().flatten().collect();
     format!(
-        "{} ({} layers, {} files, {} programs)",
+        "{} ({}, {}, {})",
         words.join(", "),
-        platform.layers,
-        platform.files,
-        platform.programs
+        counted(platform.layers, "layer"),
+        counted(platform.files, "file"),
+        counted(platform.programs, "program")
     )
+}
+
+fn counted(number: usize, word: &str) -> String {
+    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
 }
 
 /// Writes findings, of each rule a few.

@@ -40,7 +40,7 @@ fn a_good_index_is_ok_and_its_second_proof_reads_nothing() {
     let lines: Vec<&str> = output.stdout.lines().collect();
     assert_eq!(lines[0], "oci-layout://good:v1");
     assert_eq!(lines[1], format!("index {}", image.index.digest));
-    let arm = format!("  linux/arm/v7  {}  ok (1 layers, 9 files, 1 programs)", image.manifests[2].digest);
+    let arm = format!("  linux/arm/v7  {}  ok (1 layer, 9 files, 1 program)", image.manifests[2].digest);
     assert_eq!(lines[4], arm, "{output}");
     assert_eq!(lines.len(), 6, "{output}");
     // What is remembered is believed while the blob has its size, unless asked otherwise.
@@ -77,7 +77,7 @@ fn an_entry_with_a_program_of_another_platform_is_told() {
     output.assert_code(1);
     let expected = "    error: /bin/hello is the program of CMD and of amd64, and the image is for linux/arm64 [entry-foreign, layer 0]";
     assert!(output.stdout.lines().any(|line| line == expected), "{output}");
-    assert!(output.stdout.contains("1 error (1 layers"), "{output}");
+    assert!(output.stdout.contains("1 error (1 layer"), "{output}");
     // Only one platform is asked for, and that is good.
     verify(&environment, "wrong", &image, &["--platform", "linux/amd64"]).assert_success();
     verify(&environment, "wrong", &image, &["--platform", "linux/s390x"])
@@ -218,7 +218,7 @@ fn compressed_layers_are_read_and_torn_ones_named() {
         let whole = with_layers(image(), media_type, |tar| compress(compression, tar));
         let output = verify(&environment, name, &whole, &[]);
         output.assert_code(1);
-        let amd64 = format!("  linux/amd64  {}  ok (1 layers", whole.manifests[0].digest);
+        let amd64 = format!("  linux/amd64  {}  ok (1 layer", whole.manifests[0].digest);
         assert!(
             output.stdout.contains(&amd64) && output.stdout.contains("[entry-foreign, layer 0]"),
             "{output}"
@@ -304,10 +304,7 @@ fn a_registry_that_gives_less_or_something_else_is_told() {
         let line = output.stdout.lines().find(|line| line.contains("[layer-damaged, layer 0]"));
         let line = line.unwrap_or_else(|| panic!("{output}"));
         assert!(line.contains(&digest.to_string()) && line.contains(got), "{line}");
-        assert!(
-            output.stdout.contains("linux/amd64") && output.stdout.contains("  ok (1 layers"),
-            "{output}"
-        );
+        assert!(output.stdout.contains("linux/amd64") && output.stdout.contains("  ok (1 layer"), "{output}");
     }
     // Nothing of it was kept.
     std::fs::write(&file, &bytes).unwrap();
@@ -378,5 +375,5 @@ fn programs_that_cant_be_executed_are_told_natively_and_emulated_needs_qemu() {
         verify(&environment, "user", &Image::new(vec![nobody, hello("linux/arm64", "arm64")]), &["--exec"]);
     output.assert_code(1);
     assert!(output.stdout.contains("nobody-there") && output.stdout.contains("[exec-failed]"), "{output}");
-    assert_eq!(output.stdout.matches("  ok (1 layers").count(), 1, "{output}");
+    assert_eq!(output.stdout.matches("  ok (1 layer").count(), 1, "{output}");
 }
