@@ -21,7 +21,7 @@ use crate::services::ServiceOptions;
 use crate::tree::{Layer, Tree};
 
 /// The directory below the root in which builds keep files for a while.
-const SCRATCH: &str = "scratch";
+pub(crate) const SCRATCH: &str = "scratch";
 
 /// What a piece of the cache is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

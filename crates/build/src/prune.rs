@@ -14,7 +14,7 @@ use polyarch_store::{ExclusiveStore, Store, StoreError};
 use crate::cache_filter::CacheFilter;
 use crate::error::BuildError;
 use crate::image_source::storage_error;
-use crate::inventory::{CacheItem, CacheKind, Place, failed, places, take};
+use crate::inventory::{CacheItem, CacheKind, Place, SCRATCH, failed, places, take};
 use crate::services::ServiceOptions;
 
 /// How long a prune waits for builds to end before it says so, and after that.
@@ -182,18 +182,25 @@ fn remove(
     }
     let going: HashSet<&str> =
         items.iter().filter(|item| item.kind == CacheKind::Blob).map(|item| item.id.as_str()).collect();
-    let blobs = store.blob_files().map_err(|error| storage_error(&error))?;
-    let kept: Vec<Digest> = blobs
-        .into_iter()
-        .map(|(digest, _)| digest)
-        .filter(|it| !going.contains(it.to_string().as_str()))
-        .collect();
-    store.gc(kept).map_err(|error| storage_error(&error))?;
-    for place in places {
-        place.snapshots.sweep().map_err(failed)?;
+    // What is left of killed builds: of the store's own, of layers, and the rest.
+    let left: Vec<&CacheItem> = items.iter().filter(|item| item.kind == CacheKind::Temporary).collect();
+    if !going.is_empty() || !left.is_empty() {
+        let blobs = store.blob_files().map_err(|error| storage_error(&error))?;
+        let digests = blobs.into_iter().map(|(digest, _)| digest);
+        let kept: Vec<Digest> = digests.filter(|it| !going.contains(it.to_string().as_str())).collect();
+        store.gc(kept).map_err(|error| storage_error(&error))?;
     }
-    // What is left of killed builds.
-    let _ = std::fs::remove_dir_all(options.root.join("scratch"));
+    if !left.is_empty() {
+        for place in places {
+            place.snapshots.sweep().map_err(failed)?;
+        }
+    }
+    let scratch = options.root.join(SCRATCH);
+    for item in left.iter().filter(|item| item.path.starts_with(&scratch)) {
+        std::fs::remove_dir_all(&item.path)
+            .or_else(|_| std::fs::remove_file(&item.path))
+            .map_err(|error| BuildError::io("can't remove", &item.path, &error))?;
+    }
     Ok(())
 }
 

@@ -26,12 +26,21 @@ impl DiskUsage {
     pub fn add(&mut self, path: &Path) -> Result<u64, SnapshotError> {
         let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(0) };
         if found.is_dir() {
-            let directory = open_host_directory(path).at("open", path)?;
+            let directory = match open_host_directory(path) {
+                Ok(directory) => directory,
+                // A running build has ended.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+                Err(error) => return Err(error).at("open", path),
+            };
             let meta = Meta::of(&directory).at("look at", path)?;
             return self.directory(directory.as_fd(), &meta, path, 0, true);
         }
         let Some(parent) = path.parent() else { return Ok(0) };
-        let directory = open_host_directory(parent).at("open", parent)?;
+        let directory = match open_host_directory(parent) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error).at("open", parent),
+        };
         let name = path.file_name().unwrap_or_default();
         let meta = Meta::find(&directory, name).at("look at", path)?;
         Ok(meta.map_or(0, |meta| self.file(&meta, true)))

@@ -89,7 +89,11 @@ fn sums_are_those_of_du_before_and_after_a_prune_needs_root() {
     assert!(listed.assert_success().stdout.starts_with("ID   ") && listed.stdout.contains("Reclaimable:\t"));
     environment.run(["buildx", "du", "--verbose"]).assert_success();
 
-    // What is shown before the question is what goes, and as large.
+    // What is shown before the question is what goes, and as large; what a killed build left as well.
+    let left = environment.store().join("scratch/killed/deep");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("file"), [1; 10_000]).unwrap();
+    std::os::unix::fs::symlink("/", left.join("link")).unwrap();
     let before = du(&environment);
     let dry = environment.run(["prune", "-a", "--dry-run"]);
     assert_eq!(du(&environment), before);
