@@ -5,6 +5,7 @@
 mod binfmt;
 #[cfg(test)]
 mod build_cache;
+#[cfg(test)]
 mod build_error_texts;
 #[cfg(test)]
 mod build_failures;

@@ -31,6 +31,8 @@ fn attested() -> Image {
         ("vnd.docker.reference.type".to_owned(), "attestation-manifest".to_owned()),
     ]
     .into();
+    // buildx writes unknown/unknown; nobody has to.
+    index.manifests[2].platform = None;
     image.index = Document::indented(index);
     image
 }
@@ -46,7 +48,7 @@ fn architectures(registry: &DockerRegistry, repository: &str, tag: &str) -> Vec<
             let path = format!("/v2/{repository}/blobs/{}", blob["digest"].as_str().unwrap());
             assert_eq!(registry.request("GET", &path, &[], b"").status, 200, "{path}");
         }
-        architectures.push(entry["platform"]["architecture"].as_str().unwrap().to_owned());
+        architectures.push(entry["platform"]["architecture"].as_str().unwrap_or("none").to_owned());
     }
     architectures.sort();
     architectures
@@ -151,7 +153,7 @@ fn needs_docker_registry_attestations_go_with_their_image() {
     let (built, list) = (other.name("app:built"), registry.name("app:v1"));
     environment.run(["manifest", "create", &list, &built]).assert_success();
     environment.run(["manifest", "push", &list]).assert_success();
-    assert_eq!(architectures(&registry, "app", "v1"), ["amd64", "arm64", "unknown"]);
+    assert_eq!(architectures(&registry, "app", "v1"), ["amd64", "arm64", "none"]);
     let shown = entries(&environment.run(["manifest", "inspect", &list]));
     assert_eq!(shown[2]["annotations"]["vnd.docker.reference.type"], "attestation-manifest");
     let docker = environment.run(["manifest", "push", "--format=docker", &list]);

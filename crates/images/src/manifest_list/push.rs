@@ -74,7 +74,7 @@ pub async fn push(services: &Arc<Services>, request: &Push, shown: &Shown) -> Re
 /// Refuses what no machine could use.
 fn check(list: &WorkingList, request: &Push) -> Result<(), BuildError> {
     let name = request.name.familiar();
-    for entry in &list.entries {
+    for entry in list.entries.iter().filter(|entry| !entry.descriptor.is_attestation()) {
         let platform = entry.descriptor.platform.as_ref();
         if platform.is_none_or(|platform| platform.os.is_empty() || platform.architecture.is_empty()) {
             let source = &entry.source;
