@@ -137,10 +137,19 @@ fn read_layer(services: &Services, source: &str, mut archive: impl Read + Send) 
 }
 
 fn no_archive(source: &str, error: &SnapshotError, is_compressed: bool) -> BuildError {
-    let what = if is_compressed { "a tar archive inside" } else { "a tar archive" };
-    BuildError::new(ErrorKind::Usage, format!("can't import {source}: {}", chain_of(error))).with_hint(format!(
-        "import takes {what}, plain or compressed with gzip, zstd, bzip2 or xz; one that is cut short must be made again"
-    ))
+    let problem = match error {
+        // What the parser saw in a header is of no use to people.
+        SnapshotError::Archive { entry: 0, .. } => match is_compressed {
+            true => "what is compressed in it is no tar archive".to_owned(),
+            false => "it is no tar archive".to_owned(),
+        },
+        SnapshotError::Archive { entry, .. } => format!("the tar archive is damaged after {entry} entries"),
+        other => chain_of(other),
+    };
+    BuildError::new(ErrorKind::Usage, format!("can't import {source}: {problem}")).with_hint(
+        "import takes a tar archive, plain or compressed with gzip, zstd, bzip2 or xz; one that is cut short must be \
+         made again",
+    )
 }
 
 /// Says what people probably did not mean.

@@ -129,7 +129,12 @@ fn refused(source: &str, error: &StoreError) -> BuildError {
     if is_ours {
         return storage_error(error);
     }
-    let failure = BuildError::new(ErrorKind::Usage, format!("can't load {source}: {}", chain_of(error)));
+    let problem = match error {
+        // What the parser saw in a header is of no use to people.
+        StoreError::Tar { .. } => "it is no tar archive, or a damaged one".to_owned(),
+        other => chain_of(other),
+    };
+    let failure = BuildError::new(ErrorKind::Usage, format!("can't load {source}: {problem}"));
     match error {
         StoreError::NoImage => failure
             .with_hint(format!("a root file system becomes an image with: polyarch import {source} NAME")),

@@ -189,7 +189,10 @@ fn archives_that_are_truncated_or_lie_are_refused_and_name_nothing() {
     fresh.write("lying.tar", &lying);
     let output = fresh.run(["load", "-i", "lying.tar"]);
     output.assert_code(2).assert_stderr("content has digest sha256:").assert_stderr("but sha256:");
-    load("not.tar", b"not an archive at all").assert_code(2).assert_stderr("can't load not.tar");
+    load("not.tar", b"not an archive at all").assert_code(2).assert_stderr("can't load not.tar: ");
+    load("text.tar", &b"root:x:0:0:root:/root:/bin/sh\n".repeat(40))
+        .assert_code(2)
+        .assert_stderr("can't load text.tar: it is no tar archive, or a damaged one\n");
     load("rootfs.tar", &[0; 1024]).assert_code(2).assert_stderr("polyarch import rootfs.tar NAME");
     other.run(["load", "-i", "absent.tar"]).assert_code(2).assert_stderr("absent.tar");
     other.run(["images", "--format=json"]).assert_success().assert_stdout("[]\n");

@@ -85,7 +85,7 @@ fn what_is_no_root_file_system_is_refused_and_names_nothing() {
     std::fs::create_dir(environment.work().join("directory")).unwrap();
     for (words, text) in [
         (&["half.tar", "x"][..], "can't import half.tar"),
-        (&["text", "x"], "can't import text"),
+        (&["text", "x"], "can't import text: it is no tar archive"),
         (&["empty", "x"], "can't import empty: it is empty"),
         (&["zeros", "x"], "can't import zeros: it is empty"),
         (&["lying.tar.gz", "x"], "can't import lying.tar.gz"),
