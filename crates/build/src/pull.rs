@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use polyarch_oci::{Descriptor, Digest, Manifest, ManifestOrIndex, Platform, PlatformMatcher, Reference};
+use polyarch_oci::{
+    Descriptor, Digest, Manifest, ManifestOrIndex, Platform, PlatformMatcher, Reference, media_type,
+};
 use polyarch_solver::progress::{ActiveStatus, Progress};
 
 use crate::error::{BuildError, ErrorKind};
@@ -61,18 +63,28 @@ impl Replaced {
     /// Says in one sentence what became of it, with the command that brings its platforms under the name.
     pub fn notice(&self, name: &Reference, root: &Descriptor) -> String {
         let old = name.with_digest(self.root.digest.clone()).familiar();
-        let moved = format!("{} now means {}; before, it meant {old}", name.familiar(), root.digest);
+        let moved = format!(
+            "{} now means the {} {}; before, it meant the {} {old}",
+            name.familiar(),
+            kind(root),
+            root.digest,
+            kind(&self.root)
+        );
         if self.platforms.is_empty() {
             return format!("{moved}, which stays until the next prune");
         }
         let list = platform_names(&self.platforms);
         let flag = list.replace(", ", ",");
         format!(
-            "{moved}. {list} is here only of that one, until the next prune: keep it with polyarch tag {old} \
-             NAME, or fetch the new one's with polyarch pull --platform {flag} {}",
+            "{moved}. Here only of that one, until the next prune: {list}. Keep it with polyarch tag {old} NAME, or \
+             fetch the new one's with polyarch pull --platform {flag} {}",
             name.familiar()
         )
     }
+}
+
+fn kind(root: &Descriptor) -> &'static str {
+    if media_type::is_index(&root.media_type) { "index" } else { "manifest" }
 }
 
 impl Services {

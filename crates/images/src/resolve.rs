@@ -4,16 +4,16 @@
 //! Every digest that the names of the store lead to is known: index, manifests, configs, layers, diff ids,
 //! attestations. What a registry has under a name is told in the same form.
 
-use std::sync::Arc;
+mod meaning;
+mod registry;
 
-use polyarch_build::fetch::Shown;
 use polyarch_build::image_source::storage_error;
-use polyarch_build::{BuildError, ErrorKind, Services};
+use polyarch_build::{BuildError, ErrorKind};
 use polyarch_oci::{Descriptor, Digest, ManifestOrIndex, Platform, Reference};
 use polyarch_store::Store;
 
-use crate::find::{FindOptions, Lookup};
-use crate::source::ImageSource;
+pub use meaning::{ImageDigests, Meaning, in_registry, in_store};
+pub use registry::{InRegistry, places_in_registry};
 
 /// The deepest nesting of indexes that is looked into.
 const MAX_DEPTH: usize = 8;
@@ -79,17 +79,28 @@ pub fn places(store: &Store, hex: &str) -> Result<Vec<Place>, BuildError> {
 /// # Errors
 /// When the names can't be read.
 pub fn near(store: &Store, hex: &str) -> Result<Vec<Place>, BuildError> {
-    let shared = |digest: &Digest| digest.hex().bytes().zip(hex.bytes()).take_while(|(a, b)| a == b).count();
     let mut found: Vec<Place> = Vec::new();
     walk(store, &mut |place| {
-        let is_known = found.iter().any(|known| known.digest == place.digest);
-        if !is_known && shared(&place.digest) >= NEAR_CHARACTERS {
+        if shared(&place.digest, hex) >= NEAR_CHARACTERS {
             found.push(place);
-            found.sort_by_key(|place| std::cmp::Reverse(shared(&place.digest)));
+            rank_by_likeness(&mut found, hex);
             found.truncate(MAX_NEAR);
         }
     })?;
     Ok(found)
+}
+
+/// Returns how many characters two digests share from the beginning.
+fn shared(digest: &Digest, hex: &str) -> usize {
+    digest.hex().bytes().zip(hex.bytes()).take_while(|(a, b)| a == b).count()
+}
+
+/// Keeps what looks like a digest, each digest once, those that share most first.
+fn rank_by_likeness(places: &mut Vec<Place>, hex: &str) {
+    places.retain(|place| shared(&place.digest, hex) >= NEAR_CHARACTERS);
+    places.sort_by_key(|place| std::cmp::Reverse(shared(&place.digest, hex)));
+    let mut seen = std::collections::HashSet::new();
+    places.retain(|place| seen.insert(place.digest.clone()));
 }
 
 fn walk(store: &Store, visit: &mut dyn FnMut(Place)) -> Result<(), BuildError> {
@@ -181,89 +192,6 @@ impl Walk<'_> {
     }
 }
 
-/// What a name means in one place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Meaning {
-    /// The index or manifest.
-    pub root: Digest,
-    /// Whether the root is an index.
-    pub is_index: bool,
-    /// Its images.
-    pub images: Vec<ImageDigests>,
-}
-
-/// The digests of one platform's image.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ImageDigests {
-    /// The platform.
-    pub platform: Platform,
-    /// The digest of the manifest.
-    pub manifest: Digest,
-    /// The digest of the config; `None` when the manifest isn't there.
-    pub config: Option<Digest>,
-}
-
-/// Tells what a root of the store means.
-///
-/// # Errors
-/// When it is damaged.
-pub fn in_store(store: &Store, root: &Descriptor) -> Result<Meaning, BuildError> {
-    let images = crate::lookup::images_of(store, root)?;
-    let document = store.image(root).map_err(|error| storage_error(&error))?;
-    let images = images.into_iter().map(|image| ImageDigests {
-        platform: image.platform,
-        manifest: image.descriptor.digest,
-        config: image.manifest.map(|manifest| manifest.value.config.digest),
-    });
-    Ok(Meaning {
-        root: root.digest.clone(),
-        is_index: matches!(document, ManifestOrIndex::Index(_)),
-        images: images.collect(),
-    })
-}
-
-/// Asks the registry what a name means.
-///
-/// # Errors
-/// When the registry doesn't have it, or can't be asked.
-pub async fn in_registry(
-    services: &Arc<Services>,
-    name: &Reference,
-    shown: &Shown,
-) -> Result<Meaning, BuildError> {
-    let options = FindOptions::new(Lookup::RegistryOnly);
-    let source = ImageSource::Reference(name.clone().with_default_tag());
-    let found = crate::find::find(services, &source, &options, shown).await?;
-    let mut images = Vec::new();
-    let is_index = match &found.document {
-        ManifestOrIndex::Index(index) => {
-            for entry in index.value.images() {
-                // An index within an index has no config.
-                let manifest = found.read_document(entry).await?;
-                let (platform, config) = match manifest {
-                    ManifestOrIndex::Manifest(manifest) => {
-                        let platform = match &entry.platform {
-                            Some(platform) => platform.clone().normalized(),
-                            None => found.declared_platform(&manifest.value).await?,
-                        };
-                        (platform, Some(manifest.value.config.digest))
-                    }
-                    ManifestOrIndex::Index(_) => (entry.platform.clone().unwrap_or_default(), None),
-                };
-                images.push(ImageDigests { platform, manifest: entry.digest.clone(), config });
-            }
-            true
-        }
-        ManifestOrIndex::Manifest(manifest) => {
-            let platform = found.declared_platform(&manifest.value).await?;
-            let config = Some(manifest.value.config.digest.clone());
-            images.push(ImageDigests { platform, manifest: manifest.digest.clone(), config });
-            false
-        }
-    };
-    Ok(Meaning { root: found.document.digest().clone(), is_index, images })
-}
-
 /// Makes the error of a digest that no name leads to, with those that look like it.
 ///
 /// # Errors
@@ -271,10 +199,18 @@ pub async fn in_registry(
 pub fn unknown_digest(store: &Store, text: &str, hex: &str) -> Result<BuildError, BuildError> {
     let near = near(store, hex)?;
     let error = BuildError::new(ErrorKind::Usage, format!("no name of the store leads to {text}"));
-    if near.is_empty() {
-        return Ok(error.with_hint("with a name before the digest its registry is asked: NAME@sha256:..."));
+    Ok(match alike(&near, hex) {
+        Some(hint) => error.with_hint(hint),
+        None => error.with_hint("with a name before the digest its registry is asked: NAME@sha256:..."),
+    })
+}
+
+/// Makes the hint that lists digests that look alike, or says where else the digest itself is.
+pub fn alike(near: &[Place], hex: &str) -> Option<String> {
+    if let Some(place) = near.iter().find(|place| place.digest.hex() == hex) {
+        return Some(format!("it is in {}: polyarch resolve {}", place.name.familiar(), place.digest));
     }
     let list: Vec<String> =
         near.iter().map(|place| format!("{} (in {})", place.digest, place.name.familiar())).collect();
-    Ok(error.with_hint(format!("these begin alike: {}", list.join(", "))))
+    (!list.is_empty()).then(|| format!("these begin alike: {}", list.join(", ")))
 }

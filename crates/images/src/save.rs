@@ -49,6 +49,21 @@ pub struct SavePlan {
     format: SaveFormat,
     /// What the user should know: what is not in the archive.
     pub notes: Vec<String>,
+    /// The documents of the archive; of docker's old form none, which has no manifests.
+    pub saved: Vec<SavedImage>,
+}
+
+/// An image of an archive.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SavedImage {
+    /// What it was asked by.
+    pub text: String,
+    /// The digest of the index or manifest.
+    pub root: Digest,
+    /// The platforms, each with the digest of its manifest.
+    pub platforms: Vec<(Platform, Digest)>,
+    /// How many platforms the index has.
+    pub known_platforms: usize,
 }
 
 /// Finds everything that goes into an archive, before a byte of it is written.
@@ -59,7 +74,12 @@ pub struct SavePlan {
 /// # Errors
 /// When there is no such image, and when the store has not all of what is asked for.
 pub fn plan(services: &Services, request: &SaveRequest) -> Result<SavePlan, BuildError> {
-    let mut plan = SavePlan { archive: ImageArchive::default(), format: request.format, notes: Vec::new() };
+    let mut plan = SavePlan {
+        archive: ImageArchive::default(),
+        format: request.format,
+        notes: Vec::new(),
+        saved: Vec::new(),
+    };
     let mut docker: BTreeMap<Digest, (Descriptor, Vec<Reference>)> = BTreeMap::new();
     let (mut kept_anywhere, mut left_out) = (HashSet::new(), HashSet::new());
     for text in &request.images {
@@ -93,6 +113,14 @@ pub fn plan(services: &Services, request: &SaveRequest) -> Result<SavePlan, Buil
         let parts = parts_of(services, &root, &kept)?;
         kept_anywhere.extend(parts.0);
         left_out.extend(parts.1);
+        if request.format != SaveFormat::Docker {
+            plan.saved.push(SavedImage {
+                text: text.clone(),
+                root: root.digest.clone(),
+                platforms: kept.iter().map(|it| (it.platform.clone(), it.manifest.digest.clone())).collect(),
+                known_platforms: found.held.len(),
+            });
+        }
         plan.archive.images.push(NamedImage::new(root, found.name));
     }
     // What one name leaves out, another may bring.

@@ -32,6 +32,11 @@ pub fn referrers_path(repository: &str, digest: &polyarch_oci::Digest) -> String
     format!("/v2/{repository}/referrers/{digest}")
 }
 
+/// Returns the path that lists the tags of a repository.
+pub fn tags_path(repository: &str) -> String {
+    format!("/v2/{repository}/tags/list")
+}
+
 /// Returns the path that starts uploads.
 pub fn uploads_path(repository: &str) -> String {
     format!("/v2/{repository}/blobs/uploads/")

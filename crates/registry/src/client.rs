@@ -18,6 +18,7 @@ mod referrers;
 mod retry;
 mod sending;
 mod stream;
+mod tags;
 mod tls;
 mod transport;
 mod upload;

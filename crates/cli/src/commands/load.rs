@@ -8,7 +8,7 @@ use clap::Args;
 use polyarch_images::load::{LoadedImage, load};
 
 use super::build::platforms::parse_platforms;
-use super::pull::platform_lines;
+use super::pull::{count, kind_lines};
 use crate::CommandError;
 use crate::session::Session;
 
@@ -76,7 +76,9 @@ fn tell(image: &LoadedImage, is_quiet: bool, session: &Session) -> Result<(), Co
     }
     if !is_quiet {
         let complete = image.held.iter().filter(|it| it.is_complete);
-        let lines = platform_lines(complete.map(|it| (&it.platform, &it.manifest.digest)));
+        let platforms = complete.map(|it| (&it.platform, &it.manifest.digest)).collect::<Vec<_>>();
+        let of_it = format!("{}; loaded of it", count(image.held.len()));
+        let lines = kind_lines(&image.root.digest, &of_it, &platforms);
         session.printer.message(&format!("Digest: {}\n{lines}", image.root.digest));
         if image.name.is_none() {
             session.printer.message(&format!(

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use polyarch_build::{PullRequest, PullResult};
-use polyarch_oci::{Platform, Reference};
+use polyarch_oci::{Digest, Platform, Reference};
 
 use super::build::platforms::parse_platforms;
 use crate::CommandError;
@@ -71,28 +71,30 @@ pub fn first_lines(given: &str, reference: &Reference) -> String {
 
 fn render(reference: &Reference, result: &PullResult) -> String {
     let mut text = format!("Digest: {}\n", result.root.digest);
-    match result.platforms.as_slice() {
-        [(platform, manifest)] if manifest.digest == result.root.digest => {
-            let _ = writeln!(text, "It is the manifest of {platform}");
-        }
-        platforms => {
-            let _ = writeln!(text, "It is an index of {}; pulled of it:", count(result.known_platforms));
-            text.push_str(&platform_lines(platforms.iter().map(|(platform, it)| (platform, &it.digest))));
-        }
-    }
+    let platforms = result.platforms.iter().map(|(platform, it)| (platform, &it.digest)).collect::<Vec<_>>();
+    let of_it = format!("{}; pulled of it", count(result.known_platforms));
+    text.push_str(&kind_lines(&result.root.digest, &of_it, &platforms));
     let state = if result.was_current { "Image is up to date" } else { "Downloaded newer image" };
     let _ = writeln!(text, "Status: {state} for {}\n{reference}", reference.familiar());
     text
 }
 
-fn count(platforms: usize) -> String {
+/// Says whether a digest is that of an index or of one platform's manifest, with the digests of the manifests.
+pub fn kind_lines(root: &Digest, of_it: &str, platforms: &[(&Platform, &Digest)]) -> String {
+    match platforms {
+        [] => String::new(),
+        [(platform, manifest)] if *manifest == root => format!("It is the manifest of {platform}\n"),
+        platforms => format!("It is an index of {of_it}:\n{}", platform_lines(platforms.iter().copied())),
+    }
+}
+
+/// Counts platforms in words.
+pub fn count(platforms: usize) -> String {
     if platforms == 1 { "1 platform".to_owned() } else { format!("{platforms} platforms") }
 }
 
 /// Writes platforms with the digests of their manifests, a line each.
-pub fn platform_lines<'a>(
-    platforms: impl Iterator<Item = (&'a Platform, &'a polyarch_oci::Digest)>,
-) -> String {
+fn platform_lines<'a>(platforms: impl Iterator<Item = (&'a Platform, &'a Digest)>) -> String {
     let rows: Vec<(String, String)> =
         platforms.map(|(platform, digest)| (platform.to_string(), digest.to_string())).collect();
     let width = rows.iter().map(|(platform, _)| platform.len()).max().unwrap_or(0);
@@ -109,7 +111,7 @@ pub fn parse_name(text: &str) -> Result<Reference, CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use polyarch_oci::{Descriptor, Digest};
+    use polyarch_oci::Descriptor;
 
     #[test]
     fn index_and_platform_digests_are_told_apart() {

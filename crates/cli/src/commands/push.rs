@@ -5,7 +5,7 @@ use clap::Args;
 use polyarch_build::{PushRequest, PushResult};
 use polyarch_oci::{Platform, Reference};
 
-use super::pull::{parse_name, platform_lines};
+use super::pull::{count, kind_lines, parse_name};
 use crate::CommandError;
 use crate::engine::Engine;
 use crate::session::Session;
@@ -35,9 +35,10 @@ pub struct PushArgs {
 pub fn run(args: &PushArgs, session: &Session) -> Result<(), CommandError> {
     // As with docker, DOCKER_DEFAULT_PLATFORM does not count here: it would drop the other platforms.
     let platform: Option<Platform> = match &args.platform {
-        Some(text) => {
-            Some(text.parse().map_err(|error| CommandError::usage(format!("--platform {text:?}: {error}")))?)
-        }
+        Some(text) => Some(
+            Platform::parse_known(text)
+                .map_err(|error| CommandError::usage(format!("--platform {text:?}: {error}")))?,
+        ),
         None => None,
     };
     let name = parse_name(&args.name)?;
@@ -92,9 +93,10 @@ fn push_one(
     session.printer.data(&text)
 }
 
-/// Docker's line, after the digests of the platforms.
+/// Docker's line, after what the digest is and those of the platforms.
 fn render(name: &Reference, result: &PushResult) -> String {
     let version = name.tag().map_or_else(|| result.root.digest.to_string(), str::to_owned);
-    let lines = platform_lines(result.platforms.iter().map(|(platform, it)| (platform, &it.digest)));
+    let platforms = result.platforms.iter().map(|(platform, it)| (platform, &it.digest)).collect::<Vec<_>>();
+    let lines = kind_lines(&result.root.digest, &count(platforms.len()), &platforms);
     format!("{lines}{version}: digest: {} size: {}\n", result.root.digest, result.root.size)
 }

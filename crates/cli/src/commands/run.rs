@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use polyarch_build::RunRequest;
 use polyarch_build::request::{NetworkMode, PullPolicy};
+use polyarch_images::lookup;
 use polyarch_images::running::is_name;
+use polyarch_oci::{Digest, Reference};
 
 use super::build::platforms::parse_platforms;
 use super::build::request::extra_hosts;
@@ -15,6 +17,7 @@ use super::flag_values::unknown;
 use super::pull::parse_name;
 use super::run_mounts;
 use super::run_prepare::prepare;
+use crate::engine::Engine;
 use crate::progress::ProgressMode;
 use crate::session::Session;
 use crate::{CommandError, Environment};
@@ -122,9 +125,11 @@ pub fn run(args: RunArgs, session: &Session) -> Result<u8, CommandError> {
             "--publish {port} changes nothing: the program uses this machine's network, and listens on {inner} itself"
         ));
     }
+    let image = args.image.clone();
     let mut request = args.request(&session.environment)?;
     let settings = session.settings()?;
     let engine = session.open_for_program(&settings, is_tty)?;
+    request.reference = by_id(&engine, &image, request.reference)?;
     let prepared = prepare(&engine, &mut request, name, is_quiet, session)?;
     // Standard error belongs to the program from here on.
     let (progress, display) = super::build::show_progress(session, ProgressMode::Quiet, "");
@@ -133,6 +138,22 @@ pub fn run(args: RunArgs, session: &Session) -> Result<u8, CommandError> {
     drop(prepared);
     // The kernel gives eight bits to an exit code.
     Ok((result? & 0xff) as u8)
+}
+
+/// Returns the name and digest of the image whose id was given; any other name as it is.
+fn by_id(engine: &Engine, text: &str, reference: Reference) -> Result<Reference, CommandError> {
+    let found = engine.perform(|services| async move {
+        match lookup::find(services.store(), text) {
+            Ok(found) if !found.is_by_name => Ok(Some(found)),
+            Ok(_) => Ok(None),
+            // No registry knows what a digest alone means.
+            Err(error) if text.parse::<Digest>().is_ok() => Err(error),
+            Err(_) => Ok(None),
+        }
+    })?;
+    let meant =
+        found.and_then(|found| Some(found.name.as_ref()?.with_digest(found.descriptor().digest.clone())));
+    Ok(meant.unwrap_or(reference))
 }
 
 impl RunArgs {

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use polyarch_build::write_file;
-use polyarch_images::save::{SaveFormat, SaveRequest, plan, write};
+use polyarch_images::save::{SaveFormat, SaveRequest, SavedImage, plan, write};
 
 use super::build::platforms::parse_platforms;
+use super::pull::{count, kind_lines};
 use crate::CommandError;
 use crate::session::Session;
+use crate::visible_text::visible_line;
 
 /// Write images of the store to an archive, with all platforms that are there
 ///
@@ -64,23 +66,35 @@ pub fn run(args: &SaveArgs, session: &Session) -> Result<(), CommandError> {
     let engine = session.open_for_documents(&settings)?;
     let printer = session.printer;
     let path = output.map(|path| session.environment.resolve(path));
-    engine.perform(|services| {
+    let saved = engine.perform(|services| {
         polyarch_build::fetch::blocking(move || {
             let plan = plan(&services, &request)?;
             for note in &plan.notes {
                 printer.warning(note);
             }
             match path {
-                Some(path) => write_file(&path, |out| write(&services, &plan, out)),
+                Some(path) => write_file(&path, |out| write(&services, &plan, out))?,
                 None => {
                     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
                     write(&services, &plan, &mut out)?;
                     out.flush().map_err(|error| {
                         polyarch_build::BuildError::io("can't write to", "standard output", &error)
-                    })
+                    })?;
                 }
             }
+            Ok(plan.saved)
         })
     })?;
+    for image in &saved {
+        printer.message(&told(image));
+    }
     Ok(())
+}
+
+/// Says which digests the archive has.
+fn told(image: &SavedImage) -> String {
+    let platforms: Vec<_> = image.platforms.iter().map(|(platform, it)| (platform, it)).collect();
+    let of_it = format!("{}; saved of it", count(image.known_platforms));
+    let kind = kind_lines(&image.root, &of_it, &platforms);
+    format!("Saved image: {}\nDigest: {}\n{kind}", visible_line(image.text.as_bytes()), image.root)
 }

@@ -157,7 +157,9 @@ fn images_of_emulators_are_done_by_ourselves_needs_root_and_qemu() {
          $P run --privileged --rm tonistiigi/binfmt --install arm64 > /dev/null; $ls\n\
          $P run --rm --privileged multiarch/qemu-user-static --reset -p yes > /dev/null; $ls | grep -c qemu-\n\
          ls /etc/binfmt.d | grep -c conf\n\
-         $P binfmt --uninstall all > /dev/null; $ls; ls /etc/binfmt.d",
+         $P binfmt --uninstall all > /dev/null; $ls; ls /etc/binfmt.d\n\
+         $P run --rm --privileged docker/binfmt:a7996909642ee92942dcd6cff44b9b95f08dad64 > /dev/null\n\
+         $ls | grep qemu-aarch64; ls /etc/binfmt.d | grep aarch64",
     );
     output
         .assert_success()
@@ -166,7 +168,8 @@ fn images_of_emulators_are_done_by_ourselves_needs_root_and_qemu() {
     let lines: Vec<&str> = output.stdout.lines().collect();
     assert_eq!(lines[..3], ["qemu-aarch64", "register", "status"], "{output}");
     assert_eq!(lines[3], lines[4], "each entry has its file\n{output}");
-    assert_eq!(lines[5..], ["register", "status"], "{output}");
+    let last = ["register", "status", "qemu-aarch64", "qemu-aarch64.conf"];
+    assert_eq!(lines[5..], last, "{output}");
     assert!(!environment.store().exists(), "nothing was pulled");
     assert_eq!(entries(), before, "the machine's own handlers are as they were");
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `polyarch doctor` from outside.
 
+use polyarch_testkit::environment::finish;
 use polyarch_testkit::{DockerRegistry, Need, Output, TestEnvironment, requires};
 use serde_json::Value;
 
@@ -100,4 +101,31 @@ fn registries_and_mirrors_tell_how_long_they_take_and_whether_a_login_holds() {
     write_login("YW5uOndyb25n");
     let output = doctor();
     assert_eq!(status(output.assert_code(1), &closed.host()), "problem", "{output}");
+}
+
+#[test]
+fn an_ordinary_user_without_anything_gets_a_line_for_each_check_needs_root_to_become_one() {
+    if requires(&[Need::Root, Need::UserNamespaces, Need::Command("setpriv")]).is_some() {
+        return;
+    }
+    let environment = environment();
+    environment.write_config("[build]\nthrea");
+    let mut command = environment.program("setpriv");
+    // Where the program lies may be closed to others; so it is handed over as standard input. So may be where
+    // the store should lie, which is a line as well.
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "/proc/self/fd/0", "doctor", "--offline"])
+        .args(["--format=json", "--root=/proc/polyarch"])
+        .stdin(std::fs::File::open(env!("CARGO_BIN_EXE_polyarch")).unwrap());
+    let output = finish(command, Vec::new());
+    output.assert_code(1);
+    let status = |name: &str| check(&output, name)["status"].clone();
+    assert_eq!(status("settings"), "problem", "{output}");
+    assert_eq!(status("user namespace"), "ok", "{output}");
+    assert_eq!(status("file trees"), "problem", "{output}");
+    assert_ne!(status("store"), "ok", "{output}");
+    let ids = check(&output, "subordinate ids");
+    let is_explained = ids["status"] == "ok" || ids["text"].as_str().unwrap().contains("sudo ");
+    assert!(is_explained, "{output}");
+    check(&output, "native platforms");
 }

@@ -77,7 +77,7 @@ fn a_name_that_moved_tells_what_is_no_longer_under_it() {
     environment.run(["pull", "--platform", "linux/arm64", &name]).assert_success();
     let new = registry.push("user/aa", "0.2", &hello_image(&FOUR, "new"));
     let output = environment.run(["pull", "--platform", "linux/amd64", &name]);
-    output.assert_success().assert_stderr(&format!("{name} now means {new}"));
+    output.assert_success().assert_stderr(&format!("{name} now means the index {new}"));
     output.assert_stderr(&format!("polyarch pull --platform linux/arm64 {name}"));
     assert_eq!(complete_platforms(&environment, &name), ["linux/amd64"]);
 

@@ -218,8 +218,12 @@ fn resolve_says_which_platform_of_which_name_a_digest_is() {
     assert!(output.contains("Registry:   the same\n"), "{output}");
     assert!(output.contains(&format!("  linux/arm64   manifest {arm64}   config {config}\n")), "{output}");
     let by_digest = name.replace(":v1", &format!("@{arm64}"));
-    let output = fixture.output(&["resolve", "--local", &by_digest]);
-    assert!(output.starts_with(&format!("{arm64} is the image of linux/arm64 in ")), "{output}");
+    let sentence = format!("{arm64} is the image of linux/arm64 in {name} (index {index})");
+    assert_eq!(fixture.output(&["resolve", "--local", &by_digest]), format!("{sentence}\n"));
+    assert_eq!(
+        fixture.output(&["resolve", &by_digest]),
+        format!("{sentence}; in the store and at the registry\n")
+    );
 
     let json: Value = serde_json::from_str(&fixture.output(&["resolve", "--format=json", &config])).unwrap();
     let place = &json["matches"][0];
@@ -239,9 +243,32 @@ fn resolve_asks_the_registry_and_tells_what_looks_alike() {
     let output = fixture.output(&["resolve", &format!("{name}:v2")]);
     assert!(output.contains("Store:      not there\nRegistry:   index sha256:"), "{output}");
     assert!(output.contains("linux/riscv64   manifest"), "{output}");
-    let manifest = &other.manifests[0].digest;
-    let output = fixture.output(&["resolve", &format!("{name}:v2@{manifest}")]);
-    assert!(output.starts_with(&format!("{manifest} is the image of linux/riscv64 in ")), "{output}");
+    let image = &other.manifests[0];
+    let (index, manifest) = (&other.index.digest, &image.digest);
+    let (layer, config) = (&image.value.layers[0].digest, &image.value.config.digest);
+    let of = |what: &str| format!("{what} of linux/riscv64 in {name}:v2 (index {index}");
+    // The tag is found, where none is said.
+    for (asked, sentence) in [
+        (format!("{name}:v2@{manifest}"), format!("{manifest} is {})", of("the image"))),
+        (format!("{name}@{manifest}"), format!("{manifest} is {})", of("the image"))),
+        (format!("{name}@{index}"), format!("{index} is the index of {name}:v2 (linux/riscv64)")),
+        (format!("{name}:v2@{layer}"), format!("{layer} is {}, manifest {manifest})", of("layer 1 of 1"))),
+        (
+            format!("{name}@{config}"),
+            format!("{config} is {}, manifest {manifest})", of("the config (docker's image id)")),
+        ),
+    ] {
+        let expected = format!("{sentence}; at the registry, not in the store\n");
+        assert_eq!(fixture.output(&["resolve", &asked]), expected, "{asked}");
+    }
+    let json: Value =
+        serde_json::from_str(&fixture.output(&["resolve", "--format=json", &format!("{name}@{config}")]))
+            .unwrap();
+    assert_eq!(json["matches"][0]["foundIn"], serde_json::json!(["registry"]));
+    let wrong = format!("{name}:v2@{}0000", &config.to_string()[..67]);
+    let output = fixture.environment.run(["resolve", &wrong]);
+    output.assert_code(2).assert_stderr("neither the store nor the registry has sha256:");
+    output.assert_stderr(&format!("these begin alike: {config} (in {name}:v2)"));
 
     // The last digits are wrong, as after a mistake in copying.
     let arm64 = fixture.arm64();

@@ -12,7 +12,7 @@ use polyarch_build::image_source::storage_error;
 use polyarch_build::push::PushPlan;
 use polyarch_build::{BuildError, ErrorKind, Services};
 use polyarch_oci::media_type::Flavour;
-use polyarch_oci::{Digest, ManifestOrIndex, Reference};
+use polyarch_oci::{Digest, ManifestOrIndex, Platform, Reference};
 use polyarch_store::{StoreError, WorkingList};
 
 use super::compose::{ComposedEntry, compose};
@@ -40,6 +40,8 @@ pub struct Pushed {
     pub images: Vec<Reference>,
     /// The digest of the list.
     pub digest: Digest,
+    /// The platforms of the list, each with the digest of its manifest.
+    pub platforms: Vec<(Platform, Digest)>,
     /// What the list says and what was pushed can't.
     pub warnings: Vec<String>,
 }
@@ -68,7 +70,10 @@ pub async fn push(services: &Arc<Services>, request: &Push, shown: &Shown) -> Re
         let removed = store.change_list(&request.name, |list| Ok::<_, StoreError>(list.take()));
         removed.map_err(|error| storage_error(&error))?;
     }
-    Ok(Pushed { images, digest: root.digest, warnings: composed.warnings })
+    let platforms = composed.entries.iter().filter_map(|entry| {
+        Some((entry.descriptor.platform.clone()?.normalized(), entry.descriptor.digest.clone()))
+    });
+    Ok(Pushed { images, digest: root.digest, platforms: platforms.collect(), warnings: composed.warnings })
 }
 
 /// Refuses what no machine could use.

@@ -118,6 +118,9 @@ async fn debian_registry_takes_an_index_and_gives_it_back() {
     let sent = push(&client, &other, &descriptor(OCI_LAYER, &fresh), &fresh, &[nowhere]).await;
     assert_eq!(sent, PushOutcome::Uploaded, "the upload that the refused mount opened is used");
 
+    assert_eq!(client.list_tags(&app).await.unwrap(), ["v1"]);
+    let error = client.list_tags(&registry.reference("no/where")).await.unwrap_err();
+    assert!(error.to_string().contains("list tags of "), "{error}");
     let error = client.get_manifest(&registry.reference("team/app:v2")).await.unwrap_err();
     assert!(matches!(error, RegistryError::ManifestUnknown { .. }), "{error}");
     let incomplete =

@@ -165,7 +165,8 @@ fn enter_as_user(options: &EnterOptions, uid: u32) -> Result<IdMapping, SandboxE
 fn plan_subordinate(options: &EnterOptions, uid: u32, gid: u32) -> Result<(HelperPlan, u64, u64), String> {
     let name = subordinate::user_name(&options.passwd, uid);
     let user = name.clone().unwrap_or_else(|| uid.to_string());
-    let add_ranges = format!("sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}");
+    let (first, last) = subordinate::free_range([&options.subuid, &options.subgid]);
+    let add_ranges = format!("sudo usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {user}");
     let find = |tool: &str| {
         let found = options.path_dirs.iter().map(|dir| dir.join(tool)).find(|path| path.is_file());
         found.ok_or_else(|| {

@@ -53,6 +53,21 @@ pub(super) fn count(ranges: &[Range]) -> u64 {
     1 + ranges.iter().map(|range| u64::from(range.count)).sum::<u64>()
 }
 
+/// Returns the first and last of as many identifiers as users usually get, which neither file gives to anybody:
+/// who shares identifiers with another can reach that one's files.
+pub(super) fn free_range(files: [&Path; 2]) -> (u32, u32) {
+    const FIRST: u32 = 100_000;
+    const COUNT: u32 = 65_536;
+    let texts = files.map(read_text);
+    let ends = texts.iter().flat_map(|text| text.lines()).filter_map(|line| {
+        let mut numbers = line.trim().split(':').skip(1).map(str::parse::<u32>);
+        numbers.next()?.ok()?.checked_add(numbers.next()?.ok()?)
+    });
+    let start = ends.max().unwrap_or(FIRST).max(FIRST);
+    // Where the numbers come to an end, somebody has to look for a gap.
+    start.checked_add(COUNT - 1).map_or((FIRST, FIRST + COUNT - 1), |last| (start, last))
+}
+
 fn read_text(file: &Path) -> String {
     let mut bytes = Vec::new();
     if let Ok(file) = File::open(file) {
@@ -100,6 +115,20 @@ mod tests {
         assert_eq!(count(&ranges), 65547);
         assert_eq!(parse(text, None, 1000).len(), 1);
         assert!(parse(text, Some(""), 7).is_empty());
+    }
+
+    #[test]
+    fn a_range_that_is_proposed_belongs_to_nobody() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (users, groups) = (dir.path().join("subuid"), dir.path().join("subgid"));
+        let propose = || free_range([&users, &groups]);
+        assert_eq!(propose(), (100_000, 165_535));
+        std::fs::write(&users, "ann:100000:65536\nbroken:x:y\nbob:50:10\n").expect("write");
+        assert_eq!(propose(), (165_536, 231_071));
+        std::fs::write(&groups, "ann:231072:65536\n").expect("write");
+        assert_eq!(propose(), (296_608, 362_143));
+        std::fs::write(&groups, "ann:4294900000:65536\n").expect("write");
+        assert_eq!(propose(), (100_000, 165_535));
     }
 
     #[test]

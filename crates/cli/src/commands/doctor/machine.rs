@@ -67,7 +67,7 @@ fn namespace(entered: &Result<IdMapping, String>) -> Vec<Check> {
                 Check::ok(ids, text)
             } else {
                 Check::new(ids, Outcome::Warning, format!("{text}: less than the usual {USUAL_ID_COUNT}"))
-                    .with_fix("sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER")
+                    .with_fix("give your user larger ranges in /etc/subuid and /etc/subgid (subuid(5))")
             };
             vec![Check::ok(space, "entered"), check]
         }

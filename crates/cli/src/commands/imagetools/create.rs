@@ -7,13 +7,14 @@ use clap::Args;
 use polyarch_build::fetch::Shown;
 use polyarch_build::write_file;
 use polyarch_images::create::{CreateRequest, Target, prepare};
-use polyarch_images::{Annotation, ComposeOptions, ImageSource};
-use polyarch_oci::{Descriptor, Platform, json};
+use polyarch_images::{Annotation, ComposeOptions, Composed, ImageSource};
+use polyarch_oci::{Descriptor, Digest, Platform, json};
 use polyarch_solver::progress::{Event, Progress};
 use serde::Serialize;
 
 use super::super::build::show_progress;
 use super::super::flag_values::{go_bool, unknown};
+use super::super::pull::{count, kind_lines};
 use super::{allow_insecure, parse_source};
 use crate::CommandError;
 use crate::progress::ProgressMode;
@@ -100,7 +101,22 @@ pub fn run(args: &CreateArgs, session: &Session) -> Result<(), CommandError> {
         let names: Vec<String> = names.into_iter().collect();
         write_metadata(&session.environment.resolve(path), &composed.descriptor, &names.join(","))?;
     }
+    if !matches!(mode, ProgressMode::Quiet | ProgressMode::RawJson) {
+        session.printer.message(&digests(&composed));
+    }
     Ok(())
+}
+
+/// Says which digest the index has, and which each platform.
+fn digests(composed: &Composed) -> String {
+    let root = &composed.descriptor;
+    let entries = composed.entries.iter().filter(|(entry, _)| !entry.is_attestation());
+    let platforms: Vec<(Platform, &Digest)> = entries
+        .filter_map(|(entry, _)| Some((entry.platform.clone()?.normalized(), &entry.digest)))
+        .collect();
+    let platforms: Vec<(&Platform, &Digest)> =
+        platforms.iter().map(|(platform, digest)| (platform, *digest)).collect();
+    format!("Digest: {}\n{}", root.digest, kind_lines(&root.digest, &count(platforms.len()), &platforms))
 }
 
 /// Shows only warnings: finding sources fetches a few small documents, as buildx does without a word.

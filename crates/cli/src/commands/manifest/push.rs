@@ -9,7 +9,7 @@ use polyarch_images::manifest_list::{self, Push};
 use polyarch_oci::media_type::Flavour;
 
 use crate::CommandError;
-use crate::commands::pull::parse_name;
+use crate::commands::pull::{count, kind_lines, parse_name};
 use crate::progress::ProgressMode;
 use crate::session::Session;
 
@@ -73,6 +73,11 @@ pub fn run(args: &PushArgs, session: &Session) -> Result<(), CommandError> {
             // Writing to a String can't fail.
             let _ = writeln!(text, "Pushed ref {image} with digest: {digest}");
         }
+    }
+    if !args.quiet {
+        let platforms = pushed.platforms.iter().map(|(platform, it)| (platform, it)).collect::<Vec<_>>();
+        let kind = kind_lines(&pushed.digest, &count(platforms.len()), &platforms);
+        session.printer.message(&format!("Digest: {}\n{kind}", pushed.digest));
     }
     session.printer.data(&format!("{text}{}\n", pushed.digest))
 }

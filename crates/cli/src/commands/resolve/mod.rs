@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `polyarch resolve`: says which image and which platform a name or a digest is.
 
+mod json;
+
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use polyarch_build::BuildError;
 use polyarch_build::fetch::Shown;
+use polyarch_build::{BuildError, ErrorKind, Services};
 use polyarch_images::lookup::{self, MIN_ID_CHARACTERS};
-use polyarch_images::resolve::{self, ImageDigests, Meaning, Place, Role};
+use polyarch_images::resolve::{self, Meaning, Place, Role};
 use polyarch_oci::{Digest, Platform, Reference};
 use polyarch_solver::progress::Progress;
-use serde::Serialize;
 
 use super::build::table::render_table;
 use crate::CommandError;
@@ -20,7 +22,8 @@ use crate::visible_text::visible_text;
 /// Say which image and which platform a name or digest is
 ///
 /// A digest, or its beginning, is looked for among the indexes, manifests, configs and layers of the store.
-/// Of a name it is told what it means in the store and at its registry.
+/// Of a name it is told what it means in the store and at its registry; of NAME@DIGEST, which tag and platform
+/// of NAME the digest belongs to.
 #[derive(Debug, Args)]
 pub struct ResolveArgs {
     /// How to print it
@@ -30,7 +33,7 @@ pub struct ResolveArgs {
     #[arg(long)]
     local: bool,
     /// Digest, beginning of one, or name of an image
-    #[arg(value_name = "DIGEST|NAME")]
+    #[arg(value_name = "DIGEST|NAME[@DIGEST]")]
     text: String,
 }
 
@@ -45,14 +48,21 @@ enum Format {
 /// What was found out.
 #[derive(Debug, Default)]
 struct Answer {
-    places: Vec<Place>,
+    matches: Vec<Match>,
     name: Option<Reference>,
     store: Option<Meaning>,
     registry: Option<Meaning>,
-    /// The entry of the index that was meant, when a name came with a platform's digest.
-    meant: Option<Digest>,
-    /// Why the registry said nothing.
-    warning: Option<String>,
+    /// What is known less well than was hoped.
+    warnings: Vec<String>,
+}
+
+/// A place of a digest, and where it was seen.
+#[derive(Debug)]
+struct Match {
+    place: Place,
+    in_store: bool,
+    /// `None` when no registry was asked.
+    in_registry: Option<bool>,
 }
 
 /// Runs the command.
@@ -60,30 +70,33 @@ pub fn run(args: &ResolveArgs, session: &Session) -> Result<(), CommandError> {
     let settings = session.settings()?;
     let engine = session.open_for_documents(&settings)?;
     let answer = engine.perform(|services| async move { find_out(&services, args).await })?;
-    if let Some(warning) = &answer.warning {
+    for warning in &answer.warnings {
         session.printer.warning(warning);
     }
     session.printer.data(&match args.format {
         Format::Text => visible_text(&render(&answer)),
-        Format::Json => json(&answer),
+        Format::Json => json::json(&answer),
     })
 }
 
-async fn find_out(
-    services: &std::sync::Arc<polyarch_build::Services>,
-    args: &ResolveArgs,
-) -> Result<Answer, BuildError> {
+async fn find_out(services: &Arc<Services>, args: &ResolveArgs) -> Result<Answer, BuildError> {
     let store = services.store();
+    let name = args.text.parse::<Reference>();
     let hex = hex_of(&args.text);
     if let Some(hex) = &hex {
         let places = resolve::places(store, hex)?;
         if !places.is_empty() {
-            return Ok(Answer { places, ..Answer::default() });
+            let matches = places.into_iter().map(|place| Match { place, in_store: true, in_registry: None });
+            return Ok(Answer { matches: matches.collect(), ..Answer::default() });
         }
+    } else if let Ok(name) = &name
+        && let Some(digest) = name.digest()
+    {
+        return of_name_and_digest(services, args, name, digest).await;
     }
     let found = lookup::find(store, &args.text);
     // A name is a name even where the store lacks it; hexadecimal digits are asked of no registry.
-    let Ok(name) = args.text.parse::<Reference>() else { return Err(unknown(store, args, hex, found)?) };
+    let Ok(name) = name else { return Err(unknown(store, args, hex, found)?) };
     if hex.is_some() && found.is_err() {
         return Err(unknown(store, args, hex, found)?);
     }
@@ -91,7 +104,6 @@ async fn find_out(
     let missing = match found {
         Ok(found) => {
             answer.store = Some(resolve::in_store(store, &found.root)?);
-            answer.meant = found.image.map(|image| image.digest);
             None
         }
         Err(error) => Some(error),
@@ -102,27 +114,93 @@ async fn find_out(
             None => Ok(answer),
         };
     }
-    let shown = Shown { progress: Progress::none(), vertex: "".into() };
-    match (resolve::in_registry(services, &name, &shown).await, missing) {
+    match (resolve::in_registry(services, &name, &silent()).await, missing) {
         (Ok(meaning), _) => answer.registry = Some(meaning),
-        (Err(error), None) => answer.warning = Some(error.message),
+        (Err(error), None) => answer.warnings.push(error.message),
         (Err(mut error), Some(missing)) => {
             // What is near in the store may be what was meant.
-            error.hints.extend(missing.hints.into_iter().filter(|hint| hint.starts_with("did you mean")));
+            if !error.hints.iter().any(|hint| hint.starts_with("the store has")) {
+                error.hints.extend(missing.hints.into_iter().filter(|hint| hint.starts_with("did you mean")));
+            }
             return Err(error);
         }
     }
-    // With a tag before the digest, the tag's index says which platform the digest is.
-    if name.digest().is_some()
-        && let Some(tag) = name.tag()
-        && let Ok(tagged) = format!("{}:{tag}", name.name()).parse::<Reference>()
-        && let Ok(meaning) = resolve::in_registry(services, &tagged, &shown).await
-        && meaning.images.iter().any(|image| Some(&image.manifest) == name.digest())
-    {
-        answer.meant = name.digest().cloned();
-        answer.registry = Some(meaning);
-    }
     Ok(answer)
+}
+
+/// Finds a digest below the names of its repository, in the store and at the registry.
+async fn of_name_and_digest(
+    services: &Arc<Services>,
+    args: &ResolveArgs,
+    name: &Reference,
+    digest: &Digest,
+) -> Result<Answer, BuildError> {
+    let store = services.store();
+    let is_of_name = |place: &Place| {
+        place.name.name() == name.name() && name.tag().is_none_or(|tag| place.name.tag() == Some(tag))
+    };
+    let places = resolve::places(store, digest.hex())?.into_iter().filter(is_of_name);
+    let in_registry = (!args.local).then_some(false);
+    let matches = places.map(|place| Match { place, in_store: true, in_registry });
+    let mut answer = Answer { matches: matches.collect(), ..Answer::default() };
+    if args.local {
+        return match answer.matches.is_empty() {
+            true => Err(resolve::unknown_digest(store, &args.text, digest.hex())?),
+            false => Ok(answer),
+        };
+    }
+    let asked = resolve::places_in_registry(services, name, digest, &silent()).await;
+    let (near, error) = match asked {
+        Ok(found) => {
+            let (seen, all) = found.tags;
+            if seen < all && found.places.is_empty() {
+                answer.warnings.push(format!("{} has {all} tags, only {seen} were looked at", name.name()));
+            }
+            for place in found.places {
+                match answer.matches.iter_mut().find(|it| it.place == place) {
+                    Some(known) => known.in_registry = Some(true),
+                    None => {
+                        answer.matches.push(Match { place, in_store: false, in_registry: Some(true) });
+                    }
+                }
+            }
+            (found.near, None)
+        }
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    if !answer.matches.is_empty() {
+        if let Some(error) = error {
+            for known in &mut answer.matches {
+                known.in_registry = None;
+            }
+            answer.warnings.push(error.message);
+        }
+        return Ok(answer);
+    }
+    // What no tag leads to may still be there by its digest.
+    let bare = name.with_digest(digest.clone());
+    if (error.is_none() || name.tag().is_none())
+        && let Ok(meaning) = resolve::in_registry(services, &bare, &silent()).await
+    {
+        return Ok(Answer { name: Some(bare), registry: Some(meaning), ..answer });
+    }
+    Err(match error {
+        Some(error) => error,
+        None => {
+            let place = name.tag().map_or_else(|| name.name(), |tag| format!("{}:{tag}", name.name()));
+            let message = format!("neither the store nor the registry has {digest} in {place}");
+            let error = BuildError::new(ErrorKind::Usage, message);
+            match resolve::alike(&near, digest.hex()) {
+                Some(hint) => error.with_hint(hint),
+                None => error.with_hint(format!("polyarch resolve {place} lists what it has")),
+            }
+        }
+    })
+}
+
+/// Nothing is shown of the few small documents that are fetched.
+fn silent() -> Shown {
+    Shown { progress: Progress::none(), vertex: "".into() }
 }
 
 fn unknown(
@@ -148,22 +226,17 @@ fn hex_of(text: &str) -> Option<String> {
 
 fn render(answer: &Answer) -> String {
     let mut out = String::new();
-    for place in &answer.places {
+    for found in &answer.matches {
+        let place = match (found.in_store, found.in_registry) {
+            (_, None) => "",
+            (true, Some(true)) => "; in the store and at the registry",
+            (true, Some(false)) => "; in the store, not at the registry",
+            (false, Some(_)) => "; at the registry, not in the store",
+        };
         // Writing to a String can't fail, here and below.
-        let _ = writeln!(out, "{}", sentence(place));
+        let _ = writeln!(out, "{}{place}", sentence(&found.place));
     }
     let Some(name) = &answer.name else { return out };
-    let meant = answer.meant.as_ref().and_then(|meant| {
-        let mut meanings = answer.store.iter().chain(&answer.registry);
-        meanings.find_map(|meaning| Some((meaning, meaning.images.iter().find(|it| it.manifest == *meant)?)))
-    });
-    if let Some((meaning, image)) = meant {
-        let _ = writeln!(
-            out,
-            "{} is the image of {} in {name} (index {})\n",
-            image.manifest, image.platform, meaning.root
-        );
-    }
     let _ = writeln!(out, "Name:       {name}");
     match (&answer.store, &answer.registry) {
         (Some(store), Some(registry)) if store.root == registry.root => {
@@ -235,102 +308,4 @@ fn sentence(place: &Place) -> String {
         _ => String::new(),
     };
     format!("{} is {what} in {} ({index}{manifest})", place.digest, place.name)
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct JsonAnswer<'a> {
-    matches: Vec<JsonPlace<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    store: Option<JsonMeaning<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    registry: Option<JsonMeaning<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct JsonPlace<'a> {
-    digest: &'a Digest,
-    kind: &'static str,
-    name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    index_digest: Option<&'a Digest>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    manifest_digest: Option<&'a Digest>,
-    platforms: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    layer: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    layers: Option<usize>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct JsonMeaning<'a> {
-    digest: &'a Digest,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    index_digest: Option<&'a Digest>,
-    platforms: Vec<JsonImage<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct JsonImage<'a> {
-    platform: String,
-    manifest_digest: &'a Digest,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    config_digest: Option<&'a Digest>,
-}
-
-fn json(answer: &Answer) -> String {
-    let place = |place: &'_ Place| -> (&'static str, Option<(usize, usize)>) {
-        match place.role {
-            Role::Index => ("index", None),
-            Role::Manifest => ("manifest", None),
-            Role::Config => ("config", None),
-            Role::Layer(number, count) => ("layer", Some((number, count))),
-            Role::DiffId(number, count) => ("diffId", Some((number, count))),
-            Role::Attestation => ("attestation", None),
-            Role::PartOfAttestation => ("attestationPart", None),
-        }
-    };
-    let matches = answer.places.iter().map(|it| {
-        let (kind, layer) = place(it);
-        JsonPlace {
-            digest: &it.digest,
-            kind,
-            name: it.name.to_string(),
-            index_digest: it.index.as_ref(),
-            manifest_digest: it.manifest.as_ref(),
-            platforms: it.platforms.iter().map(Platform::to_string).collect(),
-            layer: layer.map(|(number, _)| number),
-            layers: layer.map(|(_, count)| count),
-        }
-    });
-    let json = JsonAnswer {
-        matches: matches.collect(),
-        name: answer.name.as_ref().map(Reference::to_string),
-        store: answer.store.as_ref().map(json_meaning),
-        registry: answer.registry.as_ref().map(json_meaning),
-    };
-    serde_json::to_string_pretty(&json).expect("names, digests and numbers are always JSON") + "\n"
-}
-
-fn json_meaning(meaning: &Meaning) -> JsonMeaning<'_> {
-    let image = |image: &'_ ImageDigests| image.platform.to_string();
-    JsonMeaning {
-        digest: &meaning.root,
-        index_digest: meaning.is_index.then_some(&meaning.root),
-        platforms: meaning
-            .images
-            .iter()
-            .map(|it| JsonImage {
-                platform: image(it),
-                manifest_digest: &it.manifest,
-                config_digest: it.config.as_ref(),
-            })
-            .collect(),
-    }
 }
