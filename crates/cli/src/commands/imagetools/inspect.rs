@@ -28,7 +28,7 @@ pub struct InspectArgs {
     /// Allow plain HTTP and certificates that can't be verified
     #[arg(long)]
     insecure: bool,
-    /// Name of the image, or an OCI layout (oci-layout://DIR:TAG)
+    /// Name of the image, or place of a layout or archive
     #[arg(value_name = "NAME")]
     name: String,
 }
