@@ -58,6 +58,7 @@ pub struct CreateArgs {
     /// Set reference for new image
     #[arg(short, long, value_name = "NAME")]
     tag: Vec<String>,
+    /// Names, digests, or places of layouts and archives
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
 }
