@@ -8,13 +8,13 @@ use polyarch_build::fetch::{Shown, blocking, registry_error};
 use polyarch_build::image_source::storage_error;
 use polyarch_build::{BuildError, ErrorKind, Services};
 use polyarch_oci::manifest::MAX_MANIFEST_BYTES;
-use polyarch_oci::platform::did_you_mean;
 use polyarch_oci::{Descriptor, Digest, ManifestOrIndex, Reference};
 use polyarch_registry::RegistryError;
 use polyarch_store::{Missing, NamedImage};
 
 use crate::found::{FoundImage, Origin, text_of};
 use crate::layout_files::LayoutFiles;
+use crate::lookup::with_near_names;
 use crate::source::{ImageSource, LayoutLocation};
 use crate::words::first_of;
 
@@ -87,7 +87,7 @@ impl Finder<'_> {
                         ErrorKind::Usage,
                         format!("the store has no image {}", reference.familiar()),
                     );
-                    self.with_near_names(error, reference)
+                    with_near_names(self.services.store(), error, &self.name)
                         .with_hint(format!("polyarch pull {}", reference.familiar()))
                 });
             }
@@ -123,7 +123,7 @@ impl Finder<'_> {
             },
         };
         let context = format!("can't find {}", reference.familiar());
-        Err(self.with_near_names(registry_error(context, &error), reference))
+        Err(with_near_names(self.services.store(), registry_error(context, &error), &self.name))
     }
 
     /// Looks a name up in the store; a name with a digest also as that document.
@@ -247,24 +247,6 @@ impl Finder<'_> {
             document,
             origin,
         }
-    }
-
-    /// Adds names of the store that may have been meant.
-    fn with_near_names(&self, error: BuildError, reference: &Reference) -> BuildError {
-        let Ok(refs) = self.services.store().refs() else { return error };
-        let same_repository: Vec<String> = refs
-            .iter()
-            .filter(|(name, _)| name.name() == reference.name())
-            .map(|(name, _)| name.familiar())
-            .take(5)
-            .collect();
-        if !same_repository.is_empty() {
-            return error.with_hint(format!("the store has {}", same_repository.join(", ")));
-        }
-        let names: Vec<String> = refs.iter().map(|(name, _)| name.familiar()).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let near = did_you_mean(&reference.familiar(), &names);
-        if near.is_empty() { error } else { error.with_hint(format!("of the store's names{near}")) }
     }
 }
 

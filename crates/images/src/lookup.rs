@@ -71,11 +71,9 @@ pub struct SelectedImage {
 /// # Errors
 /// When there is none (with names that look like it), or when an id has several.
 pub fn find(store: &Store, text: &str) -> Result<Found, BuildError> {
-    let refs = Names::read(store)?;
-    let reference: Option<Reference> = text.parse().ok();
-    match refs.search(store, text, reference.as_ref())? {
+    match look_up(store, text)? {
         Some(found) => Ok(found),
-        None => Err(no_such_image(&refs, text, reference.as_ref(), Id::parse(text).is_some())),
+        None => Err(no_such_image(store, text)),
     }
 }
 
@@ -85,6 +83,13 @@ pub fn find(store: &Store, text: &str) -> Result<Found, BuildError> {
 /// When an id has several.
 pub fn look_up(store: &Store, text: &str) -> Result<Option<Found>, BuildError> {
     Names::read(store)?.search(store, text, text.parse().ok().as_ref())
+}
+
+/// Adds the names of the store that may have been meant by a name that is not to be had.
+pub fn with_near_names(store: &Store, error: BuildError, text: &str) -> BuildError {
+    let Ok(names) = Names::read(store) else { return error };
+    let near = near_names(&names, text, text.parse().ok().as_ref());
+    if near.is_empty() { error } else { error.with_hint(format!("did you mean {}?", near.join(", "))) }
 }
 
 /// Lists the images below a root, without attestations; indexes within indexes are looked into.
@@ -334,10 +339,14 @@ struct Id {
 }
 
 impl Id {
+    fn full(digest: &Digest) -> Id {
+        Id { hex: digest.hex().to_owned(), full: Some(digest.clone()) }
+    }
+
     fn parse(text: &str) -> Option<Id> {
         let hex = text.strip_prefix("sha256:").unwrap_or(text);
         if let Ok(digest) = text.parse::<Digest>() {
-            return Some(Id { hex: digest.hex().to_owned(), full: Some(digest) });
+            return Some(Id::full(&digest));
         }
         let is_hex = hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if !is_hex || !(MIN_ID_CHARACTERS..=64).contains(&hex.len()) {
@@ -352,23 +361,31 @@ impl Id {
 }
 
 /// Makes the error of an image that isn't there.
-fn no_such_image(names: &Names, text: &str, reference: Option<&Reference>, is_id: bool) -> BuildError {
+fn no_such_image(store: &Store, text: &str) -> BuildError {
     let shown: String = text.chars().take(300).collect();
     let error = BuildError::new(ErrorKind::Usage, format!("no such image: {shown}"));
-    let near = near_names(names, text, reference);
-    if !near.is_empty() {
-        return error.with_hint(format!("did you mean {}?", near.join(", ")));
+    let error = with_near_names(store, error, text);
+    if !error.hints.is_empty() {
+        return error;
     }
-    match reference {
-        Some(reference) if !is_id => error.with_hint(format!("polyarch pull {}", reference.familiar())),
+    match text.parse::<Reference>() {
+        Ok(reference) if Id::parse(text).is_none() && !is_digest(text) => {
+            error.with_hint(format!("polyarch pull {}", reference.familiar()))
+        }
         _ => error.with_hint("polyarch images lists those that there are"),
     }
+}
+
+/// Tells whether a text was meant as a digest, right or wrong.
+fn is_digest(text: &str) -> bool {
+    text.starts_with("sha256:") || text.starts_with("sha512:")
 }
 
 /// Returns names that look like a text: other tags of its repository, then those that are a few letters off.
 fn near_names(names: &Names, text: &str, reference: Option<&Reference>) -> Vec<String> {
     let is_same =
         |name: &Reference| reference.is_some_and(|reference| reference.repository() == name.repository());
+    let itself = reference.map(|reference| reference.clone().with_default_tag());
     let text = text.to_ascii_lowercase();
     let limit = (text.len() / 5).clamp(1, 4);
     let bare = |name: &str| match name.rfind(':') {
@@ -378,6 +395,7 @@ fn near_names(names: &Names, text: &str, reference: Option<&Reference>) -> Vec<S
     let mut ranked: Vec<(usize, String)> = names
         .0
         .iter()
+        .filter(|(name, _)| itself.as_ref() != Some(name))
         .filter_map(|(name, _)| {
             let familiar = name.familiar();
             if is_same(name) {

@@ -279,7 +279,7 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a &'a str>
     let word = word.to_ascii_lowercase();
     let nearest = known.into_iter().map(|candidate| (edit_distance(&word, candidate), *candidate)).min();
     match nearest {
-        Some((distance, candidate)) if distance <= 2 && distance < word.len() => {
+        Some((distance, candidate)) if distance <= 2 && 2 * distance <= word.len() => {
             format!(" (did you mean {candidate}?)")
         }
         _ => String::new(),

@@ -2,9 +2,11 @@
 //! What `polyarch run` does before the program starts: a pull where one is needed, and the entry for
 //! `polyarch ps`.
 
+use std::sync::Arc;
+
 use polyarch_build::held::{HeldPlatform, best_of, not_held, platform_names};
 use polyarch_build::request::PullPolicy;
-use polyarch_build::{BuildError, ErrorKind, PullRequest, RunRequest};
+use polyarch_build::{BuildError, ErrorKind, PullRequest, RunRequest, Services};
 use polyarch_images::running::{Entry, Running, enter};
 use polyarch_oci::{Descriptor, Platform};
 
@@ -116,7 +118,7 @@ fn pull(
     let wanted = PullRequest { reference: request.reference.clone(), platforms, all_platforms: false };
     let result = engine.pull(&wanted, &progress);
     display.finish();
-    let result = result?;
+    let result = result.map_err(|error| with_near_names(engine, error, &shown))?;
     if let Some(replaced) = &result.replaced {
         printer.warning(&replaced.notice(&request.reference, &result.root));
     }
@@ -125,4 +127,12 @@ fn pull(
         printer.message(&format!("Digest: {}\nStatus: {state} for {shown}\n", result.root.digest));
     }
     Ok(())
+}
+
+/// Adds the names of the store that may have been meant by one that is not to be had.
+fn with_near_names(engine: &Engine, error: BuildError, name: &str) -> BuildError {
+    let add = |services: Arc<Services>| async move {
+        Ok(polyarch_images::lookup::with_near_names(services.store(), error, name))
+    };
+    engine.perform(add).unwrap_or_else(|error| error)
 }

@@ -143,7 +143,7 @@ pub(super) fn failure(error: &reqwest::Error, url: &Url, request: &str, limit: D
         };
     }
     if error.is_connect() {
-        return RegistryError::Connect { host, reason: chain_text(error) };
+        return RegistryError::Connect { host, reason: connect_text(error) };
     }
     if error.is_timeout() {
         return RegistryError::Timeout { host, request: request.to_owned(), limit };
@@ -171,6 +171,21 @@ fn tls_cause(error: &reqwest::Error) -> Option<&rustls::Error> {
 }
 
 /// Joins the causes of an error, without the outermost one, which only repeats the URL.
+/// Says why there is no connection, without the words that only repeat it.
+fn connect_text(error: &reqwest::Error) -> String {
+    let text = chain_text(error);
+    let text = text.strip_prefix("client error (Connect): ").unwrap_or(&text);
+    match text.strip_prefix("dns error: ") {
+        // The resolver ends with the whole query, which is the name again.
+        Some(dns) => {
+            let why = dns.rsplit("DNS error: ").next().unwrap_or(dns);
+            let why = why.split_once(" for Query").map_or(why, |(why, _)| why);
+            format!("its name can't be resolved ({why})")
+        }
+        None => text.strip_prefix("tcp connect error: ").unwrap_or(text).to_owned(),
+    }
+}
+
 fn chain_text(error: &reqwest::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = error.source();
