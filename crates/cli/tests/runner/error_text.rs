@@ -92,11 +92,11 @@ fn wrong_arguments_are_met_with_suggestions() {
 
     For more information, try '--help'.
     "#);
-    assert_snapshot!(text(&["polyarch", "run", "--privileged", "alpine"]), @r#"
+    assert_snapshot!(text(&["polyarch", "run", "--cap-add", "alpine"]), @r#"
     exit code 125
-    ERROR: unexpected argument '--privileged' found
+    ERROR: unexpected argument '--cap-add' found
 
-      tip: to pass '--privileged' as a value, use '-- --privileged'
+      tip: to pass '--cap-add' as a value, use '-- --cap-add'
 
     Usage: polyarch run [OPTIONS] <IMAGE> [COMMAND]...
 

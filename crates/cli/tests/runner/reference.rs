@@ -24,16 +24,15 @@ fn every_command_and_flag_has_a_help_text() {
     let mut command = commands::definition();
     command.build();
     let mut pending = vec![command];
+    let mut lacking = Vec::new();
     while let Some(command) = pending.pop() {
-        assert!(command.get_about().is_some(), "{} has no help text", command.get_name());
-        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
-            assert!(
-                argument.get_help().is_some(),
-                "{}: {} has no help text",
-                command.get_name(),
-                argument.get_id()
-            );
+        let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
+        if command.get_about().is_none() {
+            lacking.push(name.clone());
         }
+        let arguments = command.get_arguments().filter(|it| !it.is_hide_set() && it.get_help().is_none());
+        lacking.extend(arguments.map(|argument| format!("{name}: {}", argument.get_id())));
         pending.extend(command.get_subcommands().cloned());
     }
+    assert!(lacking.is_empty(), "without a help text: {lacking:#?}");
 }

@@ -58,7 +58,12 @@ pub struct CreateArgs {
     /// Set reference for new image
     #[arg(short, long, value_name = "NAME")]
     tag: Vec<String>,
+<<<<<<< HEAD
     /// Names, digests, or places of layouts and archives
+=======
+    /// Images to compose: names, digests of the target's repository, descriptors as JSON, oci-layout://DIR:TAG,
+    /// docker-archive:FILE or oci-archive:FILE
+>>>>>>> 8862eaf (cli, docs: the reference page; every argument has a help text)
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
 }

@@ -28,7 +28,11 @@ pub struct InspectArgs {
     /// Allow plain HTTP and certificates that can't be verified
     #[arg(long)]
     insecure: bool,
+<<<<<<< HEAD
     /// Name of the image, or place of a layout or archive
+=======
+    /// Image, or one of the other forms above
+>>>>>>> 8862eaf (cli, docs: the reference page; every argument has a help text)
     #[arg(value_name = "NAME")]
     name: String,
 }
