@@ -7,11 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use polyarch_oci::media_type::Compression;
-use polyarch_oci::{Descriptor, Reference};
+use polyarch_oci::{Descriptor, Digest, Reference};
 use polyarch_registry::{BlobSink, Progress as TransferProgress};
 use polyarch_snapshot::{ApplyLimits, SnapshotId, UnpackedLayer};
 use polyarch_solver::progress::{ActiveStatus, Progress};
-use polyarch_store::{BlobWriter, Store};
+use polyarch_store::{BlobWriter, Store, StoreError};
 
 use crate::error::{BuildError, ErrorKind, chain_of};
 use crate::services::Services;
@@ -57,7 +57,7 @@ impl Services {
             )
             .with_hint("pull or build the image again"));
         };
-        let mut sink = StoreSink::new(&self.store)?;
+        let mut sink = StoreSink::new(&self.store, &blob.digest);
         let status = ActiveStatus::start(
             shown.progress.clone(),
             shown.vertex.clone(),
@@ -74,10 +74,7 @@ impl Services {
             .get_blob(from, blob, &mut sink, &report)
             .await
             .map_err(|error| registry_error(format!("can't fetch {} of {from}", blob.digest), &error))?;
-        sink.writer
-            .commit(Some((&blob.digest, blob.size)))
-            .map_err(|error| BuildError::new(ErrorKind::Storage, chain_of(&error)))?;
-        Ok(())
+        sink.commit(blob.size).map_err(|error| BuildError::new(ErrorKind::Storage, chain_of(&error)))
     }
 
     /// Returns the layer directories of a tree, lowest first; image layers are fetched and unpacked as needed.
@@ -180,7 +177,7 @@ impl Services {
     }
 
     /// Remembers a repository that has a blob, unless the store has it.
-    pub fn remember_blob_origin(&self, digest: &polyarch_oci::Digest, from: &Reference) {
+    pub fn remember_blob_origin(&self, digest: &Digest, from: &Reference) {
         if !self.store.contains(digest) {
             // Without the record the image must be pulled again before it can be run: no harm to its truth.
             let _ = self.store.put_record(ORIGINS, digest.hex(), from.to_string().as_bytes());
@@ -188,7 +185,7 @@ impl Services {
     }
 
     /// Returns a repository that is known to have a blob which the store may lack.
-    pub fn blob_origin(&self, digest: &polyarch_oci::Digest) -> Option<Reference> {
+    pub fn blob_origin(&self, digest: &Digest) -> Option<Reference> {
         let bytes = self.store.get_record(ORIGINS, digest.hex()).ok()??;
         std::str::from_utf8(&bytes).ok()?.parse().ok()
     }
@@ -211,11 +208,11 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 pub fn registry_error(context: String, error: &polyarch_registry::RegistryError) -> BuildError {
     let failure = BuildError::from_source(ErrorKind::Registry, context, error);
     match error {
-        polyarch_registry::RegistryError::MediaTypeRefused { .. } => failure.with_hint(
-            "an older registry takes only Docker's media types: build with --output \
-             type=image,oci-mediatypes=false,push=true, or make the list with polyarch manifest create \
-             --format docker",
-        ),
+        polyarch_registry::RegistryError::MediaTypeRefused { .. } => failure
+            .with_hint(
+                "older registries take only Docker's media types: polyarch manifest push --format docker",
+            )
+            .with_hint("or build with them: polyarch build --output type=registry,oci-mediatypes=false"),
         _ => failure,
     }
 }
@@ -223,23 +220,42 @@ pub fn registry_error(context: String, error: &polyarch_registry::RegistryError)
 /// Writes a blob into the store as it comes.
 struct StoreSink {
     store: Store,
-    writer: BlobWriter,
+    digest: Digest,
+    /// Opened with the first bytes: of an image with many layers most wait, and each would hold a file open.
+    writer: Option<BlobWriter>,
 }
 
 impl StoreSink {
-    fn new(store: &Store) -> Result<StoreSink, BuildError> {
-        let writer = store.writer().map_err(|error| BuildError::new(ErrorKind::Storage, chain_of(&error)))?;
-        Ok(StoreSink { store: store.clone(), writer })
+    fn new(store: &Store, digest: &Digest) -> StoreSink {
+        StoreSink { store: store.clone(), digest: digest.clone(), writer: None }
+    }
+
+    fn open(&self) -> Result<BlobWriter, StoreError> {
+        self.store.writer_of(self.digest.algorithm())
+    }
+
+    fn commit(mut self, size: u64) -> Result<(), StoreError> {
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.open()?,
+        };
+        writer.commit(Some((&self.digest, size))).map(drop)
     }
 }
 
 impl BlobSink for StoreSink {
     async fn write(&mut self, chunk: Bytes) -> std::io::Result<()> {
-        self.writer.write_all(&chunk)
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.open().map_err(std::io::Error::other)?,
+        };
+        let written = writer.write_all(&chunk);
+        self.writer = Some(writer);
+        written
     }
 
     async fn restart(&mut self) -> std::io::Result<()> {
-        self.writer = self.store.writer().map_err(std::io::Error::other)?;
+        self.writer = None;
         Ok(())
     }
 }

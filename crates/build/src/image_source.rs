@@ -309,6 +309,12 @@ impl Services {
                 self.registry.get_manifest(&from.with_digest(entry.digest.clone())).await.map_err(
                     |error| registry_error(format!("can't fetch a manifest of {reference}"), &error),
                 )?;
+            // Else a name would be set for what nobody could read again.
+            let size = fetched.bytes.len() as u64;
+            if size != entry.size {
+                let (digest, said) = (&entry.digest, entry.size);
+                return Err(damaged(format!("{digest} has {size} bytes, its index says {said}")));
+            }
             self.store.put(&fetched.bytes).map_err(|error| storage_error(&error))?;
             fetched.bytes.to_vec()
         };

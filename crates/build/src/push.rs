@@ -20,6 +20,9 @@ use crate::image_source::storage_error;
 use crate::pull::MAX_DEPTH;
 use crate::services::Services;
 
+/// How many manifests a registry is asked for at a time; an index may name thousands.
+const QUESTIONS_AT_ONCE: usize = 16;
+
 /// What is pushed: a document of the store and the names it gets.
 pub struct PushPlan {
     /// The index or manifest.
@@ -149,7 +152,10 @@ impl Services {
             .iter()
             .map(|entry| repository.with_digest(entry.digest.clone()))
             .collect::<Vec<_>>();
-        let found = join_all(asked.iter().map(|name| self.registry.head_manifest(name))).await;
+        let mut found = Vec::with_capacity(asked.len());
+        for some in asked.chunks(QUESTIONS_AT_ONCE) {
+            found.extend(join_all(some.iter().map(|name| self.registry.head_manifest(name))).await);
+        }
         let mut lacking = Vec::new();
         for (entry, answer) in parts.missing.iter().zip(found) {
             match answer {
@@ -266,24 +272,7 @@ impl Services {
         self.registry
             .put_manifest(name, Bytes::from(bytes), &document.media_type)
             .await
-            .map_err(|error| {
-                let failure = registry_error(format!("can't push the manifest of {name}"), &error);
-                let is_refused = error.refusal().is_some_and(|refusal| {
-                    refusal.status == 415
-                        || refusal.body.has_code("MANIFEST_INVALID")
-                        || refusal.body.has_code("UNSUPPORTED")
-                });
-                // distribution-spec, "Pushing Manifests": what it can't handle, a registry may refuse so.
-                if is_refused && !polyarch_oci::media_type::is_docker(&document.media_type) {
-                    failure.with_hint(format!(
-                        "an old registry may not know {}; Docker's types: polyarch manifest push --format docker, \
-                         polyarch build --output type=registry,oci-mediatypes=false",
-                        document.media_type
-                    ))
-                } else {
-                    failure
-                }
-            })?;
+            .map_err(|error| registry_error(format!("can't push the manifest of {name}"), &error))?;
         Ok(())
     }
 }

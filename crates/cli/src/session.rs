@@ -53,7 +53,7 @@ impl Session {
         Engine::open(&self.environment, settings, interrupts)
     }
 
-    /// Returns what a template wrote, as it is printed: byte for byte to a program, and to a terminal only
+    /// Returns what a template or a document says, as it is printed: byte for byte to a program, and to a terminal only
     /// what is visible, because images may carry escape sequences.
     pub fn shown_template(&self, text: String) -> String {
         match self.environment.stdout_is_terminal {

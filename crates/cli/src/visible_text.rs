@@ -18,6 +18,12 @@ pub fn visible_text(text: &str) -> String {
     visible(text, |c| matches!(c, '\n' | '\t'))
 }
 
+/// Returns the visible part of what a platform, or anything else with a name from outside, is called: one
+/// line, so that it fills one place in a table and no more.
+pub fn visible_name(name: &impl std::fmt::Display) -> String {
+    visible(&name.to_string(), |_| false)
+}
+
 fn visible(text: &str, is_kept: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -95,5 +101,11 @@ mod tests {
             assert_eq!(visible_line(line), expected, "{line:?}");
         }
         assert_eq!(visible_text("a\tb\nc\x1b[1A"), "a\tb\nc");
+    }
+
+    #[test]
+    fn a_name_stays_on_its_line() {
+        assert_eq!(visible_name(&"linux/arm64"), "linux/arm64");
+        assert_eq!(visible_name(&"linux/arm\n\u{1b}[2Jfake/row\u{202e}"), "linux/armfake/row");
     }
 }

@@ -13,8 +13,7 @@ use futures_util::future::join_all;
 use polyarch_build::fetch::{Shown, registry_error};
 use polyarch_build::push::transfer_progress;
 use polyarch_build::{BuildError, ErrorKind, Services};
-use polyarch_oci::{Descriptor, Digest, Manifest, ManifestOrIndex, Reference, media_type};
-use polyarch_registry::RegistryError;
+use polyarch_oci::{Descriptor, Digest, Manifest, ManifestOrIndex, Reference};
 use polyarch_solver::progress::ActiveStatus;
 
 use crate::copy_blob::FoundBlob;
@@ -127,66 +126,13 @@ impl Copier {
     }
 
     async fn put(&self, name: &Reference, bytes: Bytes, media_type: &str) -> Result<(), BuildError> {
-        self.services
-            .registry()
-            .put_manifest(name, bytes, media_type)
-            .await
-            .map(|_| ())
-            .map_err(|error| refused_manifest(name, media_type, &error))
+        self.services.registry().put_manifest(name, bytes, media_type).await.map(|_| ()).map_err(|error| {
+            registry_error(format!("can't push the manifest of {}", name.familiar()), &error)
+        })
     }
 
     /// Tells whether an image comes from the target itself, which then has all of it.
     fn is_source(&self, source: &FoundImage) -> bool {
         matches!(&source.origin, Origin::Registry(from) if from.name() == self.target.name())
-    }
-}
-
-/// Makes the error of a document that a registry does not take; an old one may not know its type.
-pub fn refused_manifest(name: &Reference, media_type: &str, error: &RegistryError) -> BuildError {
-    let failure = registry_error(format!("can't push the manifest of {}", name.familiar()), error);
-    let is_about_type = error.refusal().is_some_and(|refusal| {
-        refusal.status == 415
-            || refusal.body.has_code("MANIFEST_INVALID")
-            || refusal.body.has_code("UNSUPPORTED")
-    });
-    match media_type {
-        media_type::OCI_INDEX if is_about_type => failure.with_hint(
-            "the registry may be too old for an OCI index; make a docker list: polyarch manifest create --format docker",
-        ),
-        media_type::OCI_MANIFEST if is_about_type => failure.with_hint(
-            "the registry may be too old for OCI manifests; build with --output type=registry,oci-mediatypes=false",
-        ),
-        _ => failure,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use polyarch_registry::Refusal;
-    use polyarch_registry::api::ErrorBody;
-
-    use super::*;
-
-    #[test]
-    fn a_registry_that_does_not_know_a_type_is_told_with_what_converts() {
-        let refused = |status: u16, body: &str| RegistryError::Refused {
-            refusal: Box::new(Refusal {
-                host: "old.example".to_owned(),
-                status,
-                request: "push manifest old.example/a:1".to_owned(),
-                scope: String::new(),
-                body: ErrorBody::parse(body.as_bytes()),
-                retry_after: None,
-            }),
-        };
-        let invalid = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"unknown media type"}]}"#;
-        let name: Reference = "old.example/a:1".parse().unwrap();
-        let hints = |media_type: &str, error: RegistryError| {
-            refused_manifest(&name, media_type, &error).hints.join(" ")
-        };
-        assert!(hints(media_type::OCI_INDEX, refused(400, invalid)).contains("--format docker"));
-        assert!(hints(media_type::OCI_MANIFEST, refused(415, "")).contains("oci-mediatypes=false"));
-        assert_eq!(hints(media_type::DOCKER_INDEX, refused(400, invalid)), "");
-        assert_eq!(hints(media_type::OCI_INDEX, refused(500, "")), "");
     }
 }

@@ -125,8 +125,14 @@ impl Step<'_> {
             true => command.replace('\t', " "),
             false => shortened(&visible_line(command.replace(['\n', '\t'], " ").as_bytes())),
         };
+        let comment = text(|entry| &entry.comment);
+        // In a table it is one cell, whatever it says.
+        let comment = match args.format.starts_with("table") {
+            true => comment.replace(['\n', '\t'], " "),
+            false => comment.to_owned(),
+        };
         Value::structure([
-            ("Comment", Value::from(text(|entry| &entry.comment))),
+            ("Comment", Value::from(comment)),
             ("CreatedAt", created_at.clone().into()),
             ("CreatedBy", command.into()),
             (

@@ -75,7 +75,7 @@ pub fn run(args: &InspectArgs, session: &Session) -> Result<(), CommandError> {
             }
             session.shown_template(text)
         }
-        None => json(&Value::List(values), args.format.as_deref() == Some("json")),
+        None => session.shown_template(json(&Value::List(values), args.format.as_deref() == Some("json"))),
     };
     session.printer.data(&text)?;
     match all_of(failures) {

@@ -11,7 +11,7 @@ use super::build::table::render_table;
 use crate::CommandError;
 use crate::session::Session;
 use crate::template::{Listing, Value};
-use crate::visible_text::visible_line;
+use crate::visible_text::{visible_line, visible_name};
 
 /// How many digits of an id are shown.
 const SHORT_ID: usize = 12;
@@ -102,7 +102,7 @@ impl Row {
             id: id.to_owned(),
             image: running.image.clone(),
             names: running.name.clone(),
-            platform: running.platform.to_string(),
+            platform: visible_name(&running.platform),
             ports: String::new(),
             running_for: format!("{age} ago"),
             state: "running",
@@ -139,8 +139,10 @@ fn render(rows: &[Row], format: &str) -> Result<String, CommandError> {
         }
         template => {
             let listing = Listing::parse(template).map_err(|error| failed(&error))?;
-            let rows: Vec<Value> =
-                rows.iter().map(Value::of).collect::<Result<_, _>>().map_err(|error| failed(&error))?;
+            // A field that no row has is a mistake in the template.
+            let structure = |row| Ok(Value::of(row)?.with_absent::<&str>([]));
+            let rows: Result<Vec<Value>, serde_json::Error> = rows.iter().map(structure).collect();
+            let rows = rows.map_err(|error| failed(&error))?;
             listing.render(&TITLES, &rows).map_err(|error| failed(&error))
         }
     }
@@ -183,7 +185,7 @@ mod tests {
     fn the_columns_are_dockers() {
         insta::assert_snapshot!(render(&rows(), "table").unwrap(), @r#"
         CONTAINER ID   IMAGE        COMMAND                  CREATED         STATUS         PORTS   NAMES   PLATFORM
-        0123456789ab   user/app:1   "sh -c while true; …"   3 minutes ago   Up 3 minutes           web     linux/arm/v7
+        0123456789ab   user/app:1   "sh -c while true; d…"   3 minutes ago   Up 3 minutes           web     linux/arm/v7
         "#);
         let text = render(&rows(), "table {{.Names}}\t{{.Status}}").unwrap();
         assert_eq!(text, "NAMES     STATUS\nweb       Up 3 minutes\n");

@@ -11,6 +11,7 @@ use super::build::platforms::parse_platforms;
 use crate::CommandError;
 use crate::session::Session;
 use crate::transfer::{Direction, TransferDisplay};
+use crate::visible_text::visible_name;
 
 /// Fetch an image into the store
 ///
@@ -83,7 +84,9 @@ fn render(reference: &Reference, result: &PullResult) -> String {
 pub fn kind_lines(root: &Digest, of_it: &str, platforms: &[(&Platform, &Digest)]) -> String {
     match platforms {
         [] => String::new(),
-        [(platform, manifest)] if *manifest == root => format!("It is the manifest of {platform}\n"),
+        [(platform, manifest)] if *manifest == root => {
+            format!("It is the manifest of {}\n", visible_name(*platform))
+        }
         platforms => format!("It is an index of {of_it}:\n{}", platform_lines(platforms.iter().copied())),
     }
 }
@@ -96,7 +99,7 @@ pub fn count(platforms: usize) -> String {
 /// Writes platforms with the digests of their manifests, a line each.
 fn platform_lines<'a>(platforms: impl Iterator<Item = (&'a Platform, &'a Digest)>) -> String {
     let rows: Vec<(String, String)> =
-        platforms.map(|(platform, digest)| (platform.to_string(), digest.to_string())).collect();
+        platforms.map(|(platform, digest)| (visible_name(platform), digest.to_string())).collect();
     let width = rows.iter().map(|(platform, _)| platform.len()).max().unwrap_or(0);
     rows.iter().map(|(platform, digest)| format!("  {platform:width$}  {digest}\n")).collect()
 }
@@ -148,5 +151,14 @@ mod tests {
         let lines = |text: &str| first_lines(text, &parse_name(text).unwrap());
         assert_eq!(lines("user/aa:0.2"), "0.2: Pulling from user/aa\n");
         assert_eq!(lines("alpine"), "Using default tag: latest\nlatest: Pulling from library/alpine\n");
+    }
+
+    #[test]
+    fn platforms_are_shown_without_what_moves_the_cursor() {
+        let platform = Platform { os: "linux\u{1b}[2J\nroot".into(), ..Platform::default() };
+        let digest = Digest::of("x");
+        let lines = platform_lines([(&platform, &digest)].into_iter());
+        assert_eq!(lines.lines().count(), 1);
+        assert!(!lines.contains('\u{1b}'), "{lines:?}");
     }
 }

@@ -227,7 +227,11 @@ fn add_env_file(path: &Path, environment: &Environment, env: &mut Vec<String>) -
     let failed = |error: &std::io::Error| CommandError::io("--env-file: can't read", &path, error);
     let mut text = String::new();
     let file = std::fs::File::open(&path).map_err(|error| failed(&error))?;
-    file.take(MAX_ENV_FILE_BYTES).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    file.take(MAX_ENV_FILE_BYTES + 1).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    if text.len() as u64 > MAX_ENV_FILE_BYTES {
+        let message = format!("--env-file: {} is larger than 1 MiB", path.display());
+        return Err(CommandError::usage(message));
+    }
     for (number, line) in text.lines().enumerate() {
         let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
@@ -263,5 +267,26 @@ fn parse_pull(word: &str) -> Result<PullPolicy, CommandError> {
         "always" => Ok(PullPolicy::Always),
         "never" => Ok(PullPolicy::Never),
         _ => Err(CommandError::usage(unknown("--pull", word, &["missing", "always", "never"]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_variables_is_read_whole_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment =
+            Environment { current_directory: directory.path().into(), ..Environment::default() };
+        let read = |text: String| {
+            std::fs::write(directory.path().join("env"), text).unwrap();
+            let mut env = Vec::new();
+            add_env_file(Path::new("env"), &environment, &mut env).map(|()| env)
+        };
+        assert_eq!(read("# a comment\nA=1\n\n  B=x y\nNOT_SET\n".to_owned()).unwrap(), ["A=1", "B=x y"]);
+        let large = read(format!("A=1\nB={}", "x".repeat(1 << 20))).unwrap_err();
+        assert!(large.render().contains("is larger than 1 MiB"), "{}", large.render());
+        assert!(read("A B=1".to_owned()).is_err());
     }
 }

@@ -15,6 +15,7 @@ use crate::CommandError;
 use crate::engine::Engine;
 use crate::session::Session;
 use crate::transfer::{Direction, TransferDisplay};
+use crate::visible_text::visible_name;
 
 /// Brings the image here, decides for its platform, and enters the program among those that run.
 ///
@@ -105,7 +106,7 @@ fn pull(
             (platform, _) => printer.message(&format!(
                 "Unable to find image '{shown}' for {} locally; it is here for {}\n",
                 platform.clone().unwrap_or_else(Platform::host),
-                platform_names(here)
+                visible_name(&platform_names(here))
             )),
         }
         printer.message(&first_lines(&shown, &request.reference));

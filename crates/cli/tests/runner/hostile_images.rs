@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use polyarch_oci::media_type::{Flavour, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use polyarch_oci::{Descriptor, Digest, Document, ImageConfig, ImageIndex, Manifest};
-use polyarch_testkit::TestEnvironment;
+use polyarch_testkit::{DockerRegistry, Need, TestEnvironment, requires};
+
+use crate::everyday::hello_image;
 
 /// An OCI layout that is written document by document.
 struct Layout(PathBuf);
@@ -113,4 +115,24 @@ fn a_layouts_entry_that_is_too_large_for_a_document_is_not_brought_in() {
     let large = layout.finish(Descriptor { size: 1 << 40, ..image });
     let output = environment.run(["imagetools", "inspect", &large]);
     output.assert_code(2).assert_stderr("is too large for an image's document");
+}
+
+#[test]
+fn an_index_that_lies_about_sizes_gets_no_name() {
+    if requires(&[Need::Command("docker-registry")]).is_some() {
+        return;
+    }
+    let (environment, registry) = (environment(), DockerRegistry::start());
+    registry.push("user/app", "1", &hello_image(&["linux/amd64"], "hello"));
+    let body = registry.manifest("user/app", "1").body;
+    let mut index: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let size = index["manifests"][0]["size"].as_u64().unwrap();
+    index["manifests"][0]["size"] = (size + 1).into();
+    registry.put_manifest("user/app", "lying", OCI_INDEX, index.to_string().as_bytes());
+    let name = format!("{}:lying", registry.name("user/app"));
+    for flag in ["--platform=linux/amd64", "--all-platforms"] {
+        let output = environment.run(["pull", flag, &name]);
+        output.assert_code(5).assert_stderr(&format!("has {size} bytes, its index says {}", size + 1));
+    }
+    environment.run(["images", "--quiet"]).assert_success().assert_stdout("");
 }

@@ -96,16 +96,15 @@ impl Client {
     }
 }
 
-/// Recognises a registry that is too old for the OCI's documents: it says that the manifest is invalid.
+/// Recognises a registry that is too old for the OCI's documents: it says that the manifest is invalid
+/// (distribution-spec, "Pushing Manifests": what it can't handle, a registry may refuse so).
 fn refused_type(error: RegistryError, media_type: &str) -> RegistryError {
     match error {
         RegistryError::Refused { refusal }
             if matches!(media_type, OCI_INDEX | OCI_MANIFEST)
                 && (refusal.status == 415
-                    || matches!(refusal.status, 400 | 405)
-                        && ["MANIFEST_INVALID", "UNSUPPORTED"]
-                            .iter()
-                            .any(|code| refusal.body.has_code(code))) =>
+                    || refusal.body.has_code("MANIFEST_INVALID")
+                    || refusal.body.has_code("UNSUPPORTED")) =>
         {
             RegistryError::MediaTypeRefused { media_type: media_type.to_owned(), refusal }
         }

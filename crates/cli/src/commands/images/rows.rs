@@ -10,6 +10,7 @@ use crate::image_list::{ImageSummary, PlatformSummary};
 use crate::past::{ago, parse_time};
 use crate::progress::format::size;
 use crate::template::Value;
+use crate::visible_text::visible_name;
 
 /// What stands for a tag or a digest that there is not.
 const NONE: &str = "<none>";
@@ -83,7 +84,7 @@ fn platforms(image: &ImageSummary) -> String {
         .platforms
         .iter()
         .filter(|platform| platform.is_complete)
-        .map(|platform| platform.platform.to_string())
+        .map(|platform| visible_name(&platform.platform))
         .collect();
     let missing = image.platforms.len() - here.len();
     let names = here.join(", ");
@@ -106,7 +107,7 @@ pub(super) fn tree(rows: &[Row], is_full: bool) -> String {
             let branch = if at + 1 == image.platforms.len() { "└─" } else { "├─" };
             let PlatformSummary { platform, digest, config, size_bytes, is_complete } = platform;
             lines.push(vec![
-                format!("{branch} {platform}"),
+                format!("{branch} {}", visible_name(platform)),
                 shown(digest, is_full),
                 config.as_ref().map(|config| shown(config, is_full)).unwrap_or_default(),
                 match size_bytes {

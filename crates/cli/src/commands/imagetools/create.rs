@@ -58,12 +58,8 @@ pub struct CreateArgs {
     /// Set reference for new image
     #[arg(short, long, value_name = "NAME")]
     tag: Vec<String>,
-<<<<<<< HEAD
-    /// Names, digests, or places of layouts and archives
-=======
     /// Images to compose: names, digests of the target's repository, descriptors as JSON, oci-layout://DIR:TAG,
     /// docker-archive:FILE or oci-archive:FILE
->>>>>>> 8862eaf (cli, docs: the reference page; every argument has a help text)
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
 }
@@ -100,7 +96,8 @@ pub fn run(args: &CreateArgs, session: &Session) -> Result<(), CommandError> {
     let composed = outcome?;
     if args.dry_run {
         // Documents are JSON, which is text; what is not would have been refused when it was read.
-        return session.printer.data(&format!("{}\n", String::from_utf8_lossy(&composed.bytes)));
+        let text = format!("{}\n", String::from_utf8_lossy(&composed.bytes));
+        return session.printer.data(&session.shown_template(text));
     }
     if let Some(path) = &args.metadata_file {
         let names: std::collections::BTreeSet<String> = request.targets.iter().map(Target::place).collect();

@@ -28,11 +28,7 @@ pub struct InspectArgs {
     /// Allow plain HTTP and certificates that can't be verified
     #[arg(long)]
     insecure: bool,
-<<<<<<< HEAD
-    /// Name of the image, or place of a layout or archive
-=======
     /// Image, or one of the other forms above
->>>>>>> 8862eaf (cli, docs: the reference page; every argument has a help text)
     #[arg(value_name = "NAME")]
     name: String,
 }
@@ -72,13 +68,14 @@ pub fn run(args: &InspectArgs, session: &Session) -> Result<(), CommandError> {
     })?;
     if args.raw {
         // Documents are JSON, which is text; no line break is added, so that the digest stays.
-        return printer.data(&String::from_utf8_lossy(found.document.bytes()));
+        let text = String::from_utf8_lossy(found.document.bytes()).into_owned();
+        return printer.data(&session.shown_template(text));
     }
     match (&template, inspected) {
         (Some(template), Some(inspected)) => {
             let value = render_value(&args.name, &found, &inspected)?;
             let out = template.render(&value, Functions::buildx())?;
-            printer.data(&out)
+            printer.data(&session.shown_template(out))
         }
         _ => printer.data(&text::render(&full_name(&source), &found)),
     }

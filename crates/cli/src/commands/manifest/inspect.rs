@@ -43,5 +43,6 @@ pub fn run(args: &InspectArgs, session: &Session) -> Result<(), CommandError> {
         engine.perform(|services| async move { manifest_list::inspect(&services, &request, &shown).await });
     let text = quiet.finish(session, result)?;
     // JSON is UTF-8: what is not would not have been parsed.
-    session.printer.data(&format!("{}\n", String::from_utf8_lossy(&text)))
+    let text = format!("{}\n", String::from_utf8_lossy(&text));
+    session.printer.data(&session.shown_template(text))
 }

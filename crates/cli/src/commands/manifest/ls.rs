@@ -70,7 +70,7 @@ pub fn run(args: &LsArgs, session: &Session) -> Result<(), CommandError> {
                     ])
                 })
                 .collect();
-            listing.render(&titles, &values).map_err(CommandError::from)?
+            session.shown_template(listing.render(&titles, &values).map_err(CommandError::from)?)
         }
         None if args.format == "json" => {
             let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
