@@ -200,7 +200,7 @@ impl Services {
         let document = ManifestOrIndex::parse(fetched.bytes.to_vec(), &fetched.media_type)
             .map_err(Unresolved::Document)?;
         // Keeping it is only a saving for next time.
-        if self.store.put(document.bytes()).is_ok() {
+        if self.store.put_as(&descriptor.digest, document.bytes()).is_ok() {
             self.remember_root(reference, &descriptor);
         }
         Ok(RootDocument { descriptor, document, from: Some(reference.clone()) })
@@ -315,7 +315,7 @@ impl Services {
                 let (digest, said) = (&entry.digest, entry.size);
                 return Err(damaged(format!("{digest} has {size} bytes, its index says {said}")));
             }
-            self.store.put(&fetched.bytes).map_err(|error| storage_error(&error))?;
+            self.store.put_as(&entry.digest, &fetched.bytes).map_err(|error| storage_error(&error))?;
             fetched.bytes.to_vec()
         };
         ManifestOrIndex::parse(bytes, &entry.media_type).map_err(|error| damaged(chain_of(&error)))

@@ -166,7 +166,10 @@ impl Finder<'_> {
                 let message = format!("{} is not an image", reference.familiar());
                 BuildError::from_source(ErrorKind::Registry, message, &error)
             })?;
-        self.services.store().put(document.bytes()).map_err(|error| storage_error(&error))?;
+        self.services
+            .store()
+            .put_as(&descriptor.digest, document.bytes())
+            .map_err(|error| storage_error(&error))?;
         Ok(Ok(self.found(descriptor, document, Origin::Registry(reference.clone()))))
     }
 

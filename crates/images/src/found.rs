@@ -140,7 +140,10 @@ impl FoundImage {
     pub async fn ensure_all(&self, descriptor: &Descriptor) -> Result<(), BuildError> {
         // Reading a document keeps it; the image's own was read when it was found.
         if descriptor.digest == self.descriptor.digest {
-            self.services.store().put(self.document.bytes()).map_err(|error| storage_error(&error))?;
+            self.services
+                .store()
+                .put_as(&descriptor.digest, self.document.bytes())
+                .map_err(|error| storage_error(&error))?;
         }
         let mut seen = BTreeSet::new();
         for (_, manifest) in self.manifests_below(descriptor).await? {
@@ -174,7 +177,7 @@ impl FoundImage {
                         registry_error(format!("can't fetch {} of {}", descriptor.digest, self.name), &error)
                     })?;
                 self.check_size(&descriptor.digest, descriptor.size, fetched.bytes.len() as u64)?;
-                store.put(&fetched.bytes).map_err(|error| storage_error(&error))?;
+                store.put_as(&descriptor.digest, &fetched.bytes).map_err(|error| storage_error(&error))?;
                 Ok(fetched.bytes.to_vec())
             }
             Origin::Store(None) | Origin::Archive(_) => Err(self

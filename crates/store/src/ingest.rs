@@ -70,13 +70,23 @@ impl Store {
     /// Keeps a small blob and returns its digest; one that is there already is not written again.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        if self.inner.durability == Durability::Batched && self.contains(&digest) {
-            return Ok(digest);
-        }
-        let mut writer = self.writer()?;
-        writer.write_all(bytes).map_err(StoreError::stream("write"))?;
-        writer.commit(Some((&digest, bytes.len() as u64)))?;
+        self.put_as(&digest, bytes)?;
         Ok(digest)
+    }
+
+    /// Keeps a small blob under the digest that it was asked for by, of whichever algorithm; one that is
+    /// there already is not written again.
+    ///
+    /// # Errors
+    /// When the bytes do not have the digest; nothing is kept then.
+    pub fn put_as(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.inner.durability == Durability::Batched && self.contains(digest) {
+            return Ok(());
+        }
+        let mut writer = self.writer_of(digest.algorithm())?;
+        writer.write_all(bytes).map_err(StoreError::stream("write"))?;
+        writer.commit(Some((digest, bytes.len() as u64)))?;
+        Ok(())
     }
 
     /// Keeps what a reader gives and returns its digest and size.
@@ -314,5 +324,9 @@ mod tests {
         let digest = hasher.finish();
         store.ingest(&b"x"[..], Some((&digest, 1))).unwrap();
         assert_eq!(store.size(&digest), Some(1));
+        let (_dir, store) = stores().remove(0);
+        store.put_as(&digest, b"x").unwrap();
+        assert_eq!((store.size(&digest), store.contains(&Digest::of("x"))), (Some(1), false));
+        assert!(matches!(store.put_as(&digest, b"y"), Err(StoreError::Mismatch { .. })));
     }
 }

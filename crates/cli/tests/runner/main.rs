@@ -58,4 +58,5 @@ mod progress;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
+mod sha512;
 mod verify;
