@@ -35,8 +35,9 @@ pub(crate) fn ask(question: &str) -> Result<String, CommandError> {
 /// The same; and when standard input is no terminal that can be silenced.
 pub(crate) fn ask_secret(question: &str) -> Result<String, CommandError> {
     let failed = |error: io::Error| CommandError::io("can't read", "the terminal", &error);
-    show(question);
+    // Silent before it asks: an answer may come at once.
     let silence = Silence::start().map_err(failed)?;
+    show(question);
     let typed = read_typed(&mut io::stdin().lock());
     drop(silence);
     show("\n");

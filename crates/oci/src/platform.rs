@@ -277,7 +277,7 @@ fn normal_architecture(architecture: &str, variant: &str) -> (String, String) {
 /// Returns ` (did you mean …?)` when a known word is at most two edits away.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a &'a str>) -> String {
     let word = word.to_ascii_lowercase();
-    let nearest = known.into_iter().map(|candidate| (edit_distance(&word, candidate), *candidate)).min();
+    let nearest = known.into_iter().map(|it| (edit_distance(&word, &it.to_ascii_lowercase()), *it)).min();
     match nearest {
         Some((distance, candidate)) if distance <= 2 && 2 * distance <= word.len() => {
             format!(" (did you mean {candidate}?)")

@@ -19,7 +19,6 @@ use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
 
 use crate::SandboxError;
 use id_mapper::{Helper, HelperFailure, HelperPlan};
-use subordinate::Range;
 
 /// What [`enter`] needs to know of the system; [`EnterOptions::for_path`] has the usual values.
 #[derive(Debug, Clone)]
@@ -178,20 +177,24 @@ fn plan_subordinate(options: &EnterOptions, uid: u32, gid: u32) -> Result<(Helpe
             )
         })
     };
-    let ranges = |file: &Path| -> Result<Vec<Range>, String> {
-        let ranges = subordinate::read(file, name.as_deref(), uid);
-        if ranges.is_empty() {
-            return Err(format!("{} has no range for {user}; add one with: {add_ranges}", file.display()));
-        }
-        Ok(ranges)
-    };
     let (newuidmap, newgidmap) = (find("newuidmap")?, find("newgidmap")?);
-    let (uids, gids) = (ranges(&options.subuid)?, ranges(&options.subgid)?);
-    let plan = HelperPlan::Commands {
-        newuidmap: (newuidmap, subordinate::triples(uid, &uids)),
-        newgidmap: (newgidmap, subordinate::triples(gid, &gids)),
+    let read = |file: &Path| subordinate::read(file, name.as_deref(), uid);
+    let (uids, gids) = (read(&options.subuid), read(&options.subgid));
+    let add_gids = format!("sudo usermod --add-subgids {first}-{last} {user}");
+    let add_uids = format!("sudo usermod --add-subuids {first}-{last} {user}");
+    let (file, add) = match (uids.as_slice(), gids.as_slice()) {
+        ([], []) => (&options.subuid, add_ranges),
+        ([], _) => (&options.subuid, add_uids),
+        (_, []) => (&options.subgid, add_gids),
+        _ => {
+            let plan = HelperPlan::Commands {
+                newuidmap: (newuidmap, subordinate::triples(uid, &uids)),
+                newgidmap: (newgidmap, subordinate::triples(gid, &gids)),
+            };
+            return Ok((plan, subordinate::count(&uids), subordinate::count(&gids)));
+        }
     };
-    Ok((plan, subordinate::count(&uids), subordinate::count(&gids)))
+    Err(format!("{} has no range for {user}; add one with: {add}", file.display()))
 }
 
 fn map_single(file: &'static str, text: &str) -> Result<(), SandboxError> {
@@ -278,7 +281,8 @@ mod tests {
         std::fs::write(dir.path().join("subuid"), "ann:100000:65536\n").expect("write");
         let reason = plan_subordinate(&options, 1000, 1000).expect_err("no subgid");
         assert!(reason.contains("subgid has no range for ann"), "{reason}");
-        assert!(reason.contains("--add-subgids 100000-165535 ann"), "{reason}");
+        // A range that is nobody's, and only where there is none.
+        assert!(reason.ends_with("sudo usermod --add-subgids 165536-231071 ann"), "{reason}");
 
         std::fs::write(dir.path().join("subgid"), "1000:200000:1000\n").expect("write");
         let (plan, uid_count, gid_count) = plan_subordinate(&options, 1000, 1000).expect("complete");
