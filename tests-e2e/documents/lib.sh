@@ -35,7 +35,7 @@ runs() {
 
 # Digests, times and paths are not the same twice; long outputs are cut.
 shorten() {
-    sed -E "s#$work#…#g; s/(sha256:[0-9a-f]{8})[0-9a-f]{56}/\1…/g; s/ +$//; s/\r//g; s/\x1b\[[0-9;?]*[a-zA-Z]//g" "$1" |
+    sed -E "s#$work#…#g; s/(sha256:[0-9a-f]{8})[0-9a-f]{56}/\1…/g; s/(Kernel Version: *).*/\1…/; s/ +$//; s/\r//g; s/\x1b\[[0-9;?]*[a-zA-Z]//g" "$1" |
         awk 'NR <= 40 { print } NR == 41 { print "…" }'
 }
 
