@@ -23,6 +23,10 @@ use crate::referrers::{COPIED, referrers};
 /// The deepest nesting of indexes that is copied.
 const MAX_DEPTH: usize = 8;
 
+/// The most manifests and indexes that are copied into one repository: every one asks its registry for
+/// what is kept beside it.
+const MAX_DOCUMENTS: usize = 10_000;
+
 /// Copies images into one repository; what was copied once is not copied again.
 pub struct Copier {
     services: Arc<Services>,
@@ -71,14 +75,25 @@ impl Copier {
         descriptor: &Descriptor,
         depth: usize,
     ) -> Result<(), BuildError> {
-        let is_new =
-            || self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(descriptor.digest.clone());
-        if self.is_source(source) || !is_new() {
+        if self.is_source(source) {
             return Ok(());
         }
+        let copied = {
+            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            if !done.insert(descriptor.digest.clone()) {
+                return Ok(());
+            }
+            done.len()
+        };
+        let refused =
+            |what: String| Err(BuildError::new(ErrorKind::Registry, format!("{}: {what}", source.name)));
         if depth > MAX_DEPTH {
-            let what = format!("{} is an index nested too deeply", descriptor.digest);
-            return Err(BuildError::new(ErrorKind::Registry, format!("{}: {what}", source.name)));
+            return refused(format!("{} is an index nested too deeply", descriptor.digest));
+        }
+        if copied > MAX_DOCUMENTS {
+            return refused(format!(
+                "it has more than {MAX_DOCUMENTS} manifests, those that its registry keeps beside them counted"
+            ));
         }
         let document = source.read_document(descriptor).await?;
         match &document {

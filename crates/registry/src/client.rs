@@ -13,6 +13,7 @@ mod endpoint;
 mod host;
 mod manifest;
 mod options;
+mod pages;
 mod push;
 mod referrers;
 mod retry;

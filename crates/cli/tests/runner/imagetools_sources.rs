@@ -66,7 +66,8 @@ impl Sources {
             index.annotations.insert("org.example.kept".into(), "while nothing is rewritten".into());
         });
         let mut windows: Vec<Made> = entries(&["windows/amd64//10.0.17763.1", "windows/amd64//10.0.20348.1"]);
-        windows[1].descriptor.platform.as_mut().unwrap().os_features = vec!["win32k".into()];
+        windows[1].descriptor.platform.as_mut().expect("it has a platform").os_features =
+            vec!["win32k".into()];
         windows.push(placed(Flavour::Oci, "linux/amd64"));
         sources.push_index(registry, "windows", windows, |_| ());
         sources.push_referred(registry);
@@ -159,7 +160,7 @@ fn image(flavour: Flavour, platform: &str) -> Made {
             config[key] = json!(value);
         }
     }
-    let config = serde_json::to_vec(&config).unwrap();
+    let config = serde_json::to_vec(&config).expect("it is JSON");
     let describe =
         |media_type: &str, bytes: &[u8]| Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
     let layer_type = polyarch_oci::media_type::Compression::Gzip.layer_media_type(flavour);
@@ -206,7 +207,7 @@ fn attestation(image: &Descriptor) -> Made {
     let mut blobs = vec![b"{}".to_vec()];
     let mut layers = Vec::new();
     for (kind, statement) in statements {
-        let bytes = serde_json::to_vec(&statement).unwrap();
+        let bytes = serde_json::to_vec(&statement).expect("it is JSON");
         let mut layer = Descriptor::new(IN_TOTO, Digest::of(&bytes), bytes.len() as u64);
         layer.annotations.insert("in-toto.io/predicate-type".into(), kind.into());
         layers.push(layer);

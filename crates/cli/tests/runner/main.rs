@@ -44,6 +44,7 @@ mod imagetools;
 #[cfg(test)]
 mod imagetools_copy;
 #[cfg(test)]
+mod imagetools_limits;
 mod imagetools_sources;
 #[cfg(test)]
 mod inspection;
@@ -59,4 +60,5 @@ mod progress;
 mod reference;
 #[cfg(test)]
 mod sha512;
+mod static_registry;
 mod verify;

@@ -2,19 +2,13 @@
 //! Images whose documents and blobs go by SHA-512 digests (image-spec, descriptor.md, "Digests"): what was
 //! asked for by such a digest is found again by it.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-
 use polyarch_oci::media_type::{Compression, Flavour, OCI_INDEX};
 use polyarch_oci::{
     Algorithm, Descriptor, DiffId, Digest, Document, Hasher, ImageConfig, ImageIndex, Manifest, RootFs,
 };
 use polyarch_testkit::{TarBuilder, TestEnvironment};
 
-/// What a registry answers with, by path.
-type Pages = BTreeMap<String, (String, Vec<u8>)>;
+use crate::static_registry::Pages;
 
 fn sha512(bytes: &[u8]) -> Digest {
     let mut hasher = Hasher::new(Algorithm::Sha512);
@@ -43,64 +37,20 @@ fn pages() -> (Pages, Digest) {
     let entry = descriptor(Flavour::Oci.manifest(), &manifest).with_platform("linux/amd64".parse().unwrap());
     let index = Document::indented(ImageIndex::new(Flavour::Oci, vec![entry])).bytes;
     let root = sha512(&index);
-    let mut pages = Pages::new();
-    let mut add = |path: String, kind: &str, bytes: &[u8]| {
-        pages.insert(format!("/v2/app/{path}"), (kind.to_owned(), bytes.to_vec()));
-    };
-    add("manifests/v1".to_owned(), OCI_INDEX, &index);
-    add(format!("manifests/{root}"), OCI_INDEX, &index);
-    add(format!("manifests/{}", sha512(&manifest)), Flavour::Oci.manifest(), &manifest);
+    let mut pages = Pages::default();
+    pages.manifest("v1", OCI_INDEX, &index);
+    pages.manifest(&root, OCI_INDEX, &index);
+    pages.manifest(sha512(&manifest), Flavour::Oci.manifest(), &manifest);
     for blob in [&config, &layer] {
-        add(format!("blobs/{}", sha512(blob)), "application/octet-stream", blob);
+        pages.blob(&sha512(blob), blob);
     }
     (pages, root)
-}
-
-/// Starts a registry that has these pages and nothing else; returns its host. It ends with the process.
-fn serve(pages: Pages) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
-    let pages = Arc::new(pages);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let pages = pages.clone();
-            std::thread::spawn(move || answer(&pages, stream.unwrap()));
-        }
-    });
-    host
-}
-
-/// Answers one request.
-fn answer(pages: &Pages, mut stream: TcpStream) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut request = String::new();
-    // Who speaks TLS first gets no line, and then no answer.
-    if reader.read_line(&mut request).is_err() || !request.contains("HTTP/1.1") {
-        return;
-    }
-    let mut line = String::new();
-    while reader.read_line(&mut line).is_ok_and(|_| !line.trim_end().is_empty()) {
-        line.clear();
-    }
-    let mut words = request.split(' ');
-    let is_head = words.next() == Some("HEAD");
-    let page = pages.get(words.next().unwrap_or_default());
-    let nothing = (String::from("text/plain"), Vec::new());
-    let (status, (kind, bytes)) = page.map_or(("404 Not Found", &nothing), |page| ("200 OK", page));
-    let length = bytes.len();
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    if !is_head {
-        stream.write_all(bytes).unwrap();
-    }
 }
 
 #[test]
 fn images_by_sha512_digests_are_pulled_and_found_again() {
     let (pages, root) = pages();
-    let host = serve(pages);
+    let host = pages.serve().host;
     for name in [format!("{host}/app@{root}"), format!("{host}/app:v1")] {
         let environment = TestEnvironment::new(env!("CARGO_BIN_EXE_polyarch"));
         for _ in 0..2 {

@@ -6,17 +6,19 @@ use polyarch_oci::Reference;
 use serde::Deserialize;
 
 use super::Client;
-use super::call::{self, Subject};
+use super::call::Subject;
 use super::challenge::Scopes;
-use super::host::{Attempts, Permission};
+use super::host::Permission;
+use super::pages::Pages;
 use crate::api;
 use crate::error::RegistryError;
 
-/// The largest list that is read, in bytes.
+/// The largest list that is read, in bytes of all its pages.
 const MAX_LIST_BYTES: u64 = 4 << 20;
 
 impl Client {
-    /// Lists the tags of a repository, in the registry's order; of a registry that gives pages, the first.
+    /// Lists the tags of a repository, in the registry's order; of a list of more than a hundred pages, the
+    /// first hundred.
     ///
     /// Asks the origin, not the mirrors.
     ///
@@ -31,13 +33,18 @@ impl Client {
         let origin = self.origin(repository);
         let text = format!("list tags of {}", repository.name());
         let path = api::tags_path(&origin.repository);
-        let call = origin.host.call(Method::GET, &path, text.clone(), Subject::Other).await?;
+        let call = origin.host.call(Method::GET, &path, text, Subject::Other).await?;
         let permission =
             Permission { repository: origin.repository.clone(), scopes: Scopes::pull(&origin.repository) };
-        let answer = origin.host.send(&call, &permission, Attempts::ByPolicy).await?;
-        let bytes = call::read_all(answer, &call, &text, MAX_LIST_BYTES).await?;
-        let list: Tags = serde_json::from_slice(&bytes)
-            .map_err(|_| call.protocol_error("the answer is no list of tags"))?;
-        Ok(list.tags.unwrap_or_default())
+        let mut pages = Pages::new(&origin, permission, call.clone(), MAX_LIST_BYTES);
+        let mut tags = Vec::new();
+        while !pages.are_exhausted()
+            && let Some(bytes) = pages.read().await?
+        {
+            let list: Tags = serde_json::from_slice(&bytes)
+                .map_err(|_| call.protocol_error("the answer is no list of tags"))?;
+            tags.extend(list.tags.unwrap_or_default());
+        }
+        Ok(tags)
     }
 }

@@ -7,6 +7,7 @@ mod auth;
 mod debian;
 mod download;
 mod fake;
+mod lists;
 mod manifest;
 mod proxy;
 mod push;
