@@ -136,8 +136,11 @@ pub(crate) fn take(
         let digest = item.parents.first().and_then(|digest| digest.parse().ok());
         item.is_wanted &= digest.is_some_and(|it| reached.contains(&it) || wanted.blobs.contains_key(&it));
     }
+    let mut used: HashMap<(usize, String), SystemTime> =
+        blobs.iter().map(|(digest, file)| ((0, digest.to_string()), file.used)).collect();
     for (at, place) in places.iter().enumerate() {
         for layer in place.snapshots.list().map_err(failed)? {
+            used.insert((at, layer.id.to_string()), layer.used);
             let told = wanted.layers.get(&(at, layer.id.as_str().to_owned()));
             let is_step = layer.id.as_str().starts_with("step-");
             items.push(CacheItem {
@@ -172,6 +175,11 @@ pub(crate) fn take(
             place: 0,
             path: file.path,
         });
+    }
+    // Reading a record leaves no trace; a use of what it leads to does.
+    for record in items.iter_mut().filter(|item| item.kind == CacheKind::Record) {
+        let leads_to = record.parents.last().and_then(|last| used.get(&(record.place, last.clone())));
+        record.used = leads_to.map_or(record.used, |used| record.used.max(*used));
     }
     items.extend(temporary(options, store.is_used_by_others())?);
     Ok(items)

@@ -137,6 +137,33 @@ fn what_was_used_least_goes_first_needs_root() {
     environment.run(["prune", "--filter", "typ=x"]).assert_code(2).assert_stderr("until, unused-for, type");
 }
 
+/// The same for what is remembered.
+fn age_records(records: &Path) {
+    for namespace in std::fs::read_dir(records).into_iter().flatten().flatten() {
+        age(&namespace.path());
+    }
+}
+
+#[test]
+fn what_a_build_has_used_since_stays_with_its_records_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = environment_with("RUN echo one > /one");
+    environment.run(["build", "-t", "app", "."]).assert_success();
+    age(&environment.store().join("snapshots/layers"));
+    age_records(&environment.store().join("records"));
+    for boot in std::fs::read_dir(environment.store().join("staged")).into_iter().flatten().flatten() {
+        age_records(&boot.path().join("records"));
+    }
+    environment.run(["build", "-t", "app", "."]).assert_success();
+    let dry = environment.run(["prune", "--dry-run", "--verbose", "--filter", "until=24h"]);
+    assert!(!dry.assert_success().stdout.contains("RUN echo one"), "{dry}");
+    environment.run(["prune", "-a", "-f", "--filter", "until=24h"]).assert_success();
+    let again = environment.run(["build", "--progress=plain", "."]);
+    assert_eq!(again.assert_success().stderr.matches("CACHED").count(), 2, "{again}");
+}
+
 #[test]
 fn a_build_that_runs_meanwhile_loses_nothing_needs_root() {
     if requires(NEEDS).is_some() {
