@@ -27,14 +27,24 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
+    /// Counts a document; tells whether the image has no more than can be meant.
+    pub(crate) fn admit(&mut self, document: &ManifestOrIndex) -> bool {
+        self.documents += 1;
+        self.bytes = self.bytes.saturating_add(document.bytes().len() as u64);
+        !self.are_passed()
+    }
+
+    /// Tells whether the image had more than can be meant.
+    pub(crate) fn are_passed(&self) -> bool {
+        self.documents > MAX_DOCUMENTS || self.bytes > MAX_BYTES
+    }
+
     /// Counts a document.
     ///
     /// # Errors
     /// When the image has more than can be meant.
     pub(crate) fn count(&mut self, image: &FoundImage, document: &ManifestOrIndex) -> Result<(), BuildError> {
-        self.documents += 1;
-        self.bytes = self.bytes.saturating_add(document.bytes().len() as u64);
-        if self.documents <= MAX_DOCUMENTS && self.bytes <= MAX_BYTES {
+        if self.admit(document) {
             return Ok(());
         }
         let mib = MAX_BYTES >> 20;

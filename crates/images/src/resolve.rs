@@ -7,16 +7,23 @@
 mod meaning;
 mod registry;
 
+use std::collections::BTreeSet;
+
 use polyarch_build::image_source::storage_error;
 use polyarch_build::{BuildError, ErrorKind};
 use polyarch_oci::{Descriptor, Digest, ManifestOrIndex, Platform, Reference};
 use polyarch_store::Store;
+
+use crate::below::Bounds;
 
 pub use meaning::{ImageDigests, Meaning, in_registry, in_store};
 pub use registry::{InRegistry, places_in_registry};
 
 /// The deepest nesting of indexes that is looked into.
 const MAX_DEPTH: usize = 8;
+
+/// The most places of a digest that are told: nobody reads more, and an image can be made of one layer many times.
+const MAX_PLACES: usize = 5_000;
 
 /// The most digests that look alike and are told.
 const MAX_NEAR: usize = 5;
@@ -67,11 +74,17 @@ pub struct Place {
 pub fn places(store: &Store, hex: &str) -> Result<Vec<Place>, BuildError> {
     let mut found = Vec::new();
     walk(store, &mut |place| {
-        if place.digest.hex().starts_with(hex) && !found.contains(&place) {
-            found.push(place);
+        if place.digest.hex().starts_with(hex) {
+            add_place(&mut found, place);
         }
     })?;
     Ok(found)
+}
+
+fn add_place(places: &mut Vec<Place>, place: Place) {
+    if places.len() < MAX_PLACES && !places.contains(&place) {
+        places.push(place);
+    }
 }
 
 /// Returns digests that begin as another one does, those that share most first.
@@ -81,11 +94,7 @@ pub fn places(store: &Store, hex: &str) -> Result<Vec<Place>, BuildError> {
 pub fn near(store: &Store, hex: &str) -> Result<Vec<Place>, BuildError> {
     let mut found: Vec<Place> = Vec::new();
     walk(store, &mut |place| {
-        if shared(&place.digest, hex) >= NEAR_CHARACTERS {
-            found.push(place);
-            rank_by_likeness(&mut found, hex);
-            found.truncate(MAX_NEAR);
-        }
+        add_near(&mut found, place, hex);
     })?;
     Ok(found)
 }
@@ -95,12 +104,14 @@ fn shared(digest: &Digest, hex: &str) -> usize {
     digest.hex().bytes().zip(hex.bytes()).take_while(|(a, b)| a == b).count()
 }
 
-/// Keeps what looks like a digest, each digest once, those that share most first.
-fn rank_by_likeness(places: &mut Vec<Place>, hex: &str) {
-    places.retain(|place| shared(&place.digest, hex) >= NEAR_CHARACTERS);
+/// Adds a digest that looks like another one; each digest once, those that share most first.
+fn add_near(places: &mut Vec<Place>, place: Place, hex: &str) {
+    if shared(&place.digest, hex) < NEAR_CHARACTERS || places.iter().any(|it| it.digest == place.digest) {
+        return;
+    }
+    places.push(place);
     places.sort_by_key(|place| std::cmp::Reverse(shared(&place.digest, hex)));
-    let mut seen = std::collections::HashSet::new();
-    places.retain(|place| seen.insert(place.digest.clone()));
+    places.truncate(MAX_NEAR);
 }
 
 fn walk(store: &Store, visit: &mut dyn FnMut(Place)) -> Result<(), BuildError> {
@@ -108,19 +119,32 @@ fn walk(store: &Store, visit: &mut dyn FnMut(Place)) -> Result<(), BuildError> {
         let document = store.image(&entry.descriptor).ok();
         let is_index = matches!(document, Some(ManifestOrIndex::Index(_)));
         let index = is_index.then(|| entry.descriptor.digest.clone());
-        Walk { store, name, index, visit }.document(&entry.descriptor, document, 0);
+        Walk::new(store, name, index, visit).document(&entry.descriptor, document, 0);
     }
     Ok(())
 }
 
+/// A walk through the documents of a name, which looks into each index once and at no more documents than an image
+/// can have.
 struct Walk<'a> {
     store: &'a Store,
     name: Reference,
     index: Option<Digest>,
     visit: &'a mut dyn FnMut(Place),
+    seen: BTreeSet<Digest>,
+    bounds: Bounds,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(
+        store: &'a Store,
+        name: Reference,
+        index: Option<Digest>,
+        visit: &'a mut dyn FnMut(Place),
+    ) -> Walk<'a> {
+        Walk { store, name, index, visit, seen: BTreeSet::new(), bounds: Bounds::default() }
+    }
+
     fn place(&mut self, digest: &Digest, role: Role, manifest: Option<&Digest>, platforms: &[Platform]) {
         (self.visit)(Place {
             digest: digest.clone(),
@@ -135,9 +159,13 @@ impl Walk<'_> {
     fn document(&mut self, descriptor: &Descriptor, document: Option<ManifestOrIndex>, depth: usize) {
         let declared: Vec<Platform> =
             descriptor.platform.iter().map(|platform| platform.clone().normalized()).collect();
+        if document.as_ref().is_some_and(|document| !self.bounds.admit(document)) {
+            return;
+        }
         match document {
             // The index's word is all that is known of what is not here.
             None => self.place(&descriptor.digest, Role::Manifest, Some(&descriptor.digest), &declared),
+            Some(ManifestOrIndex::Index(_)) if !self.seen.insert(descriptor.digest.clone()) => {}
             Some(ManifestOrIndex::Index(index)) => {
                 let platforms: Vec<Platform> = index
                     .value
@@ -147,6 +175,9 @@ impl Walk<'_> {
                     .collect();
                 self.place(&descriptor.digest, Role::Index, None, &platforms);
                 for entry in index.value.manifests.iter().filter(|_| depth < MAX_DEPTH) {
+                    if self.bounds.are_passed() {
+                        return;
+                    }
                     if entry.is_attestation() {
                         self.attestation(entry, &index.value.manifests);
                     } else {
@@ -180,11 +211,15 @@ impl Walk<'_> {
 
     fn attestation(&mut self, entry: &Descriptor, siblings: &[Descriptor]) {
         let about = entry.annotations.get("vnd.docker.reference.digest");
-        let about = siblings.iter().find(|it| about.is_some_and(|digest| *digest == it.digest.to_string()));
+        let about: Option<Digest> = about.and_then(|digest| digest.parse().ok());
+        let about = siblings.iter().find(|it| about.as_ref() == Some(&it.digest));
         let platforms: Vec<Platform> =
             about.and_then(|it| it.platform.clone()).map(Platform::normalized).into_iter().collect();
         self.place(&entry.digest, Role::Attestation, Some(&entry.digest), &platforms);
-        if let Ok(ManifestOrIndex::Manifest(manifest)) = self.store.image(entry) {
+        let Ok(document) = self.store.image(entry) else { return };
+        if self.bounds.admit(&document)
+            && let ManifestOrIndex::Manifest(manifest) = document
+        {
             for blob in manifest.value.layers.iter().chain([&manifest.value.config]) {
                 self.place(&blob.digest, Role::PartOfAttestation, Some(&entry.digest), &platforms);
             }
@@ -213,4 +248,39 @@ pub fn alike(near: &[Place], hex: &str) -> Option<String> {
     let list: Vec<String> =
         near.iter().map(|place| format!("{} (in {})", place.digest, place.name.familiar())).collect();
     (!list.is_empty()).then(|| format!("these begin alike: {}", list.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use polyarch_oci::media_type::Flavour;
+    use polyarch_oci::{Document, ImageConfig, ImageIndex, Manifest};
+
+    use super::*;
+
+    fn put<T: serde::Serialize>(store: &Store, media_type: &str, document: &Document<T>) -> Descriptor {
+        store.put(&document.bytes).unwrap();
+        Descriptor::new(media_type, document.digest.clone(), document.size())
+    }
+
+    #[test]
+    fn indexes_that_name_one_another_many_times_are_looked_into_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let flavour = Flavour::Oci;
+        let config = put(&store, flavour.config(), &Document::compact(ImageConfig::default()));
+        let manifest = Document::compact(Manifest::new(flavour, config.clone(), vec![config.clone(); 6_000]));
+        let image = put(&store, flavour.manifest(), &manifest);
+        let mut root = image.clone();
+        // Followed each time, these are ten million ways to one manifest.
+        for _ in 0..7 {
+            root = put(&store, flavour.index(), &Document::compact(ImageIndex::new(flavour, vec![root; 10])));
+        }
+        store.set_ref(&"app".parse().unwrap(), &root).unwrap();
+        let found = places(&store, image.digest.hex()).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((&found[0].role, &found[0].index), (&Role::Manifest, &Some(root.digest)));
+        assert_eq!(places(&store, config.digest.hex()).unwrap().len(), MAX_PLACES);
+        let other = format!("{}{}", &image.digest.hex()[..32], "0".repeat(32));
+        assert_eq!(near(&store, &other).unwrap().len(), 1);
+    }
 }

@@ -9,6 +9,7 @@ use polyarch_build::{BuildError, Services};
 use polyarch_oci::{Descriptor, Digest, ManifestOrIndex, Platform, Reference};
 use polyarch_store::Store;
 
+use crate::below::Bounds;
 use crate::find::{FindOptions, Lookup};
 use crate::source::ImageSource;
 
@@ -65,12 +66,13 @@ pub async fn in_registry(
     let options = FindOptions::new(Lookup::RegistryOnly);
     let source = ImageSource::Reference(name.clone().with_default_tag());
     let found = crate::find::find(services, &source, &options, shown).await?;
-    let mut images = Vec::new();
+    let (mut images, mut bounds) = (Vec::new(), Bounds::default());
     let is_index = match &found.document {
         ManifestOrIndex::Index(index) => {
             for entry in index.value.images() {
                 // An index within an index has no config.
                 let manifest = found.read_document(entry).await?;
+                bounds.count(&found, &manifest)?;
                 let (platform, config) = match manifest {
                     ManifestOrIndex::Manifest(manifest) => {
                         let platform = match &entry.platform {

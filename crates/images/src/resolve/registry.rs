@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The places of a digest in a repository of a registry: under the tag that is named, or under any.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use polyarch_build::fetch::{Shown, registry_error};
 use polyarch_build::{BuildError, Services};
 use polyarch_oci::{Digest, ManifestOrIndex, Reference};
 
-use super::{MAX_DEPTH, MAX_NEAR, Place, Walk, rank_by_likeness};
+use super::{MAX_DEPTH, Place, Walk, add_near, add_place};
+use crate::below::Bounds;
 use crate::find::{FindOptions, Lookup, find};
 use crate::found::FoundImage;
 use crate::source::ImageSource;
@@ -59,23 +61,19 @@ pub async fn places_in_registry(
         };
         // What the index itself names needs no further question.
         if !names_it(&found, digest) {
-            fetch_documents(&found, &found.document, 0).await;
+            fetch_documents(&found).await;
         }
         let is_index = matches!(found.document, ManifestOrIndex::Index(_));
         let index = is_index.then(|| found.descriptor.digest.clone());
         let mut visit = |place: Place| {
-            let list = if place.digest == *digest { &mut result.places } else { &mut others };
-            if !list.contains(&place) {
-                list.push(place);
+            if place.digest == *digest {
+                add_place(&mut result.places, place);
+            } else {
+                add_near(&mut others, place, digest.hex());
             }
         };
-        Walk { store: services.store(), name: tagged, index, visit: &mut visit }.document(
-            &found.descriptor,
-            Some(found.document.clone()),
-            0,
-        );
-        rank_by_likeness(&mut others, digest.hex());
-        others.truncate(MAX_NEAR);
+        let document = Some(found.document.clone());
+        Walk::new(services.store(), tagged, index, &mut visit).document(&found.descriptor, document, 0);
     }
     if result.places.is_empty() {
         result.near = others;
@@ -94,17 +92,26 @@ fn names_it(found: &FoundImage, digest: &Digest) -> bool {
 }
 
 /// Brings manifests and configs into the store. What can't be had has no places.
-async fn fetch_documents(found: &FoundImage, document: &ManifestOrIndex, depth: usize) {
-    match document {
-        ManifestOrIndex::Index(index) if depth < MAX_DEPTH => {
-            for entry in &index.value.manifests {
-                if let Ok(document) = found.read_document(entry).await {
-                    Box::pin(fetch_documents(found, &document, depth + 1)).await;
+async fn fetch_documents(found: &FoundImage) {
+    let (mut bounds, mut seen) = (Bounds::default(), BTreeSet::new());
+    let mut waiting = vec![(found.document.clone(), 0)];
+    while let Some((document, depth)) = waiting.pop() {
+        match document {
+            ManifestOrIndex::Index(index) if depth < MAX_DEPTH => {
+                for entry in &index.value.manifests {
+                    if seen.insert(entry.digest.clone())
+                        && let Ok(document) = found.read_document(entry).await
+                    {
+                        if !bounds.admit(&document) {
+                            return;
+                        }
+                        waiting.push((document, depth + 1));
+                    }
                 }
             }
+            ManifestOrIndex::Index(_) => {}
+            // A config that can't be read leaves the diff ids unknown.
+            ManifestOrIndex::Manifest(manifest) => drop(found.config(&manifest.value).await),
         }
-        ManifestOrIndex::Index(_) => {}
-        // A config that can't be read leaves the diff ids unknown.
-        ManifestOrIndex::Manifest(manifest) => drop(found.config(&manifest.value).await),
     }
 }
