@@ -31,21 +31,13 @@ pub struct Named {
 pub fn find(services: &Services, text: &str) -> Result<Named, BuildError> {
     match look_up(services, text)? {
         Some(found) => Ok(found),
-        None => Err(no_such_image(services, text)),
+        None => Err(lookup::no_such_image(services.store(), text)),
     }
 }
 
 fn look_up(services: &Services, text: &str) -> Result<Option<Named>, BuildError> {
     let store = services.store();
-    let reference = text.parse::<Reference>().ok().map(Reference::with_default_tag);
-    let Some(found) = lookup::look_up(store, text)? else {
-        // A document that lost its name can still be had by its digest, until a prune.
-        let held = match &reference {
-            Some(reference) => services.held_image(reference)?,
-            None => None,
-        };
-        return Ok(held.map(|(root, held)| Named { root, held, name: None, part_of: None }));
-    };
+    let Some(found) = lookup::look_up(store, text)? else { return Ok(None) };
     let meant = found.descriptor();
     let root = Descriptor::new(&meant.media_type, meant.digest.clone(), meant.size);
     let mut held = held_platforms(store, &found.root)?;
@@ -57,14 +49,9 @@ fn look_up(services: &Services, text: &str) -> Result<Option<Named>, BuildError>
     }
     let part_of = found.image.is_some().then(|| found.name.clone()).flatten();
     // With a digest behind it a name tells where to look, and is not the one that is set.
+    let reference = text.parse::<Reference>().ok().map(Reference::with_default_tag);
     let name = found.name.filter(|name| found.is_by_name && reference.as_ref() == Some(name));
     Ok(Some(Named { root, held, name, part_of }))
-}
-
-/// Makes the error of a name that the store does not have.
-fn no_such_image(services: &Services, text: &str) -> BuildError {
-    let missing = || BuildError::new(ErrorKind::Usage, format!("no such image: {text}"));
-    lookup::find(services.store(), text).err().unwrap_or_else(missing)
 }
 
 /// Gives an image of the store another name, for all its platforms.
@@ -91,7 +78,7 @@ pub fn remove(services: &Services, text: &str, force: bool) -> Result<Vec<Refere
     let found = match look_up(services, text)? {
         Some(found) => found,
         None if force => return Ok(Vec::new()),
-        None => return Err(no_such_image(services, text)),
+        None => return Err(lookup::no_such_image(services.store(), text)),
     };
     if let Some(name) = &found.part_of {
         let platform = found.held.first().map(|it| it.platform.to_string()).unwrap_or_default();
