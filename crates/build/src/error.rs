@@ -66,6 +66,8 @@ pub struct BuildError {
     pub log: Option<Box<StepLog>>,
     /// The exit code of the step's process, when it had one.
     pub exit_code: Option<i32>,
+    /// Whether a network, a refusal or a disk was in the way: then nothing is known of what was asked for.
+    pub is_obstacle: bool,
 }
 
 impl BuildError {
@@ -79,7 +81,7 @@ impl BuildError {
                     .to_owned(),
             );
         }
-        BuildError { kind, message, hints, location: None, log: None, exit_code: None }
+        BuildError { kind, message, hints, location: None, log: None, exit_code: None, is_obstacle: false }
     }
 
     /// Makes an error of another error, with the whole chain of its causes in the sentence.

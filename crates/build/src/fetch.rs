@@ -8,12 +8,13 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use polyarch_oci::media_type::Compression;
 use polyarch_oci::{Descriptor, Digest, Reference};
-use polyarch_registry::{BlobSink, Progress as TransferProgress};
+use polyarch_registry::{BlobSink, Progress as TransferProgress, RegistryError};
 use polyarch_snapshot::{ApplyLimits, SnapshotId, UnpackedLayer};
 use polyarch_solver::progress::{ActiveStatus, Progress};
 use polyarch_store::{BlobWriter, Store, StoreError};
 
-use crate::error::{BuildError, ErrorKind, chain_of};
+use crate::error::{BuildError, ErrorKind};
+use crate::image_source::storage_error;
 use crate::services::Services;
 use crate::tree::{ImageLayer, Layer, Tree};
 
@@ -74,7 +75,7 @@ impl Services {
             .get_blob(from, blob, &mut sink, &report)
             .await
             .map_err(|error| registry_error(format!("can't fetch {} of {from}", blob.digest), &error))?;
-        sink.commit(blob.size).map_err(|error| BuildError::new(ErrorKind::Storage, chain_of(&error)))
+        sink.commit(blob.size).map_err(|error| storage_error(&error))
     }
 
     /// Returns the layer directories of a tree, lowest first; image layers are fetched and unpacked as needed.
@@ -148,10 +149,8 @@ impl Services {
                     format!("layer {} has the unknown media type {media_type:?}", layer.descriptor.digest),
                 )
             })?;
-            let blob = services
-                .store
-                .open_blob(&layer.descriptor.digest)
-                .map_err(|error| BuildError::new(ErrorKind::Storage, chain_of(&error)))?;
+            let blob =
+                services.store.open_blob(&layer.descriptor.digest).map_err(|error| storage_error(&error))?;
             services
                 .snapshots
                 .unpack(&layer.diff_id, blob, compression, &ApplyLimits::default())
@@ -205,10 +204,16 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 }
 
 /// Makes the error of a registry; the registry's own message says what to do.
-pub fn registry_error(context: String, error: &polyarch_registry::RegistryError) -> BuildError {
-    let failure = BuildError::from_source(ErrorKind::Registry, context, error);
+pub fn registry_error(context: String, error: &RegistryError) -> BuildError {
+    let kind = match error {
+        // It was our disk that failed.
+        RegistryError::Sink { .. } | RegistryError::Source { .. } => ErrorKind::Storage,
+        _ => ErrorKind::Registry,
+    };
+    let mut failure = BuildError::from_source(kind, context, error);
+    failure.is_obstacle = !error.is_not_found() && !error.is_about_content();
     match error {
-        polyarch_registry::RegistryError::MediaTypeRefused { .. } => failure
+        RegistryError::MediaTypeRefused { .. } => failure
             .with_hint(
                 "older registries take only Docker's media types: polyarch manifest push --format docker",
             )
@@ -257,5 +262,20 @@ impl BlobSink for StoreSink {
     async fn restart(&mut self) -> std::io::Result<()> {
         self.writer = None;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fails_is_no_fault_of_the_registry() {
+        let digest = Box::new(Digest::of("blob"));
+        let full = std::io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
+        let error = RegistryError::Sink { digest, source: full };
+        let failure = registry_error("can't fetch it".to_owned(), &error);
+        assert_eq!((failure.kind, failure.is_obstacle), (ErrorKind::Storage, true));
+        assert!(failure.hints[0].contains("polyarch prune"), "{failure:?}");
     }
 }

@@ -9,6 +9,7 @@ use polyarch_oci::{
 };
 use polyarch_registry::RegistryError;
 use polyarch_solver::progress::Progress;
+use polyarch_store::StoreError;
 
 use crate::error::{BuildError, ErrorKind, chain_of};
 use crate::fetch::{Shown, registry_error};
@@ -387,8 +388,16 @@ fn is_unreachable(error: &RegistryError) -> bool {
 }
 
 /// Makes the error of the store.
-pub fn storage_error(error: &polyarch_store::StoreError) -> BuildError {
-    BuildError::new(ErrorKind::Storage, chain_of(error))
+pub fn storage_error(error: &StoreError) -> BuildError {
+    let mut failure = BuildError::new(ErrorKind::Storage, chain_of(error));
+    failure.is_obstacle = matches!(
+        error,
+        StoreError::Io { .. }
+            | StoreError::Busy { .. }
+            | StoreError::InUse { .. }
+            | StoreError::Stream { .. }
+    );
+    failure
 }
 
 /// Tells whether a descriptor names an index; used where only its media type is known.

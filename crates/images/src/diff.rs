@@ -192,7 +192,7 @@ pub async fn diff_platforms(
 
 /// Lists the images of an index with their platforms.
 async fn entries(image: &FoundImage) -> Result<Vec<Entry<'_>>, BuildError> {
-    let (descriptors, problems) = images_of(image).await;
+    let (descriptors, problems) = images_of(image).await?;
     if let Some(problem) = problems.into_iter().next() {
         return Err(BuildError::new(ErrorKind::Registry, format!("{}: {problem}", image.name)));
     }

@@ -14,7 +14,10 @@ const MAX_ENTRIES: usize = 2_000;
 
 /// Lists the images of an index, in its order; the image itself when it is none. Says also what could not be
 /// looked into. Attestations, which no runtime would take for images, are left out.
-pub(crate) async fn images_of(image: &FoundImage) -> (Vec<Descriptor>, Vec<String>) {
+///
+/// # Errors
+/// When something was in the way.
+pub(crate) async fn images_of(image: &FoundImage) -> Result<(Vec<Descriptor>, Vec<String>), BuildError> {
     let (mut entries, mut problems) = (Vec::new(), Vec::new());
     let mut pending = vec![(image.descriptor.clone(), 0)];
     let mut seen = 0;
@@ -38,10 +41,18 @@ pub(crate) async fn images_of(image: &FoundImage) -> (Vec<Descriptor>, Vec<Strin
             Ok(ManifestOrIndex::Index(_)) => {
                 problems.push(format!("{} is nested too deeply", descriptor.digest));
             }
-            Err(error) => problems.push(error.message),
+            Err(error) => problems.push(verdict(error)?),
         }
     }
-    (entries, problems)
+    Ok((entries, problems))
+}
+
+/// Returns what an error says about an image.
+///
+/// # Errors
+/// The error itself, when it says nothing about the image because something was in the way.
+pub(crate) fn verdict(error: BuildError) -> Result<String, BuildError> {
+    if error.is_obstacle { Err(error) } else { Ok(error.message) }
 }
 
 fn is_about_images(entry: &Descriptor) -> bool {

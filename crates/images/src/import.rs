@@ -117,12 +117,15 @@ fn read_layer(services: &Services, source: &str, mut archive: impl Read + Send) 
         write_error: None,
     };
     let read = LayerContents::read_tar(&mut tee);
+    if let Some(error) = &tee.write_error {
+        return Err(unwritable(error));
+    }
+    let contents = read.map_err(|error| no_archive(source, &error, codec.is_some()))?;
     // What follows the last entry belongs to the layer as well.
     let drained = io::copy(&mut tee, &mut io::sink());
     if let Some(error) = &tee.write_error {
         return Err(unwritable(error));
     }
-    let contents = read.map_err(|error| no_archive(source, &error, codec.is_some()))?;
     drained.map_err(|error| unreadable(&error))?;
     if contents.entries.len() <= 1 {
         let message = format!("can't import {source}: it is empty");

@@ -14,7 +14,7 @@ use polyarch_oci::media_type::Compression;
 use polyarch_oci::{Descriptor, Document, ImageConfig, Manifest, ManifestOrIndex, Platform, media_type};
 use serde::Serialize;
 
-use crate::entries::{images_of, is_wanted, lacks};
+use crate::entries::{images_of, is_wanted, lacks, verdict};
 use crate::found::FoundImage;
 
 /// How many layers are read at a time.
@@ -81,10 +81,10 @@ pub(crate) fn finding(severity: Severity, rule: &'static str, message: impl Into
 /// Verifies an image; layers that the store lacks are fetched into it.
 ///
 /// # Errors
-/// When the image has none of the platforms asked for.
+/// When the image has none of the platforms asked for, and when a registry or a disk keeps from looking.
 pub async fn verify(image: &FoundImage, options: &VerifyOptions) -> Result<Report, BuildError> {
     let is_index = matches!(image.document, ManifestOrIndex::Index(_));
-    let (mut entries, problems) = images_of(image).await;
+    let (mut entries, problems) = images_of(image).await?;
     let damaged = |problem| finding(Severity::Error, "document-damaged", problem);
     let mut findings: Vec<Finding> = problems.into_iter().map(damaged).collect();
     if is_index {
@@ -104,7 +104,7 @@ pub async fn verify(image: &FoundImage, options: &VerifyOptions) -> Result<Repor
     }
     let mut platforms = Vec::new();
     for entry in &entries {
-        platforms.push(Prover { image, entry, is_index, findings: Vec::new() }.prove(options).await);
+        platforms.push(Prover { image, entry, is_index, findings: Vec::new() }.prove(options).await?);
     }
     if let ([only], [platform]) = (platforms.as_slice(), options.platforms.as_slice())
         && !is_index
@@ -174,7 +174,7 @@ impl Prover<'_> {
         self.findings.push(finding(severity, rule, message));
     }
 
-    async fn prove(mut self, options: &VerifyOptions) -> PlatformReport {
+    async fn prove(mut self, options: &VerifyOptions) -> Result<PlatformReport, BuildError> {
         let mut report = PlatformReport {
             platform: "unknown".to_owned(),
             digest: self.entry.digest.clone(),
@@ -186,11 +186,11 @@ impl Prover<'_> {
             declared: self.entry.platform.clone().map(Platform::normalized),
             config: None,
         };
-        if let Some((manifest, config)) = self.documents().await {
+        if let Some((manifest, config)) = self.documents().await? {
             report.layers = manifest.layers.len();
             report.declared = self.platform(&config);
             let platform = report.declared.clone().unwrap_or_default();
-            let (contents, scope) = self.layers(&manifest, &config, options).await;
+            let (contents, scope) = self.layers(&manifest, &config, options).await?;
             let judgement = judge(&contents, &platform, &config.config, scope);
             self.findings.extend(judgement.findings);
             report.programs = judgement.fitting;
@@ -202,28 +202,28 @@ impl Prover<'_> {
             report.platform = platform.to_string();
         }
         report.findings = self.findings;
-        report
+        Ok(report)
     }
 
     /// Reads manifest and config.
-    async fn documents(&mut self) -> Option<(Manifest, ImageConfig)> {
+    async fn documents(&mut self) -> Result<Option<(Manifest, ImageConfig)>, BuildError> {
         let manifest: Document<Manifest> = match self.image.read_manifest(self.entry).await {
             Ok(manifest) => manifest,
             Err(error) => {
-                self.add(Severity::Error, "document-damaged", error.message);
-                return None;
+                self.add(Severity::Error, "document-damaged", verdict(error)?);
+                return Ok(None);
             }
         };
         let kind = manifest.value.config.media_type.as_str();
         if !matches!(kind, "" | media_type::OCI_CONFIG | media_type::DOCKER_CONFIG) {
             self.add(Severity::Note, "no-image", format!("is no image but an artifact of type {kind}"));
-            return None;
+            return Ok(None);
         }
         match self.image.config(&manifest.value).await {
-            Ok(config) => Some((manifest.value, config.value)),
+            Ok(config) => Ok(Some((manifest.value, config.value))),
             Err(error) => {
-                self.add(Severity::Error, "document-damaged", error.message);
-                None
+                self.add(Severity::Error, "document-damaged", verdict(error)?);
+                Ok(None)
             }
         }
     }
@@ -278,7 +278,7 @@ impl Prover<'_> {
         manifest: &Manifest,
         config: &ImageConfig,
         options: &VerifyOptions,
-    ) -> (ImageContents, Scope) {
+    ) -> Result<(ImageContents, Scope), BuildError> {
         let diff_ids = &config.rootfs.diff_ids;
         let mut scope = Scope::Whole;
         if diff_ids.len() != manifest.layers.len() {
@@ -319,13 +319,13 @@ impl Prover<'_> {
                     contents.add(&polyarch_contents::LayerContents::default());
                     let finding = Finding {
                         layer: Some(at),
-                        ..finding(Severity::Error, "layer-damaged", error.message)
+                        ..finding(Severity::Error, "layer-damaged", verdict(error)?)
                     };
                     self.findings.push(finding);
                 }
             }
         }
-        (contents, scope)
+        Ok((contents, scope))
     }
 }
 

@@ -360,8 +360,13 @@ impl RegistryError {
     }
 
     /// Tells whether what came is not what was asked for.
-    pub(crate) fn is_about_content(&self) -> bool {
-        matches!(self, RegistryError::DigestMismatch { .. } | RegistryError::SizeMismatch { .. })
+    pub fn is_about_content(&self) -> bool {
+        matches!(
+            self,
+            RegistryError::DigestMismatch { .. }
+                | RegistryError::SizeMismatch { .. }
+                | RegistryError::TooLarge { .. }
+        )
     }
 
     /// Returns the HTTP status of a refusal.

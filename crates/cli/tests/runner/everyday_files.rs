@@ -81,11 +81,16 @@ fn what_is_no_root_file_system_is_refused_and_names_nothing() {
     environment.write("empty", "");
     environment.write("zeros", [0; 1024]);
     environment.write("rootfs.tar", &rootfs);
+    // What is no archive is told without reading all of it.
+    environment.write("huge", "this is no archive at all, but a long enough text".repeat(40));
+    let huge = std::fs::File::options().write(true).open(environment.work().join("huge")).unwrap();
+    huge.set_len(128 << 30).unwrap();
     environment.write("lying.tar.gz", [&[0x1f, 0x8b, 8, 0][..], &[7; 600]].concat());
     std::fs::create_dir(environment.work().join("directory")).unwrap();
     for (words, text) in [
         (&["half.tar", "x"][..], "can't import half.tar"),
         (&["text", "x"], "can't import text: it is no tar archive"),
+        (&["huge", "x"], "can't import huge: it is no tar archive"),
         (&["empty", "x"], "can't import empty: it is empty"),
         (&["zeros", "x"], "can't import zeros: it is empty"),
         (&["lying.tar.gz", "x"], "can't import lying.tar.gz"),

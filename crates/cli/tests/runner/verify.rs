@@ -204,9 +204,9 @@ fn with_layers(mut image: Image, media_type: &str, change: impl Fn(&[u8]) -> Vec
 }
 
 fn compress(compression: Compression, tar: &[u8]) -> Vec<u8> {
-    let mut out = polyarch_snapshot::compressor(compression, None, 1, Vec::new()).unwrap();
-    out.write_all(tar).unwrap();
-    out.finish().unwrap()
+    let mut out = polyarch_snapshot::compressor(compression, None, 1, Vec::new()).expect("it is known");
+    out.write_all(tar).expect("memory takes it");
+    out.finish().expect("memory takes it")
 }
 
 #[test]
@@ -309,6 +309,24 @@ fn a_registry_that_gives_less_or_something_else_is_told() {
     // Nothing of it was kept.
     std::fs::write(&file, &bytes).unwrap();
     environment.run(["verify", &registry.name("app:1")]).assert_success();
+}
+
+#[test]
+fn what_keeps_from_looking_is_an_error_and_says_nothing_about_the_image() {
+    if requires(&[Need::Command("docker-registry")]).is_some() {
+        return;
+    }
+    let (environment, registry) = (environment(), DockerRegistry::start());
+    registry.push(
+        "app",
+        "1",
+        &Image::new(vec![hello("linux/amd64", "amd64"), hello("linux/arm64", "arm64")]),
+    );
+    let name = registry.name("app:1");
+    environment.run(["pull", "--platform=linux/amd64", &name]).assert_success();
+    drop(registry);
+    let output = environment.run(["verify", &name]);
+    output.assert_code(5).assert_stdout("").assert_stderr("ERROR: can't fetch sha256:");
 }
 
 /// Makes the files of an image for a machine, named as in ELF.
