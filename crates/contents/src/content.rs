@@ -13,20 +13,23 @@ const MAX_HEAD_BYTES: u64 = 256 << 20;
 /// Hashes what comes and keeps as much of the beginning as is needed.
 pub(crate) struct Content {
     hasher: Hasher,
+    is_hashed: bool,
     head: Vec<u8>,
     wanted: usize,
 }
 
-impl Default for Content {
-    fn default() -> Content {
-        Content { hasher: Hasher::new(Algorithm::Sha256), head: Vec::new(), wanted: HEAD_BYTES }
-    }
-}
-
 impl Content {
+    /// Begins a file. Of one that is not hashed the beginning alone is looked at.
+    pub(crate) fn new(is_hashed: bool) -> Content {
+        let hasher = Hasher::new(Algorithm::Sha256);
+        Content { hasher, is_hashed, head: Vec::new(), wanted: HEAD_BYTES }
+    }
+
     /// Takes the next bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
+        if self.is_hashed {
+            self.hasher.update(bytes);
+        }
         let mut bytes = bytes;
         while self.head.len() < self.wanted && !bytes.is_empty() {
             let count = bytes.len().min(self.wanted - self.head.len());
@@ -46,19 +49,28 @@ impl Content {
     pub(crate) fn zeros(&mut self, count: u64) {
         let zeros = [0; 4096];
         let mut left = count;
+        if !self.is_hashed {
+            // Costs no time, however large the hole is: what comes after it is no beginning any more.
+            left = left.min(HEAD_BYTES.saturating_sub(self.head.len()) as u64);
+        }
+        let is_cut = left < count;
         while left > 0 {
             let len = left.min(zeros.len() as u64);
             self.update(&zeros[..len as usize]);
             left -= len;
         }
+        if is_cut {
+            self.wanted = self.head.len();
+        }
     }
 
-    /// Returns the SHA-256 in hexadecimal, and what kind of program it is.
+    /// Returns the SHA-256 in hexadecimal, empty when it is not hashed, and what kind of program it is.
     pub(crate) fn finish(self) -> (String, Option<Program>) {
         let program = match read_program(&self.head, true) {
             Reading::Known(program) => program,
             Reading::NeedsMore(_) => None,
         };
-        (self.hasher.finish().hex().to_owned(), program)
+        let sha256 = if self.is_hashed { self.hasher.finish().hex().to_owned() } else { String::new() };
+        (sha256, program)
     }
 }

@@ -352,12 +352,13 @@ impl Builder {
         let whole = [(0, size)];
         let parts = parts.unwrap_or(&whole);
         let stored: u64 = parts.iter().map(|(_, length)| *length).sum();
-        self.holes = self.holes.saturating_add(size.saturating_sub(stored));
-        if self.holes > MAX_HOLES_BYTES {
-            // The reader skips the content by itself.
-            return Ok(FileFacts { size_bytes: size, sha256: String::new(), program: None });
+        // Files without holes cost what the archive has of them.
+        let holes = size.saturating_sub(stored);
+        let is_hashed = holes <= MAX_HOLES_BYTES.saturating_sub(self.holes);
+        if is_hashed {
+            self.holes += holes;
         }
-        let mut content = Content::default();
+        let mut content = Content::new(is_hashed);
         let mut position = 0;
         let mut buffer = vec![0; (64 << 10).min(usize::try_from(size).unwrap_or(usize::MAX))];
         for &(offset, length) in parts {
@@ -417,6 +418,29 @@ mod tests {
     fn read(tar: TarBuilder, max_kept: u64) -> Result<LayerContents, SnapshotError> {
         let tar = tar.finish();
         read_entries(&mut TarReader::new(tar.as_slice(), &limits()), &limits(), max_kept)
+    }
+
+    #[test]
+    fn huge_holes_hide_no_program() {
+        let directory = tempfile::tempdir().unwrap();
+        let hello = polyarch_testkit::hello_program("amd64", "x", 0).unwrap();
+        for name in ["a-huge", "b-plain"] {
+            std::fs::write(directory.path().join(name), &hello).unwrap();
+        }
+        let huge = std::fs::File::options().append(true).open(directory.path().join("a-huge")).unwrap();
+        huge.set_len(MAX_HOLES_BYTES * 4).unwrap();
+        let tar = std::process::Command::new("tar")
+            .args(["-S", "-cf", "-", "a-huge", "b-plain"])
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        assert!(tar.stdout.len() < 1 << 20, "tar has not made it sparse");
+        let contents = LayerContents::read_tar(tar.stdout.as_slice()).unwrap();
+        let facts = |name: &str| contents.entries[&ImagePath::clean(name)].file().unwrap().clone();
+        let (huge, plain) = (facts("a-huge"), facts("b-plain"));
+        assert_eq!((huge.size_bytes, huge.sha256.as_str()), (MAX_HOLES_BYTES * 4, ""));
+        assert!(huge.program.is_some() && huge.program == plain.program, "{huge:?}");
+        assert!(!plain.sha256.is_empty());
     }
 
     #[test]
