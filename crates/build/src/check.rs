@@ -9,7 +9,7 @@ use std::sync::Arc;
 use polyarch_contents::{Finding, ImageContents, Scope, Severity, judge};
 use polyarch_solver::KeyHasher;
 
-use crate::error::{BuildError, ErrorKind, SourceLocation};
+use crate::error::{BuildError, ErrorKind, SourceLocation, chain_of};
 use crate::exporter::PlatformTree;
 use crate::image::LayerBlob;
 use crate::layer_contents::Reading;
@@ -75,7 +75,11 @@ async fn check_platform(
     }
     let mut image = ImageContents::default();
     for blob in &own {
-        image.add(&services.layer_contents(&blob.descriptor, Reading::Remembered).await?.contents);
+        let layer = services.layer_contents(&blob.descriptor, Reading::Remembered).await?;
+        image.add(&layer.contents).map_err(|error| {
+            let message = format!("the layers can't be checked together: {}", chain_of(&error));
+            BuildError::new(ErrorKind::Platform, message)
+        })?;
     }
     let draft = &platform.draft;
     let judgement = judge(&image, &draft.platform, &draft.config.config, Scope::Part);

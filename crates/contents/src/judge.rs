@@ -341,7 +341,7 @@ mod tests {
         let layer = tar.finish();
         let (layer, _) =
             LayerContents::read(layer.as_slice(), Compression::Uncompressed, Algorithm::Sha256).unwrap();
-        let image = ImageContents::of_layers([&layer]);
+        let image = ImageContents::of_layers([&layer]).unwrap();
         let config = ContainerConfig {
             entrypoint: Some(entrypoint.iter().map(|word| (*word).to_owned()).collect()),
             ..ContainerConfig::default()

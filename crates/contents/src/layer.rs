@@ -24,9 +24,9 @@ use crate::resolve::{MAX_SYMLINKS, target_parts};
 const MAX_ENTRIES: u64 = 1_000_000;
 /// Most bytes of memory for what is told of a layer, roughly: one entry can need hundreds of directories
 /// that nothing describes, with long names.
-const MAX_KEPT_BYTES: u64 = 512 << 20;
+pub(crate) const MAX_KEPT_BYTES: u64 = 512 << 20;
 /// What an entry takes besides its texts, roughly.
-const ENTRY_BYTES: u64 = 128;
+pub(crate) const ENTRY_BYTES: u64 = 128;
 /// Most bytes of holes that are hashed as the zeros that they are.
 const MAX_HOLES_BYTES: u64 = 1 << 30;
 
@@ -390,14 +390,15 @@ fn refuse(entry: &TarEntry, problem: &str) -> SnapshotError {
     SnapshotError::Entry { path: entry.path.clone(), problem: problem.to_owned() }
 }
 
-/// Removes all that is beneath a directory, which is not the root.
-pub(crate) fn remove_beneath<V>(entries: &mut BTreeMap<ImagePath, V>, path: &ImagePath) {
+/// Removes all that is beneath a directory, which is not the root; returns what is gone.
+pub(crate) fn remove_beneath<V>(
+    entries: &mut BTreeMap<ImagePath, V>,
+    path: &ImagePath,
+) -> Vec<(ImagePath, V)> {
     let (start, end) = path.range_beneath();
     let gone: Vec<ImagePath> =
         entries.range((Bound::Excluded(start), Bound::Excluded(end))).map(|(path, _)| path.clone()).collect();
-    for path in gone {
-        entries.remove(&path);
-    }
+    gone.iter().filter_map(|path| entries.remove_entry(path)).collect()
 }
 
 /// The same for names alone.

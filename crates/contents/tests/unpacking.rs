@@ -46,7 +46,7 @@ fn told(layers: &[Vec<u8>]) -> Option<Described> {
         Some(contents)
     };
     let contents: Option<Vec<LayerContents>> = layers.iter().map(read).collect();
-    let image = ImageContents::of_layers(&contents?);
+    let image = ImageContents::of_layers(&contents?).ok()?;
     if !image.broken_links().is_empty() {
         return None;
     }

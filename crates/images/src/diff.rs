@@ -263,7 +263,10 @@ impl Entry<'_> {
                 error.message = format!("{}: {}: {}", self.image.name, self.platform, error.message);
                 error
             })?;
-            contents.add(&read.contents);
+            contents.add(&read.contents).map_err(|error| {
+                let place = format!("{}: {}: layer {}", self.image.name, self.platform, layer.digest);
+                BuildError::from_source(ErrorKind::Registry, place, &error)
+            })?;
         }
         Ok(contents)
     }

@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn contents(tar: TarBuilder) -> ImageContents {
-        ImageContents::of_layers([&LayerContents::read_tar(tar.finish().as_slice()).unwrap()])
+        ImageContents::of_layers([&LayerContents::read_tar(tar.finish().as_slice()).unwrap()]).unwrap()
     }
 
     #[test]

@@ -165,7 +165,9 @@ fn notes(contents: &LayerContents, config: &ImageConfig, source: &str) -> Vec<St
         ));
     }
     let mut image = ImageContents::default();
-    image.add(contents);
+    if image.add(contents).is_err() {
+        return notes;
+    }
     let platform = config.platform();
     let judgement = judge(&image, &platform, &config.config, Scope::Part);
     let foreign: Vec<_> = judgement

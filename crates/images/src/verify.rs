@@ -311,12 +311,17 @@ impl Prover<'_> {
                             Finding { layer: Some(at), ..finding(Severity::Error, "diff-id", message) };
                         self.findings.push(finding);
                     }
-                    contents.add(&layer.contents);
+                    if let Err(error) = contents.add(&layer.contents) {
+                        scope = Scope::Part;
+                        let message = polyarch_build::error::chain_of(&error);
+                        let finding =
+                            Finding { layer: Some(at), ..finding(Severity::Error, "layer-damaged", message) };
+                        self.findings.push(finding);
+                    }
                 }
                 Err(error) => {
                     scope = Scope::Part;
-                    // Layers keep their numbers.
-                    contents.add(&polyarch_contents::LayerContents::default());
+                    contents.skip_layer();
                     let finding = Finding {
                         layer: Some(at),
                         ..finding(Severity::Error, "layer-damaged", verdict(error)?)

@@ -14,6 +14,9 @@ const MAX_HEADERS_BYTES: usize = 1 << 20;
 /// The largest number of entries.
 const MAX_ENTRIES: usize = 200_000;
 
+/// The most bytes of paths and link targets of all entries together, which readers keep.
+const MAX_NAMES_BYTES: usize = 64 << 20;
+
 /// One entry of a tar stream.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TarEntry {
@@ -45,6 +48,8 @@ pub(crate) struct TarReader<R> {
     content: u64,
     padding: u64,
     entries: usize,
+    /// How many bytes the names of the entries that are left may have.
+    left_names_bytes: usize,
 }
 
 impl<R: Read> TarReader<R> {
@@ -63,6 +68,7 @@ impl<R: Read> TarReader<R> {
             content: 0,
             padding: 0,
             entries: 0,
+            left_names_bytes: MAX_NAMES_BYTES,
         }
     }
 
@@ -119,6 +125,13 @@ impl<R: Read> TarReader<R> {
         self.entries += 1;
         if self.entries > MAX_ENTRIES {
             return Err(StoreError::Entry { path: raw, problem: "is one entry too many (200000 are read)" });
+        }
+        let target = if let EntryKind::Link(target) = &kind { target.len() } else { 0 };
+        match self.left_names_bytes.checked_sub(raw.len() + target) {
+            Some(left) => self.left_names_bytes = left,
+            None => {
+                return Err(StoreError::Entry { path: raw, problem: "is past 64 MiB of names of entries" });
+            }
         }
         let Some(path) = resolve("", &raw) else {
             return Err(StoreError::Entry { path: raw, problem: "leads out of the archive" });
@@ -220,6 +233,19 @@ mod tests {
         let bytes = tar.finish().unwrap();
         let error = TarReader::new(&bytes[..]).next_entry().unwrap_err();
         assert!(error.to_string().contains("leads out of the archive"), "{error}");
+    }
+
+    #[test]
+    fn names_have_a_limit_together() {
+        let long = "a".repeat(90);
+        let mut tar = TarWriter::new(Vec::new(), 0);
+        (0..3).for_each(|at| tar.bytes(&format!("{long}{at}"), b"x").unwrap());
+        let bytes = tar.finish().unwrap();
+        let mut reader = TarReader::new(&bytes[..]);
+        reader.left_names_bytes = 200;
+        assert!(reader.next_entry().unwrap().is_some() && reader.next_entry().unwrap().is_some());
+        let error = reader.next_entry().unwrap_err();
+        assert!(error.to_string().contains("64 MiB of names"), "{error}");
     }
 
     #[test]
