@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Files that matter: settings, credentials, name servers, and the store with its disk.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use polyarch_build::error::chain_of;
+use polyarch_snapshot::DiskUsage;
 use rustix::fs::statvfs;
 
 use super::{Check, Outcome};
@@ -122,10 +123,9 @@ pub(super) fn hosts_with_credentials(environment: &Environment) -> Vec<String> {
 pub(super) fn store(root: &Path) -> Vec<Check> {
     let existing = root.ancestors().find(|directory| directory.is_dir()).unwrap_or(Path::new("/"));
     let used = if existing == root {
-        let (bytes, unreadable) = disk_usage(root);
-        match unreadable {
-            0 => size(bytes),
-            count => format!("{} and {count} directories that can't be read", size(bytes)),
+        match DiskUsage::default().add(root) {
+            Ok(bytes) => size(bytes),
+            Err(error) => format!("of unknown size: {}", chain_of(&error)),
         }
     } else {
         "not made yet".to_owned()
@@ -153,32 +153,6 @@ pub(super) fn store(root: &Path) -> Vec<Check> {
         FULL_BYTES..SCARCE_BYTES => Check::new("store", Outcome::Warning, text).with_fix(fix),
         _ => Check::ok("store", text),
     }]
-}
-
-/// Adds up what is allocated below a directory, each file once; counts the directories that can't be read.
-fn disk_usage(root: &Path) -> (u64, u64) {
-    let (mut bytes, mut unreadable) = (0_u64, 0);
-    let mut linked = BTreeSet::new();
-    let mut open = vec![root.to_owned()];
-    while let Some(directory) = open.pop() {
-        let Ok(entries) = std::fs::read_dir(&directory) else {
-            unreadable += 1;
-            continue;
-        };
-        for entry in entries.flatten() {
-            // It does not follow links; what is gone meanwhile counts nothing.
-            let Ok(metadata) = entry.metadata() else { continue };
-            let is_new =
-                metadata.nlink() == 1 || metadata.is_dir() || linked.insert((metadata.dev(), metadata.ino()));
-            if is_new {
-                bytes = bytes.saturating_add(metadata.blocks().saturating_mul(512));
-            }
-            if metadata.is_dir() {
-                open.push(entry.path());
-            }
-        }
-    }
-    (bytes, unreadable)
 }
 
 /// Finds the type of the file system that a path is on (proc(5), `/proc/pid/mountinfo`).
@@ -239,14 +213,14 @@ mod tests {
     }
 
     #[test]
-    fn linked_files_count_once() {
+    fn the_size_of_the_store_is_that_of_df() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("d")).unwrap();
-        let file = directory.path().join("d/file");
-        std::fs::write(&file, vec![1; 100_000]).unwrap();
-        let once = disk_usage(directory.path());
-        std::fs::hard_link(&file, directory.path().join("again")).unwrap();
-        assert_eq!(disk_usage(directory.path()), once);
-        assert!(once.0 >= 100_000 && once.1 == 0, "{once:?}");
+        std::fs::write(directory.path().join("file"), vec![1; 100_000]).unwrap();
+        let bytes = DiskUsage::default().add(directory.path()).unwrap();
+        assert!(bytes > 100_000);
+        let text = store(directory.path()).remove(0).text;
+        assert!(text.starts_with(&format!("{}: {}; ", directory.path().display(), size(bytes))), "{text}");
+        let text = store(&directory.path().join("absent")).remove(0).text;
+        assert!(text.contains("/absent: not made yet; "), "{text}");
     }
 }
