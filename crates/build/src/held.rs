@@ -4,7 +4,9 @@
 //! A document may be here without what it names: after pulling one platform of four, the index knows
 //! four and one of them can be run.
 
-use polyarch_oci::{Descriptor, ManifestOrIndex, Platform, PlatformMatcher, Reference};
+use std::collections::HashMap;
+
+use polyarch_oci::{Descriptor, Digest, ManifestOrIndex, Platform, PlatformMatcher, Reference};
 use polyarch_store::Store;
 
 use crate::error::{BuildError, ErrorKind};
@@ -35,10 +37,14 @@ pub fn held_platforms(store: &Store, root: &Descriptor) -> Result<Vec<HeldPlatfo
             Ok(vec![HeldPlatform { platform, manifest: root.clone(), is_complete: is_complete(store, root) }])
         }
         ManifestOrIndex::Index(index) => {
+            // An index may name one manifest any number of times; it is read once.
+            let mut known: HashMap<(&Digest, u64), bool> = HashMap::new();
             let images = index.value.images().map(|entry| HeldPlatform {
                 platform: entry.platform.clone().unwrap_or_default().normalized(),
                 manifest: entry.clone(),
-                is_complete: is_complete(store, entry),
+                is_complete: *known
+                    .entry((&entry.digest, entry.size))
+                    .or_insert_with(|| is_complete(store, entry)),
             });
             Ok(images.collect())
         }
@@ -100,5 +106,37 @@ pub fn not_held(name: &str, platform: &Platform, held: &[HeldPlatform]) -> Build
     match held.iter().find(|it| it.is_complete) {
         Some(other) => error.with_hint(format!("name one that is here: --platform {}", other.platform)),
         None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polyarch_oci::media_type::{self, Flavour};
+    use polyarch_oci::{Document, ImageIndex, Manifest};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_is_judged_by_its_digest_and_size_however_often_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let config = Descriptor::new(media_type::OCI_CONFIG, store.put(b"{}").unwrap(), 2);
+        let manifest = Document::indented(Manifest::new(Flavour::Oci, config, Vec::new()));
+        store.put(&manifest.bytes).unwrap();
+        let entry = |size: u64, platform: &str| {
+            Descriptor::new(media_type::OCI_MANIFEST, manifest.digest.clone(), size)
+                .with_platform(platform.parse().unwrap())
+        };
+        let wrong = entry(manifest.size() + 1, "linux/s390x");
+        let mut entries = vec![entry(manifest.size(), "linux/amd64"); 10_000];
+        entries.extend([wrong, entry(manifest.size(), "linux/arm64")]);
+        let index = Document::compact(ImageIndex::new(Flavour::Oci, entries));
+        store.put(&index.bytes).unwrap();
+        let root = Descriptor::new(media_type::OCI_INDEX, index.digest.clone(), index.size());
+        let held = held_platforms(&store, &root).unwrap();
+        assert_eq!(held.len(), 10_002);
+        let incomplete: Vec<String> =
+            held.iter().filter(|it| !it.is_complete).map(|it| it.platform.to_string()).collect();
+        assert_eq!(incomplete, ["linux/s390x"]);
     }
 }

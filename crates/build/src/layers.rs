@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Trees become blobs: the tar of each layer hashed, compressed and hashed again in one pass.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::SyncSender;
 
 use futures_util::future::join_all;
 use polyarch_contents::{LayerContents, ReadLayer};
 use polyarch_oci::{Descriptor, DiffId, Hasher};
-use polyarch_snapshot::{LayerTimes, SnapshotId, compressor};
+use polyarch_snapshot::{LayerBytes, LayerTimes, SnapshotId, compressor};
 use polyarch_solver::KeyHasher;
 use serde::{Deserialize, Serialize};
 
@@ -129,8 +129,7 @@ impl Services {
         let (copy, receiver) = std::sync::mpsc::sync_channel(COPIES_AHEAD);
         let mut tar = HashingWriter { inner: compressed, hasher: Hasher::sha256(), copy: Some(copy) };
         let contents = std::thread::scope(|scope| {
-            let reading = scope
-                .spawn(move || LayerContents::read_tar(Copies { receiver, chunk: Vec::new(), start: 0 }));
+            let reading = scope.spawn(move || LayerContents::read_tar(LayerBytes::new(receiver)));
             let written = self.snapshots.write_layer(id, parents, times, &mut tar);
             // The end of what is read.
             tar.copy = None;
@@ -186,27 +185,5 @@ impl<W: Write> Write for HashingWriter<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
-    }
-}
-
-/// The reading end of the copies.
-struct Copies {
-    receiver: Receiver<Vec<u8>>,
-    chunk: Vec<u8>,
-    start: usize,
-}
-
-impl Read for Copies {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        if self.start == self.chunk.len() {
-            match self.receiver.recv() {
-                Ok(chunk) => (self.chunk, self.start) = (chunk, 0),
-                Err(_) => return Ok(0),
-            }
-        }
-        let count = bytes.len().min(self.chunk.len() - self.start);
-        bytes[..count].copy_from_slice(&self.chunk[self.start..self.start + count]);
-        self.start += count;
-        Ok(count)
     }
 }

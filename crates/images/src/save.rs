@@ -5,7 +5,7 @@
 //! read by every loader), an OCI layout alone, and docker's old form with uncompressed layers. A layout
 //! holds all platforms that the store has; what docker's `manifest.json` lists is one platform per name.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 
 use polyarch_build::held::{HeldPlatform, best_of, not_held, platform_names};
@@ -176,7 +176,13 @@ fn parts_of(
 ) -> Result<(Vec<Digest>, Vec<Digest>), BuildError> {
     let document = services.store().image(root).map_err(|error| storage_error(&error))?;
     let ManifestOrIndex::Index(index) = document else { return Ok((Vec::new(), Vec::new())) };
-    let is_kept = |digest: &str| kept.iter().any(|it| it.manifest.digest.to_string() == digest);
+    let kept: HashSet<String> = kept.iter().map(|it| it.manifest.digest.to_string()).collect();
+    // An entry may be there any number of times, and all that it names is looked for once.
+    let mut known: HashMap<(Digest, u64), bool> = HashMap::new();
+    let mut is_here = |entry: &Descriptor| {
+        let is_here = || services.store().closure(entry, Missing::Refuse).is_ok();
+        *known.entry((entry.digest.clone(), entry.size)).or_insert_with(is_here)
+    };
     let entries = index.value.manifests.into_iter();
     let (saved, left_out): (Vec<Descriptor>, Vec<Descriptor>) = entries.partition(|entry| {
         let subject = match entry.is_attestation() {
@@ -185,7 +191,7 @@ fn parts_of(
         };
         // A nested index or an artifact is no platform: it is saved when all of it is here.
         let is_other = !entry.is_attestation() && entry.platform.is_none();
-        (is_kept(&subject) || is_other) && services.store().closure(entry, Missing::Refuse).is_ok()
+        (kept.contains(&subject) || is_other) && is_here(entry)
     });
     let digests = |entries: Vec<Descriptor>| entries.into_iter().map(|entry| entry.digest).collect();
     Ok((digests(saved), digests(left_out)))

@@ -65,7 +65,7 @@ pub fn read_layer<T>(
     thread::scope(|scope| {
         let (sender, receiver) = sync_channel(CHUNKS_AHEAD);
         let feeder = scope.spawn(move || feed(stream, compression, limits, hasher, &sender));
-        let mut reader = TarReader::new(LayerBytes { receiver, chunk: Vec::new(), start: 0 }, limits);
+        let mut reader = TarReader::new(LayerBytes::new(receiver), limits);
         let result = read(&mut reader).and_then(|value| reader.drain().map(|()| value));
         // Hanging up ends the other thread, also when reading failed half-way.
         drop(reader);
@@ -143,7 +143,7 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
-/// The uncompressed tar of a layer as it comes from the decompressing thread.
+/// The uncompressed tar of a layer as it comes from another thread, piece by piece.
 ///
 /// The sender's end is the end of the stream.
 pub struct LayerBytes {
@@ -152,9 +152,17 @@ pub struct LayerBytes {
     start: usize,
 }
 
+impl LayerBytes {
+    /// Makes the reading end of a channel of pieces.
+    pub fn new(receiver: Receiver<Vec<u8>>) -> LayerBytes {
+        LayerBytes { receiver, chunk: Vec::new(), start: 0 }
+    }
+}
+
 impl Read for LayerBytes {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        if self.start == self.chunk.len() {
+        // An empty piece is not the end.
+        while self.start == self.chunk.len() {
             match self.receiver.recv() {
                 Ok(chunk) => (self.chunk, self.start) = (chunk, 0),
                 Err(_) => return Ok(0),
@@ -164,5 +172,22 @@ impl Read for LayerBytes {
         bytes[..count].copy_from_slice(&self.chunk[self.start..self.start + count]);
         self.start += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_read_as_one_stream_that_ends_with_its_sender() {
+        let (sender, receiver) = sync_channel(4);
+        for piece in [&b"ab"[..], b"", b"cde"] {
+            sender.send(piece.to_vec()).unwrap();
+        }
+        drop(sender);
+        let mut text = String::new();
+        LayerBytes::new(receiver).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abcde");
     }
 }
