@@ -3,10 +3,12 @@
 
 use std::sync::{Arc, PoisonError};
 
-use polyarch_snapshot::SnapshotId;
+use polyarch_snapshot::{SnapshotId, Snapshots};
 use polyarch_solver::{CacheKey, Records};
+use polyarch_store::Store;
 use serde::{Deserialize, Serialize};
 
+use crate::fetch::blob_origin;
 use crate::ops::{BuildOp, OpKind};
 use crate::services::Services;
 use crate::tree::{Layer, Output, Tree};
@@ -30,7 +32,7 @@ impl Records<BuildOp> for StepRecords {
         let bytes =
             self.services.store.get_record(self.services.options.step_namespace(), &key.hex()).ok()??;
         let tree: Tree = serde_json::from_slice(&bytes).ok()?;
-        if !self.is_whole(&tree) {
+        if !is_whole(&tree, &self.services.snapshots, &self.services.store) {
             return None;
         }
         self.services.mark_used(&tree);
@@ -50,18 +52,16 @@ impl Records<BuildOp> for StepRecords {
     }
 }
 
-impl StepRecords {
-    /// Tells whether everything that a recorded tree names can still be had.
-    fn is_whole(&self, tree: &Tree) -> bool {
-        tree.layers.iter().all(|layer| match layer {
-            Layer::Step { id } => self.services.snapshots.contains(id),
-            Layer::Image(layer) => {
-                layer.from.is_some()
-                    || self.services.store.contains(&layer.descriptor.digest)
-                    || self.services.blob_origin(&layer.descriptor.digest).is_some()
-            }
-        })
-    }
+/// Tells whether everything that a recorded tree names can still be had.
+pub(crate) fn is_whole(tree: &Tree, snapshots: &Snapshots, store: &Store) -> bool {
+    tree.layers.iter().all(|layer| match layer {
+        Layer::Step { id } => snapshots.contains(id),
+        Layer::Image(layer) => {
+            layer.from.is_some()
+                || store.contains(&layer.descriptor.digest)
+                || blob_origin(store, &layer.descriptor.digest).is_some()
+        }
+    })
 }
 
 impl Services {
@@ -90,5 +90,33 @@ impl Services {
 
     fn is_first_use(&self, name: String) -> bool {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polyarch_oci::{Descriptor, DiffId, Digest};
+    use polyarch_snapshot::SnapshotOptions;
+
+    use super::*;
+    use crate::tree::ImageLayer;
+
+    #[test]
+    fn a_layer_that_a_registry_is_known_to_have_can_be_had() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let snapshots =
+            Snapshots::open(&directory.path().join("snapshots"), SnapshotOptions { force_copy: true })
+                .unwrap();
+        let blob = Digest::of("blob");
+        let layer = ImageLayer {
+            diff_id: DiffId(Digest::of("tar")),
+            descriptor: Descriptor::new("", blob.clone(), 4),
+            from: None,
+        };
+        let tree = Tree { layers: vec![Layer::Image(Box::new(layer))], steps: Vec::new() };
+        assert!(!is_whole(&tree, &snapshots, &store));
+        store.put_record(crate::fetch::ORIGINS, blob.hex(), b"example.com/app:1").unwrap();
+        assert!(is_whole(&tree, &snapshots, &store));
     }
 }

@@ -185,13 +185,18 @@ impl Services {
 
     /// Returns a repository that is known to have a blob which the store may lack.
     pub fn blob_origin(&self, digest: &Digest) -> Option<Reference> {
-        let bytes = self.store.get_record(ORIGINS, digest.hex()).ok()??;
-        std::str::from_utf8(&bytes).ok()?.parse().ok()
+        blob_origin(&self.store, digest)
     }
 }
 
+/// The same for a store.
+pub(crate) fn blob_origin(store: &Store, digest: &Digest) -> Option<Reference> {
+    let bytes = store.get_record(ORIGINS, digest.hex()).ok()??;
+    std::str::from_utf8(&bytes).ok()?.parse().ok()
+}
+
 /// The namespace of records that tell where a blob can be had.
-const ORIGINS: &str = "origins";
+pub(crate) const ORIGINS: &str = "origins";
 
 /// Runs blocking work on its own thread.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

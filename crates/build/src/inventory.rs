@@ -2,23 +2,21 @@
 //! What builds have left in the store, piece by piece: how large, last used when, and whether it may be of
 //! use again.
 
+mod records;
+
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use polyarch_oci::{Descriptor, Digest};
-use polyarch_snapshot::{DiskUsage, SnapshotId, SnapshotOptions, Snapshots};
-use polyarch_store::{Missing, Store};
+use polyarch_oci::Digest;
+use polyarch_snapshot::{DiskUsage, SnapshotOptions, Snapshots};
+use polyarch_store::Store;
 
-use crate::cache::StepRecord;
-use crate::check::GOOD_PROGRAMS;
 use crate::error::{BuildError, ErrorKind, chain_of};
-use crate::image_source::{RESOLUTIONS, storage_error};
-use crate::layer_contents::LAYER_CONTENTS;
-use crate::layers::{BlobRecord, LAYER_BLOBS};
-use crate::ops::file::CONTENT_KEYS;
+use crate::image_source::storage_error;
+use crate::layers::LAYER_BLOBS;
 use crate::services::ServiceOptions;
-use crate::tree::{Layer, Tree};
+use records::{Wanted, records};
 
 /// The directory below the root in which builds keep files for a while.
 pub(crate) const SCRATCH: &str = "scratch";
@@ -183,131 +181,6 @@ pub(crate) fn take(
     }
     items.extend(temporary(options, store.is_used_by_others())?);
     Ok(items)
-}
-
-/// What whole records name.
-#[derive(Default)]
-struct Wanted {
-    layers: HashMap<(usize, String), Told>,
-    blobs: HashMap<Digest, String>,
-}
-
-/// What records tell of a layer.
-#[derive(Default)]
-struct Told {
-    description: String,
-    parents: Vec<String>,
-    records: usize,
-}
-
-/// Lists the records, and notes what the whole ones name.
-fn records(
-    store: &Store,
-    places: &[Place],
-    here: &HashSet<Digest>,
-    wanted: &mut Wanted,
-) -> Result<Vec<CacheItem>, BuildError> {
-    let mut items = Vec::new();
-    for (namespace, key, file) in store.record_files().map_err(|error| storage_error(&error))? {
-        let place = places.iter().position(|place| place.namespace == namespace);
-        let bytes = store.get_record(&namespace, &key).ok().flatten();
-        let (mut is_wanted, mut parents, mut description) = (false, Vec::new(), String::new());
-        match (place, namespace.as_str(), &bytes) {
-            (Some(at), _, Some(bytes)) => {
-                if let Ok(record) = serde_json::from_slice::<StepRecord>(bytes) {
-                    parents = directories(&record.tree);
-                    is_wanted = is_whole(&record.tree, &places[at].snapshots, here);
-                    description.clone_from(&record.description);
-                    if is_wanted {
-                        wanted.note(at, &record, &parents);
-                    }
-                }
-            }
-            (None, LAYER_BLOBS, Some(bytes)) => {
-                if let Ok(record) = serde_json::from_slice::<BlobRecord>(bytes) {
-                    is_wanted = here.contains(&record.descriptor.digest);
-                    parents.push(record.descriptor.digest.to_string());
-                }
-                description.push_str("which blob a layer became");
-            }
-            (None, RESOLUTIONS, Some(bytes)) => {
-                is_wanted = true;
-                description.push_str("what a registry said about a name");
-                if let Ok(root) = serde_json::from_slice::<Descriptor>(bytes) {
-                    // Documents only, and a damaged one names nothing: builds ask the registry again.
-                    for descriptor in store.closure(&root, Missing::Skip).unwrap_or_default() {
-                        let text = "of an image that a build was based on".to_owned();
-                        wanted.blobs.entry(descriptor.digest).or_insert(text);
-                    }
-                }
-            }
-            (None, CONTENT_KEYS, Some(_)) => {
-                is_wanted = true;
-                description.push_str("the content of what was copied");
-            }
-            (None, LAYER_CONTENTS | GOOD_PROGRAMS, Some(_)) => {
-                is_wanted = true;
-                description.push_str("what was found out about a layer's programs");
-            }
-            // Of other namespaces, and of layers that this process doesn't look after, nobody here knows.
-            (None, _, Some(_)) => continue,
-            (_, _, None) => {}
-        }
-        items.push(CacheItem {
-            kind: CacheKind::Record,
-            id: format!("{namespace}/{key}"),
-            description,
-            size_bytes: file.disk_bytes,
-            created: file.used,
-            used: file.used,
-            is_wanted,
-            is_shared: false,
-            parents,
-            place: place.unwrap_or(0),
-            path: file.path,
-        });
-    }
-    Ok(items)
-}
-
-impl Wanted {
-    fn note(&mut self, place: usize, record: &StepRecord, directories: &[String]) {
-        let made_layer = record.tree.steps.last().is_some_and(|step| step.made_layer);
-        for (at, (layer, name)) in record.tree.layers.iter().zip(directories).enumerate() {
-            let told = self.layers.entry((place, name.clone())).or_default();
-            told.records += 1;
-            told.parents = directories[..at].to_vec();
-            match layer {
-                Layer::Step { .. } if made_layer && at + 1 == directories.len() => {
-                    told.description.clone_from(&record.description);
-                }
-                Layer::Step { .. } => {}
-                Layer::Image(layer) => {
-                    let from = layer.from.as_ref().map(|from| from.familiar().to_string());
-                    let description = from.map(|from| format!("layer of {from}")).unwrap_or_default();
-                    told.description.clone_from(&description);
-                    self.blobs.insert(layer.descriptor.digest.clone(), description);
-                }
-            }
-        }
-    }
-}
-
-/// Returns the names of the directories of a tree's layers, lowest first.
-fn directories(tree: &Tree) -> Vec<String> {
-    let name = |layer: &Layer| match layer {
-        Layer::Step { id } => id.to_string(),
-        Layer::Image(layer) => SnapshotId::of_layer(&layer.diff_id).to_string(),
-    };
-    tree.layers.iter().map(name).collect()
-}
-
-/// Tells whether a record still counts (see `StepRecords`).
-fn is_whole(tree: &Tree, snapshots: &Snapshots, here: &HashSet<Digest>) -> bool {
-    tree.layers.iter().all(|layer| match layer {
-        Layer::Step { id } => snapshots.contains(id),
-        Layer::Image(layer) => layer.from.is_some() || here.contains(&layer.descriptor.digest),
-    })
 }
 
 /// Lists what builds work in: with others at the store it is theirs, else it was left.
