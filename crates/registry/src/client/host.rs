@@ -12,7 +12,7 @@ use super::auth::{Authorization, Authorizer};
 use super::call::{self, Answer, Call, Subject};
 use super::challenge::Scopes;
 use super::retry::Backoff;
-use super::transport::{SharedTransport, authority, failure, is_same_origin};
+use super::transport::{SharedTransport, authority, failure, is_refused, is_same_origin};
 use crate::config::is_loopback;
 use crate::error::RegistryError;
 
@@ -29,6 +29,13 @@ pub(super) struct Host {
     base: OnceCell<Url>,
     authorizer: Authorizer,
     resting_until: Mutex<Option<Instant>>,
+}
+
+/// Why nobody answered at a root.
+struct Unanswered {
+    error: RegistryError,
+    /// The host is there, and nothing listens at the port.
+    is_refused: bool,
 }
 
 /// What a request needs permission for.
@@ -175,30 +182,39 @@ impl Host {
                 let https = url("https")?;
                 match self.probe(&https).await {
                     Ok(()) => Ok(https),
-                    Err(RegistryError::PlainHttp { .. }) => url("http"),
-                    Err(error) => {
+                    Err(Unanswered { error: RegistryError::PlainHttp { .. }, .. }) => url("http"),
+                    // Where TLS fails in any other way, somebody on the way may wish for passwords in the
+                    // clear; nobody is on the way to this machine.
+                    Err(unanswered) if is_loopback(&self.name) || unanswered.is_refused => {
                         let http = url("http")?;
                         // Without a port the two are different ports; with one, both fail alike.
-                        self.probe(&http).await.map(|()| http).map_err(|_| error)
+                        self.probe(&http).await.map(|()| http).map_err(|_| unanswered.error)
                     }
+                    Err(unanswered) => Err(unanswered.error),
                 }
             }
         }
     }
 
     /// Asks whether anybody answers at a root; any answer will do.
-    async fn probe(&self, root: &Url) -> Result<(), RegistryError> {
+    async fn probe(&self, root: &Url) -> Result<(), Unanswered> {
         let mut url = root.clone();
         url.set_path("/v2/");
         let call =
             self.call_url(Method::GET, url.clone(), "find out http or https".to_owned(), Subject::Other);
-        let request = self.transport.pool_for(&url)?.get(url.clone()).send();
+        let unanswered = |error| Unanswered { error, is_refused: false };
+        let request = self.transport.pool_for(&url).map_err(unanswered)?.get(url.clone()).send();
         match tokio::time::timeout(call.limit, request).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(failure(&error, &url, &call.text, call.limit)),
-            Err(_) => {
-                Err(RegistryError::Timeout { host: authority(&url), request: call.text, limit: call.limit })
-            }
+            Ok(Err(error)) => Err(Unanswered {
+                is_refused: is_refused(&error),
+                error: failure(&error, &url, &call.text, call.limit),
+            }),
+            Err(_) => Err(unanswered(RegistryError::Timeout {
+                host: authority(&url),
+                request: call.text,
+                limit: call.limit,
+            })),
         }
     }
 

@@ -151,6 +151,19 @@ pub(super) fn failure(error: &reqwest::Error, url: &Url, request: &str, limit: D
     RegistryError::Broken { host, request: request.to_owned(), reason: chain_text(error) }
 }
 
+/// Tells whether a host said that nothing listens at the port.
+pub(super) fn is_refused(error: &reqwest::Error) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(current) = next {
+        let io = current.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        next = current.source();
+    }
+    false
+}
+
 fn tls_cause(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(current) = next {

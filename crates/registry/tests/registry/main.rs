@@ -5,6 +5,7 @@
 
 mod auth;
 mod debian;
+mod downgrade;
 mod download;
 mod fake;
 mod lists;
