@@ -109,7 +109,7 @@ impl BuildError {
 
     /// Makes the error of a build that was interrupted.
     pub fn cancelled() -> BuildError {
-        BuildError::new(ErrorKind::Cancelled, "build canceled")
+        BuildError::new(ErrorKind::Cancelled, "canceled")
     }
 
     /// Makes the error of a platform that can't run here.
@@ -128,7 +128,17 @@ impl BuildError {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Storage,
             _ => ErrorKind::Usage,
         };
-        BuildError::new(kind, format!("{action} {}: {source}", path.display()))
+        BuildError::of_output(kind, format!("{action} {}: {source}", path.display()))
+    }
+
+    /// Makes the error of a file or a stream of the user's, which may be on another disk than the store.
+    pub fn of_output(kind: ErrorKind, message: String) -> BuildError {
+        let is_full = kind == ErrorKind::Storage && message.contains(FULL);
+        let mut error = BuildError { hints: Vec::new(), ..BuildError::new(kind, message) };
+        if is_full {
+            error.hints.push("make room where it is written, or write to another disk".to_owned());
+        }
+        error
     }
 }
 

@@ -96,7 +96,7 @@ fn read_layer(services: &Services, source: &str, mut archive: impl Read + Send) 
             .with_hint("the archive may be truncated: make it again, or copy it again")
     };
     let unwritable = |error: &io::Error| {
-        let message = format!("can't write the layer into the store: {error}");
+        let message = format!("can't write the layer into the store: {}", chain_of(error));
         BuildError::new(ErrorKind::Storage, message)
     };
     let mut head = Vec::new();

@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Archives of others into the store: OCI layouts and docker's form, compressed or not.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use polyarch_build::held::{HeldPlatform, best_of, held_platforms, platform_names};
 use polyarch_build::image_source::storage_error;
 use polyarch_build::{BuildError, ErrorKind, Replaced, Services, error::chain_of};
 use polyarch_oci::{Descriptor, ManifestOrIndex, Platform, Reference};
+use polyarch_snapshot::compress::{Codec, decompressor, detect};
 use polyarch_store::{Missing, StoreError};
+
+/// How many bytes tell what an archive is compressed with.
+const HEAD_BYTES: u64 = 6;
+
+/// What standard input is called.
+pub const STANDARD_INPUT: &str = "standard input";
 
 /// An image that was loaded.
 #[derive(Debug, Clone)]
@@ -34,10 +41,23 @@ pub struct LoadedImage {
 pub fn load(
     services: &Services,
     source: &str,
-    archive: impl Read,
+    mut archive: impl Read + Send,
     platforms: &[Platform],
 ) -> Result<Vec<LoadedImage>, BuildError> {
     let store = services.store();
+    let unreadable = |error: io::Error| {
+        BuildError::new(ErrorKind::Usage, format!("can't load {source}: {}", chain_of(&error)))
+    };
+    let mut head = Vec::new();
+    (&mut archive).take(HEAD_BYTES).read_to_end(&mut head).map_err(&unreadable)?;
+    if head.is_empty() {
+        let message = format!("can't load {source}: it is empty");
+        return Err(BuildError::new(ErrorKind::Usage, message)
+            .with_hint("an archive of images is made with: polyarch save, docker save"));
+    }
+    // The store itself knows what layers are compressed with.
+    let codec = detect(&head).filter(|codec| matches!(codec, Codec::Bzip2 | Codec::Xz));
+    let archive = decompressor(head.as_slice().chain(archive), codec).map_err(unreadable)?;
     let found = store.import_archive(archive, Missing::Skip).map_err(|error| refused(source, &error))?;
     let mut loaded = Vec::new();
     for image in found {
@@ -136,8 +156,11 @@ fn refused(source: &str, error: &StoreError) -> BuildError {
     };
     let failure = BuildError::new(ErrorKind::Usage, format!("can't load {source}: {problem}"));
     match error {
-        StoreError::NoImage => failure
-            .with_hint(format!("a root file system becomes an image with: polyarch import {source} NAME")),
+        StoreError::NoImage => {
+            let file = if source == STANDARD_INPUT { "-" } else { source };
+            failure
+                .with_hint(format!("a root file system becomes an image with: polyarch import {file} NAME"))
+        }
         StoreError::Entry { problem, .. } if !problem.contains("cut short") => failure,
         StoreError::Tar { .. }
         | StoreError::Stream { .. }

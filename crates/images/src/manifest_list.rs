@@ -103,7 +103,7 @@ fn find_entry(list: &WorkingList, name: &Reference, source: &str) -> Result<usiz
             let known = if near.is_empty() {
                 format!("it has {}", first_of(&sources))
             } else {
-                format!("of what it has{near}")
+                near.trim_matches([' ', '(', ')']).to_owned()
             };
             Err(BuildError::new(ErrorKind::Usage, message).with_hint(known))
         }

@@ -63,6 +63,10 @@ pub fn tag(services: &Services, source: &str, target: &Reference) -> Result<(), 
         let message = format!("{target}: a new name has a tag and no digest, which the image has by itself");
         return Err(BuildError::new(ErrorKind::Usage, message));
     }
+    if ["sha256", "sha512"].contains(&target.familiar().split(':').next().unwrap_or_default()) {
+        let message = format!("{}: a name must not look like a digest", target.familiar());
+        return Err(BuildError::new(ErrorKind::Usage, message));
+    }
     let found = find(services, source)?;
     services.store().set_ref(target, &found.root).map_err(|error| storage_error(&error))
 }
@@ -78,7 +82,15 @@ pub fn remove(services: &Services, text: &str, force: bool) -> Result<Vec<Refere
     let found = match look_up(services, text)? {
         Some(found) => found,
         None if force => return Ok(Vec::new()),
-        None => return Err(lookup::no_such_image(services.store(), text)),
+        None => {
+            let mut error = lookup::no_such_image(services.store(), text);
+            // What is to go is not fetched first.
+            error.hints.retain(|hint| !hint.starts_with("polyarch pull"));
+            if error.hints.is_empty() {
+                error.hints.push("polyarch images lists those that there are".to_owned());
+            }
+            return Err(error);
+        }
     };
     if let Some(name) = &found.part_of {
         let platform = found.held.first().map(|it| it.platform.to_string()).unwrap_or_default();

@@ -8,11 +8,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 
+use polyarch_build::error::chain_of;
 use polyarch_build::held::{HeldPlatform, best_of, not_held, platform_names};
 use polyarch_build::image_source::storage_error;
 use polyarch_build::{BuildError, ErrorKind, Services};
 use polyarch_oci::{Descriptor, Digest, ManifestOrIndex, Platform, Reference};
-use polyarch_store::{ImageArchive, Missing, NamedImage};
+use polyarch_store::{ImageArchive, Missing, NamedImage, StoreError};
 
 use crate::names::{Named, find};
 
@@ -143,7 +144,10 @@ pub fn write(services: &Services, plan: &SavePlan, out: &mut dyn Write) -> Resul
             store.write_uncompressed_docker_archive(&archive.docker, archive.epoch, out).map(drop)
         }
     };
-    written.map_err(|error| storage_error(&error))
+    written.map_err(|error| match error {
+        StoreError::Stream { .. } => BuildError::of_output(ErrorKind::Storage, chain_of(&error)),
+        error => storage_error(&error),
+    })
 }
 
 /// Returns the platforms of an image that are saved.

@@ -286,18 +286,23 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a &'a str>
     }
 }
 
-/// Counts the insertions, deletions and replacements between two words; of a long first one, its beginning.
+/// Counts the insertions, deletions, replacements and swaps of neighbours between two words; of a long
+/// first one, its beginning.
 pub fn edit_distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().take(64).collect();
     let b: Vec<char> = b.chars().collect();
+    let mut above: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, a_char) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b_char) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(a_char != *b_char);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+    for i in 0..a.len() {
+        let mut next = vec![i + 1; b.len() + 1];
+        for j in 0..b.len() {
+            let replaced = row[j] + usize::from(a[i] != b[j]);
+            next[j + 1] = replaced.min(row[j + 1] + 1).min(next[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                next[j + 1] = next[j + 1].min(above[j - 1] + 1);
+            }
         }
+        above = std::mem::replace(&mut row, next);
     }
     row[b.len()]
 }
@@ -305,6 +310,15 @@ pub fn edit_distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn swapped_neighbours_are_one_edit() {
+        let table =
+            [("", "", 0), ("", "ab", 2), ("mutli", "multi", 1), ("ab", "ba", 1), ("kitten", "sitting", 3)];
+        for (a, b, distance) in table {
+            assert_eq!(edit_distance(a, b), distance, "{a} {b}");
+        }
+    }
 
     #[test]
     fn names_of_the_field_are_normalized() {

@@ -5,16 +5,16 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use clap::Args;
-use polyarch_images::load::{LoadedImage, load};
+use polyarch_images::load::{LoadedImage, STANDARD_INPUT, load};
 
 use super::build::platforms::parse_platforms;
 use super::pull::{count, kind_lines};
 use crate::CommandError;
 use crate::session::Session;
 
-/// Load images from an archive: of docker, or an OCI layout, also compressed with gzip or zstd
+/// Load images from an archive: of docker, or an OCI layout, also compressed
 ///
-/// Every name then means the archive's document, with all platforms that the archive has.
+/// The archive may be compressed with gzip, zstd, bzip2 or xz. Every name then means the archive's document, with all platforms that the archive has.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// File to read [default: standard input]
@@ -41,20 +41,25 @@ pub fn run(args: &LoadArgs, session: &Session) -> Result<(), CommandError> {
             .with_hint("name a file with -i, or redirect the input"));
     }
     let (source, file) = match input {
-        Some(path) => {
-            let path = environment.resolve(path);
+        Some(given) => {
+            let path = environment.resolve(given);
             let file = File::open(&path).map_err(|error| CommandError::io("can't open", &path, &error))?;
-            let source = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            (source, Some(file))
+            if path.is_dir() {
+                let shown = given.display();
+                return Err(CommandError::usage(format!("can't load {shown}: it is a directory")).with_hint(
+                    format!("an OCI layout is loaded as an archive: tar -cC {shown} . | polyarch load"),
+                ));
+            }
+            (given.display().to_string(), Some(file))
         }
-        None => ("standard input".to_owned(), None),
+        None => (STANDARD_INPUT.to_owned(), None),
     };
     let settings = session.settings()?;
     let engine = session.open_for_documents(&settings)?;
     let loaded = engine.perform(|services| {
         polyarch_build::fetch::blocking(move || match file {
             Some(file) => load(&services, &source, file, &platforms),
-            None => load(&services, &source, std::io::stdin().lock(), &platforms),
+            None => load(&services, &source, std::io::stdin(), &platforms),
         })
     })?;
     for image in &loaded {

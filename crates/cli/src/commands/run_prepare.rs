@@ -119,7 +119,11 @@ fn pull(
     let wanted = PullRequest { reference: request.reference.clone(), platforms, all_platforms: false };
     let result = engine.pull(&wanted, &progress);
     display.finish();
-    let result = result.map_err(|error| with_near_names(engine, error, &shown))?;
+    let result = result.map_err(|error| match held {
+        None => with_near_names(engine, error, &shown),
+        // The name is right.
+        Some(_) => error,
+    })?;
     if let Some(replaced) = &result.replaced {
         printer.warning(&replaced.notice(&request.reference, &result.root));
     }

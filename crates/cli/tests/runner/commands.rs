@@ -158,7 +158,7 @@ fn interrupting_a_build_ends_it_and_its_steps_needs_root() {
         let rest: Vec<String> = lines.collect();
         assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
         assert!(rest.iter().any(|line| line.ends_with("CANCELED")), "{rest:?}");
-        assert_eq!(rest.last().map(String::as_str), Some("ERROR: build canceled"));
+        assert_eq!(rest.last().map(String::as_str), Some("ERROR: canceled"));
     }
 }
 

@@ -51,7 +51,7 @@ fn other_failures_of_a_build_are_short() {
     ERROR: failed to build: registry.example refused the push: 403 denied
     hint: log in: polyarch login registry.example
     "#);
-    assert_snapshot!(CommandError::from(BuildError::cancelled()).of_build().render(), @r#"ERROR: build canceled"#);
+    assert_snapshot!(CommandError::from(BuildError::cancelled()).of_build().render(), @r#"ERROR: canceled"#);
 }
 
 #[test]

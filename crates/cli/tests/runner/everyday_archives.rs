@@ -53,8 +53,11 @@ fn all_platforms_come_back_from_an_archive_that_is_compressed_or_a_stream() {
     finish_ok(gzip.args(["-k", "saved.tar"]));
     let mut zstd = environment.program("sh");
     finish_ok(zstd.args(["-c", "command -v zstd >/dev/null || exit 0; zstd -q saved.tar"]));
+    let mut others = environment.program("sh");
+    let script = "command -v bzip2 >/dev/null && bzip2 -k saved.tar; command -v xz >/dev/null && xz -k saved.tar; true";
+    finish_ok(others.args(["-c", script]));
 
-    for file in ["saved.tar", "saved.tar.gz", "saved.tar.zst"] {
+    for file in ["saved.tar", "saved.tar.gz", "saved.tar.zst", "saved.tar.bz2", "saved.tar.xz"] {
         if !environment.work().join(file).exists() {
             continue;
         }
@@ -74,6 +77,31 @@ fn all_platforms_come_back_from_an_archive_that_is_compressed_or_a_stream() {
         environment.work().join("saved.tar").to_str().unwrap(),
     ]);
     output.assert_code(4).assert_stderr("has no image for linux/s390x; it has linux/amd64, linux/arm64");
+}
+
+#[test]
+fn no_name_looks_like_a_digest_and_what_goes_is_not_pulled() {
+    let environment = environment();
+    let digest = load_four(&environment);
+    let other = format!("sha256:{}", "a".repeat(64));
+    let output = environment.run(["tag", "user/aa:0.2", &other]);
+    output.assert_code(2).assert_stderr("a name must not look like a digest");
+    let output = environment.run(["rmi", "nothing"]);
+    output.assert_code(2).assert_stderr("no such image: nothing\nhint: polyarch images lists");
+    environment.run(["rmi", &digest]).assert_success().assert_stdout("Untagged: user/aa:0.2\n");
+}
+
+#[test]
+fn what_is_no_archive_is_told_by_what_it_is() {
+    let environment = environment();
+    let output = environment.run_with_stdin(["load"], Vec::new());
+    output.assert_code(2).assert_stderr("ERROR: can't load standard input: it is empty\nhint: ");
+    let output = environment.run_with_stdin(["load"], vec![0; 1024]);
+    output.assert_code(2).assert_stderr("with: polyarch import - NAME");
+    let output = environment.run(["load", "-i", "."]);
+    output
+        .assert_code(2)
+        .assert_stderr("it is a directory\nhint: an OCI layout is loaded as an archive: tar -cC ");
 }
 
 #[test]

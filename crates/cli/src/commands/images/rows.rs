@@ -59,7 +59,8 @@ impl Row {
             ("Repository", repository(&image.name).into()),
             ("SharedSize", "N/A".into()),
             ("Size", size(image.size_bytes).into()),
-            ("Tag", image.name.tag().unwrap_or(NONE).into()),
+            // With a digest, a name stands for that image whatever its tag means by now.
+            ("Tag", image.name.tag().filter(|_| image.name.digest().is_none()).unwrap_or(NONE).into()),
             ("UniqueSize", "N/A".into()),
             ("VirtualSize", size(image.size_bytes).into()),
         ])
