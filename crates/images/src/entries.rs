@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The images of an index, also those of indexes within.
 
+use std::collections::BTreeSet;
+
 use polyarch_build::{BuildError, ErrorKind};
 use polyarch_oci::{Descriptor, ManifestOrIndex, Platform, PlatformMatcher, media_type};
 
@@ -20,7 +22,7 @@ const MAX_ENTRIES: usize = 2_000;
 pub(crate) async fn images_of(image: &FoundImage) -> Result<(Vec<Descriptor>, Vec<String>), BuildError> {
     let (mut entries, mut problems) = (Vec::new(), Vec::new());
     let mut pending = vec![(image.descriptor.clone(), 0)];
-    let mut seen = 0;
+    let (mut seen, mut indexes) = (0, BTreeSet::new());
     while let Some((descriptor, depth)) = pending.pop() {
         seen += 1;
         if seen > MAX_ENTRIES {
@@ -34,6 +36,8 @@ pub(crate) async fn images_of(image: &FoundImage) -> Result<(Vec<Descriptor>, Ve
         }
         match image.read_document(&descriptor).await {
             Ok(ManifestOrIndex::Manifest(_)) => entries.push(descriptor),
+            // What stands in several places is looked into at the first.
+            Ok(ManifestOrIndex::Index(_)) if !indexes.insert(descriptor.digest.clone()) => {}
             Ok(ManifestOrIndex::Index(index)) if depth < MAX_DEPTH => {
                 let images = index.value.manifests.into_iter().rev().filter(|entry| !is_about_images(entry));
                 pending.extend(images.map(|entry| (entry, depth + 1)));

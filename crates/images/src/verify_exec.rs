@@ -30,6 +30,8 @@ const LOADER_FAILURES: [&str; 5] = [
     ": Could not open '",
     ": Invalid ELF image for this architecture",
 ];
+/// The rules whose findings keep an image from being unpacked.
+const KEEP_FROM_UNPACKING: [&str; 3] = ["layer-count", "layer-damaged", "diff-id"];
 /// How much of what a program writes is looked at.
 const MAX_SAID_BYTES: u64 = 16 << 10;
 
@@ -59,8 +61,8 @@ async fn execute(image: &FoundImage, report: &mut PlatformReport) -> Result<(), 
         ));
         return Ok(());
     };
-    if report.findings.iter().any(|finding| finding.rule == "layer-damaged") {
-        // It can't be unpacked, which was said.
+    if report.findings.iter().any(|finding| KEEP_FROM_UNPACKING.contains(&finding.rule)) {
+        // Which was said.
         return Ok(());
     }
     let found = match run(image, report, &platform, &program).await {

@@ -118,14 +118,14 @@ fn an_index_that_says_something_else_is_told() {
     }
 }
 
-#[test]
-fn layers_that_lie_are_named_with_their_digests() {
-    let environment = environment();
+/// Makes an image with a layer that is no archive and one that has not the diff id of its config; and returns what is
+/// told of the latter.
+fn lying_image() -> (Image, String) {
     let mut lying = hello("linux/amd64", "amd64");
     lying.layers.push(b"this is no tar archive, however long one looks at it".repeat(20));
     let mut image = Image::new(vec![lying, hello("linux/arm64", "arm64")]);
     // The second config promises another diff id: its document is made again, and all above it.
-    let config = String::from_utf8(image.blobs[3].clone()).unwrap();
+    let config = String::from_utf8(image.blobs[3].clone()).expect("configs are text");
     let diff_id = Digest::of(hello_rootfs("arm64", "hello\n"));
     let config = config.replace(diff_id.hex(), Digest::of("other").hex()).into_bytes();
     let mut manifest = image.manifests[1].value.clone();
@@ -136,14 +136,31 @@ fn layers_that_lie_are_named_with_their_digests() {
     index.manifests[1].digest = image.manifests[1].digest.clone();
     index.manifests[1].size = image.manifests[1].size();
     image.index = Document::indented(index);
-    let output = verify(&environment, "lying", &image, &[]);
-    output.assert_code(1);
-    assert!(output.stdout.contains("can't be read: malformed tar archive"), "{output}");
     let expected = format!(
         "error: layer {diff_id} is uncompressed {diff_id}, the config says {} [diff-id, layer 0]",
         Digest::of("other")
     );
+    (image, expected)
+}
+
+#[test]
+fn layers_that_lie_are_named_with_their_digests() {
+    let environment = environment();
+    let (image, expected) = lying_image();
+    let output = verify(&environment, "lying", &image, &[]);
+    output.assert_code(1);
+    assert!(output.stdout.contains("can't be read: malformed tar archive"), "{output}");
     assert!(output.stdout.contains(&expected), "{expected}\n{output}");
+}
+
+#[test]
+fn what_cant_be_unpacked_is_told_and_not_executed_needs_user_namespaces() {
+    if requires(&[Need::UserNamespaces]).is_some() {
+        return;
+    }
+    let (image, expected) = lying_image();
+    let output = verify(&environment(), "lying", &image, &["--exec"]);
+    assert!(output.assert_code(1).stdout.contains(&expected), "{output}");
 }
 
 #[test]
