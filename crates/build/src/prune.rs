@@ -3,7 +3,7 @@
 //!
 //! A plan is made while others work. Carrying it out waits until nobody else has the store open, looks again,
 //! and removes of what was planned only what nobody has used since: a build loses nothing, and nothing goes
-//! that wasn't shown.
+//! that wasn't shown, but what builds left that were killed meanwhile. Left-overs go all together.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
