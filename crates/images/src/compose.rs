@@ -12,7 +12,13 @@ use polyarch_build::{BuildError, ErrorKind};
 use polyarch_oci::media_type::{Flavour, is_docker};
 use polyarch_oci::{Descriptor, Digest, Document, ImageIndex, ManifestOrIndex, Platform};
 
-use crate::annotation::{Annotation, AnnotationKind};
+use crate::annotation::Annotation;
+
+mod annotate;
+mod kept;
+
+use annotate::{annotate, check_annotations};
+use kept::{as_attestation, attestations_of, is_wanted, no_match};
 
 /// The annotation of an attestation's entry that names its image.
 pub(crate) const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
@@ -225,95 +231,6 @@ impl Entries {
 fn plain(mut entry: Descriptor) -> Descriptor {
     entry.rest.clear();
     entry
-}
-
-fn check_annotations(annotations: &[Annotation]) -> Result<(), BuildError> {
-    for annotation in annotations {
-        let problem = match annotation.kind {
-            AnnotationKind::Index | AnnotationKind::ManifestDescriptor => continue,
-            AnnotationKind::Manifest => {
-                "annotations of manifests would change their digests and are not supported"
-            }
-            AnnotationKind::IndexDescriptor => "an index that is a registry's own has no descriptor",
-        };
-        let key = &annotation.key;
-        return Err(BuildError::new(ErrorKind::Usage, format!("annotation {key:?}: {problem}")).with_hint(
-            format!(
-                "write index:{key}=… for the index, or manifest-descriptor[PLATFORM]:{key}=… for an entry"
-            ),
-        ));
-    }
-    Ok(())
-}
-
-fn annotate(annotations: &[Annotation], of_index: &mut BTreeMap<String, String>, entries: &mut [Descriptor]) {
-    for annotation in annotations {
-        let (key, value) = (annotation.key.clone(), annotation.value.clone());
-        if annotation.kind == AnnotationKind::Index {
-            of_index.insert(key, value);
-            continue;
-        }
-        for entry in entries.iter_mut() {
-            let is_meant = match (&annotation.platform, &entry.platform) {
-                (None, _) => true,
-                (Some(wanted), Some(own)) => wanted.to_string() == own.to_string(),
-                (Some(_), None) => false,
-            };
-            if is_meant {
-                entry.annotations.insert(key.clone(), value.clone());
-            }
-        }
-    }
-}
-
-/// Returns the attestations of an index whose images are wanted: their digests, and their images'.
-fn attestations_of(index: &ImageIndex, platforms: &[Platform]) -> BTreeMap<Digest, Digest> {
-    // Of equal digests the last counts, as in buildx.
-    let by_digest: BTreeMap<String, &Descriptor> =
-        index.manifests.iter().map(|entry| (entry.digest.to_string(), entry)).collect();
-    let attestations = index.manifests.iter().filter(|entry| entry.is_attestation());
-    attestations
-        .filter_map(|entry| {
-            let image = by_digest.get(entry.annotations.get(REFERENCE_DIGEST)?)?;
-            is_wanted(image, platforms).then(|| (entry.digest.clone(), image.digest.clone()))
-        })
-        .collect()
-}
-
-/// Makes the entry of an attestation that a registry keeps beside an image.
-fn as_attestation(mut found: Descriptor, image: &Digest) -> Descriptor {
-    found.platform =
-        Some(Platform { os: "unknown".into(), architecture: "unknown".into(), ..Platform::default() });
-    found.annotations.insert(REFERENCE_TYPE.to_owned(), ATTESTATION.to_owned());
-    found.annotations.insert(REFERENCE_DIGEST.to_owned(), image.to_string());
-    found.artifact_type = None;
-    found
-}
-
-fn is_wanted(entry: &Descriptor, platforms: &[Platform]) -> bool {
-    let Some(own) = entry.platform.as_ref().filter(|_| !platforms.is_empty()) else { return true };
-    let own = own.clone().normalized();
-    platforms.iter().any(|wanted| {
-        let wanted = wanted.clone().normalized();
-        wanted.os == own.os
-            && wanted.architecture == own.architecture
-            && wanted.variant == own.variant
-            && (wanted.os_version.is_empty() || own.os_version.starts_with(&wanted.os_version))
-            && (own.os == "windows" || own.os_features.iter().all(|it| wanted.os_features.contains(it)))
-    })
-}
-
-fn no_match(available: &[Platform]) -> BuildError {
-    let mut names: Vec<String> = Vec::new();
-    for platform in available.iter().filter(|platform| platform.os != "unknown") {
-        let name = platform.clone().normalized().to_string();
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    let list = if names.is_empty() { "no platforms".to_owned() } else { names.join(", ") };
-    BuildError::new(ErrorKind::Platform, "none of the manifests match the provided platforms")
-        .with_hint(format!("the sources have {list}"))
 }
 
 #[cfg(test)]
