@@ -30,14 +30,8 @@ pub fn write_file(
         return out.flush().map_err(|error| failed(&error));
     }
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if std::fs::metadata(directory).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        let shown = directory.display();
-        let message = format!("can't write {}: the directory {shown} does not exist", path.display());
-        return Err(
-            BuildError::new(ErrorKind::Usage, message).with_hint(format!("make it first: mkdir -p {shown}"))
-        );
-    }
+    let directory = directory_of(&target);
+    require_directory(path)?;
     let mode = Mode::from_raw_mode(0o644);
     match rustix::fs::open(directory, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, mode) {
         Ok(file) => {
@@ -55,6 +49,26 @@ pub fn write_file(
     write(&mut out)?;
     out.flush().map_err(|error| failed(&error))?;
     file.persist(&target).map(drop).map_err(|error| failed(&error.error))
+}
+
+/// Refuses a file whose directory is not there, before the work that the file is to tell of.
+///
+/// # Errors
+/// That the directory does not exist.
+pub fn require_directory(path: &Path) -> Result<(), BuildError> {
+    let directory = directory_of(path);
+    if std::fs::metadata(directory).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        let shown = directory.display();
+        let message = format!("can't write {}: the directory {shown} does not exist", path.display());
+        return Err(
+            BuildError::new(ErrorKind::Usage, message).with_hint(format!("make it first: mkdir -p {shown}"))
+        );
+    }
+    Ok(())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes files with names that nobody has, beside the one that is asked for.

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use polyarch_build::held::{HeldPlatform, best_of, held_platforms, platform_names};
 use polyarch_build::image_source::storage_error;
 use polyarch_build::{BuildError, ErrorKind, Replaced, Services, error::chain_of};
+use polyarch_oci::manifest::MAX_MANIFEST_BYTES;
 use polyarch_oci::{Descriptor, ManifestOrIndex, Platform, Reference};
 use polyarch_snapshot::compress::{Codec, decompressor, detect};
 use polyarch_store::{Missing, StoreError};
@@ -61,10 +62,24 @@ pub fn load(
     let found = store.import_archive(archive, Missing::Skip).map_err(|error| refused(source, &error))?;
     let mut loaded = Vec::new();
     for image in found {
+        let (digest, size) = (&image.descriptor.digest, image.descriptor.size);
+        if size > MAX_MANIFEST_BYTES {
+            let message = format!(
+                "can't load {source}: it says that the document {digest} has {size} bytes, and at most \
+                 {MAX_MANIFEST_BYTES} are read"
+            );
+            return Err(BuildError::new(ErrorKind::Usage, message));
+        }
+        if !store.contains(digest) {
+            let name = image.ref_name.as_deref().map(|name| format!("{name:?}: ")).unwrap_or_default();
+            let message = format!("can't load {source}: {name}the document {digest} is missing");
+            return Err(BuildError::new(ErrorKind::Usage, message)
+                .with_hint("the archive may be truncated: make it again, or copy it again"));
+        }
         let held = held_platforms(store, &image.descriptor)?;
         let shown = match (&image.name, &image.ref_name) {
             (Some(name), _) => name.familiar(),
-            (None, Some(name)) => format!("{name} ({})", image.descriptor.digest),
+            (None, Some(name)) => format!("{name:?} ({})", image.descriptor.digest),
             (None, None) => image.descriptor.digest.to_string(),
         };
         let notes = check(services, source, &shown, &image.descriptor, &held, platforms)?;

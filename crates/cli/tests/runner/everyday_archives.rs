@@ -105,6 +105,28 @@ fn what_is_no_archive_is_told_by_what_it_is() {
 }
 
 #[test]
+fn what_an_archive_says_of_itself_is_told_on_one_line() {
+    let environment = environment();
+    let work = environment.work().join("odd");
+    std::fs::create_dir(&work).unwrap();
+    std::fs::write(work.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let digest = format!("sha256:{}", "a".repeat(64));
+    for (size, told) in [
+        (5, r#"can't load odd.tar: "x\nERROR: y": the document sha256:aaa"#),
+        (1_u64 << 60, "has 1152921504606846976 bytes, and at most"),
+    ] {
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{size},"annotations":{{"org.opencontainers.image.ref.name":"x\nERROR: y"}}}}]}}"#
+        );
+        std::fs::write(work.join("index.json"), index).unwrap();
+        let mut tar = environment.program("tar");
+        finish_ok(tar.args(["-C", "odd", "-cf", "odd.tar", "."]));
+        let output = environment.run(["load", "-i", "odd.tar"]);
+        output.assert_code(2).assert_stdout("").assert_stderr(told);
+    }
+}
+
+#[test]
 fn part_of_an_index_is_saved_as_far_as_it_is_here() {
     if requires(&[Need::Command("docker-registry")]).is_some() {
         return;

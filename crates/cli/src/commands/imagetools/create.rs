@@ -80,6 +80,9 @@ pub fn run(args: &CreateArgs, session: &Session) -> Result<(), CommandError> {
         let sources = request.sources.iter().filter_map(super::registry_name);
         allow_insecure(&mut settings, sources.chain(targets));
     }
+    if let Some(path) = &args.metadata_file {
+        polyarch_build::require_directory(&session.environment.resolve(path))?;
+    }
     let engine = session.open_for_documents(&settings)?;
     let (progress, display) = show_progress(session, mode, "");
     let outcome = engine.perform(|services| {
