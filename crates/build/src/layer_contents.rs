@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is in a layer's blob: remembered, or read and verified now.
 
-use std::io::Read as _;
+use std::io::Read;
 use std::sync::Arc;
 
 use polyarch_contents::{LayerContents, ReadLayer};
@@ -22,13 +22,20 @@ pub(crate) const LAYER_CONTENTS: &str = "layer-contents";
 pub enum Reading {
     /// Yes: a blob of the right size is taken for what it was.
     Remembered,
-    /// No: every byte is read and hashed again.
+    /// Yes, once the blob has been hashed and is what it was.
+    Hashed,
+    /// No: every byte is hashed and every file looked at again.
     Fresh,
 }
 
 /// Tells whether an error says that bytes are not those that were promised.
 fn is_verdict(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<polyarch_store::StoreError>())
+}
+
+/// Reads on to the end, where a verified stream gives its verdict.
+fn read_to_end(stream: &mut impl Read) -> std::io::Result<()> {
+    std::io::copy(stream, &mut std::io::sink()).map(drop)
 }
 
 impl Services {
@@ -50,33 +57,30 @@ impl Services {
         let damaged = |what: String| BuildError::new(ErrorKind::Registry, format!("layer {digest} {what}"));
         let compression = Compression::of_layer(&blob.media_type)
             .ok_or_else(|| damaged(format!("has the unknown media type {:?}", blob.media_type)))?;
-        if reading == Reading::Remembered
+        if reading != Reading::Fresh
             && self.store.size(digest) == Some(blob.size)
             && let Ok(Some(record)) = self.store.get_record(LAYER_CONTENTS, digest.hex())
             && let Some(layer) = ReadLayer::from_record(&record)
             && layer.compression == compression
         {
+            if reading == Reading::Hashed {
+                let mut stream = self.store.reader(blob).map_err(|error| storage_error(&error))?;
+                read_to_end(&mut stream)
+                    .map_err(|error| damaged(format!("is damaged: {}", chain_of(&error))))?;
+            }
             return Ok(layer);
         }
         let mut stream = self.store.reader(blob).map_err(|error| storage_error(&error))?;
         let read = LayerContents::read(&mut stream, compression, polyarch_oci::Algorithm::Sha256);
         // Also what follows the compressed stream is in the digest; and when the layer can't be read because
         // the blob is not what it should be, that is what people want to hear.
-        let mut rest = vec![0; 64 << 10];
-        loop {
-            match stream.read(&mut rest) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    // A reader that has failed fails again; what it said first tells more.
-                    let first = match &read {
-                        Err(SnapshotError::Stream { source, .. }) if is_verdict(source) => source,
-                        _ => &error,
-                    };
-                    return Err(damaged(format!("is damaged: {}", chain_of(first))));
-                }
-            }
+        if let Err(error) = read_to_end(&mut stream) {
+            // A reader that has failed fails again; what it said first tells more.
+            let first = match &read {
+                Err(SnapshotError::Stream { source, .. }) if is_verdict(source) => source,
+                _ => &error,
+            };
+            return Err(damaged(format!("is damaged: {}", chain_of(first))));
         }
         let (contents, diff_id) =
             read.map_err(|error| damaged(format!("can't be read: {}", chain_of(&error))))?;

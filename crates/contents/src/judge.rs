@@ -40,11 +40,15 @@ pub struct Finding {
     /// The file that is meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<ImagePath>,
-    /// The layer that brought the file, counted from the lowest, which is 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The layer that brought the file, counted from the lowest, which is 0; people and JSON see it as 1.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "from_one")]
     pub layer: Option<usize>,
     /// What is wrong, a sentence about the file.
     pub message: String,
+}
+
+fn from_one<S: serde::Serializer>(layer: &Option<usize>, serializer: S) -> Result<S::Ok, S::Error> {
+    layer.map(|layer| layer + 1).serialize(serializer)
 }
 
 /// What a judgement found.

@@ -39,7 +39,7 @@ pub struct VerifyArgs {
     /// Ask the registry what the name means, also when the store has it
     #[arg(long)]
     pull: bool,
-    /// Read every layer again, also those that were read before
+    /// Look at every file again, also of layers that are the same as last time
     #[arg(long)]
     no_cache: bool,
     /// How to print what was found
@@ -111,7 +111,7 @@ fn prove(
     let lookup = if args.pull { Lookup::RegistryOnly } else { Lookup::StoreThenRegistry };
     let options = VerifyOptions {
         platforms: platforms.to_vec(),
-        reading: if args.no_cache { Reading::Fresh } else { Reading::Remembered },
+        reading: if args.no_cache { Reading::Fresh } else { Reading::Hashed },
     };
     let (progress, display) = TransferDisplay::start(session, Direction::Pull, args.format == Format::Json);
     let report = engine.perform(|services| async move {
@@ -185,7 +185,7 @@ fn write_findings(text: &mut String, findings: &[Finding], indent: &str) {
         let shown = if first.severity == Severity::Note { 1 } else { SHOWN_FINDINGS };
         for finding in all.iter().take(shown) {
             let path = finding.path.as_ref().map(|path| format!("{path} ")).unwrap_or_default();
-            let layer = finding.layer.map(|layer| format!(", layer {layer}")).unwrap_or_default();
+            let layer = finding.layer.map(|layer| format!(", layer {}", layer + 1)).unwrap_or_default();
             let line = format!("{path}{} [{}{layer}]", finding.message, finding.rule);
             let _ = writeln!(text, "{indent}{word}: {}", visible_line(line.as_bytes()));
         }
