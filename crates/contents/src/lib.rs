@@ -2,7 +2,7 @@
 //! The files of an image as the streams of its layers tell them, judged without unpacking.
 //!
 //! [`LayerContents`] is read from one layer's tar stream and can be remembered; [`ImageContents`] lays layers
-//! one upon another; [`judge`] says whether the programs in there are what a platform needs
+//! one upon another; [`judge()`] says whether the programs in there are what a platform needs
 //! (`docs/verify.md`). Everything is synchronous, and nothing is written.
 //!
 //! Out of scope: where layers come from, and who is told.

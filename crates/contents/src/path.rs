@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A path beneath an image's root: no empty part, no `.`, no `..`; the root itself has no parts.
 ///
 /// Any byte but NUL may stand in it. What is beneath a directory follows it without a gap in the order of
-/// [`ImagePath::range_beneath`].
+/// `range_beneath`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ImagePath(Box<[u8]>);
 

@@ -3,7 +3,7 @@
 //!
 //! A list is a [`WorkingList`] of the store. Its images may come from the store, from any registry, from
 //! OCI layouts and from archives; images that are lists themselves are flattened, and what is said about
-//! an image (attestations) comes with it. Nothing here writes to a registry but [`push`].
+//! an image (attestations) comes with it. Nothing here writes to a registry but [`push()`].
 
 mod annotate;
 mod compose;

@@ -50,8 +50,11 @@ pub struct RunArgs {
     /// Give the program a directory or a file of this machine; a target alone is an empty directory
     #[arg(short, long, value_name = "SOURCE:TARGET[:ro]")]
     volume: Vec<String>,
-    /// The same in words: type=bind,source=PATH,target=PATH[,readonly] or type=tmpfs,target=PATH
-    #[arg(long, value_name = "MOUNT")]
+    #[arg(
+        long,
+        value_name = "MOUNT",
+        help = "The same in words: type=bind,source=PATH,target=PATH[,readonly] or type=tmpfs,target=PATH"
+    )]
     mount: Vec<String>,
     /// Empty directory in memory
     #[arg(long, value_name = "TARGET[:size=SIZE]")]

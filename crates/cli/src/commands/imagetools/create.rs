@@ -26,8 +26,11 @@ use crate::session::Session;
 /// oci-archive:FILE. The entries of indexes are flattened. The digest is the one that buildx gives.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// Add annotation to the image: index:KEY=VALUE or manifest-descriptor[PLATFORM]:KEY=VALUE
-    #[arg(long, value_name = "ANNOTATION")]
+    #[arg(
+        long,
+        value_name = "ANNOTATION",
+        help = "Add annotation to the image: index:KEY=VALUE or manifest-descriptor[PLATFORM]:KEY=VALUE"
+    )]
     annotation: Vec<String>,
     /// Append to existing manifest
     #[arg(long)]
