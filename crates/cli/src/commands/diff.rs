@@ -14,7 +14,7 @@ use polyarch_images::diff_files::{Change, FileChange, FileState};
 use polyarch_images::{FindOptions, ImageSource, Lookup, find};
 use serde_json::Value;
 
-use super::build::platforms::parse_platforms;
+use super::build::platforms::named_platforms;
 use crate::progress::format::size;
 use crate::session::Session;
 use crate::transfer::{Direction, TransferDisplay};
@@ -67,11 +67,7 @@ enum Format {
 /// # Errors
 /// When an image can't be found or read, or has none of the platforms.
 pub fn run(args: &DiffArgs, session: &Session) -> Result<u8, CommandError> {
-    let platforms = if args.platform.is_empty() {
-        Vec::new()
-    } else {
-        parse_platforms(&args.platform, &session.environment)?
-    };
+    let platforms = named_platforms(&args.platform, &session.environment)?;
     let sources: Vec<ImageSource> =
         args.images.iter().map(|text| ImageSource::parse(text)).collect::<Result<_, BuildError>>()?;
     if sources.len() == 1 && platforms.len() != 2 {

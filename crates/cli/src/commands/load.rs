@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use polyarch_images::load::{LoadedImage, STANDARD_INPUT, load};
 
-use super::build::platforms::parse_platforms;
+use super::build::platforms::named_platforms;
 use super::pull::{count, kind_lines};
 use crate::CommandError;
 use crate::session::Session;
@@ -31,10 +31,7 @@ pub struct LoadArgs {
 /// Runs the command.
 pub fn run(args: &LoadArgs, session: &Session) -> Result<(), CommandError> {
     let environment = &session.environment;
-    let platforms = match args.platform.is_empty() {
-        true => Vec::new(),
-        false => parse_platforms(&args.platform, environment)?,
-    };
+    let platforms = named_platforms(&args.platform, environment)?;
     let input = args.input.as_ref().filter(|path| path.as_os_str() != "-");
     if input.is_none() && environment.stdin_is_terminal {
         return Err(CommandError::usage("requested load from stdin, but stdin is a terminal")

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use polyarch_build::write_file;
 use polyarch_images::save::{SaveFormat, SaveRequest, SavedImage, plan, write};
 
-use super::build::platforms::parse_platforms;
+use super::build::platforms::named_platforms;
 use super::pull::{count, kind_lines};
 use crate::CommandError;
 use crate::session::Session;
@@ -51,11 +51,7 @@ pub fn run(args: &SaveArgs, session: &Session) -> Result<(), CommandError> {
         return Err(CommandError::usage("cowardly refusing to save to a terminal")
             .with_hint("name a file with -o, or redirect the output"));
     }
-    // As with docker, DOCKER_DEFAULT_PLATFORM does not count here: it would drop the other platforms.
-    let platforms = match args.platform.is_empty() {
-        true => Vec::new(),
-        false => parse_platforms(&args.platform, &session.environment)?,
-    };
+    let platforms = named_platforms(&args.platform, &session.environment)?;
     let format = match args.format {
         None => SaveFormat::Both,
         Some(Format::Oci) => SaveFormat::Oci,

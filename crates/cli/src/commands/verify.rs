@@ -14,7 +14,7 @@ use polyarch_images::{FindOptions, ImageSource, Lookup, find};
 use polyarch_oci::Platform;
 use polyarch_oci::media_type::is_index;
 
-use super::build::platforms::parse_platforms;
+use super::build::platforms::named_platforms;
 use crate::session::Session;
 use crate::transfer::{Direction, TransferDisplay};
 use crate::visible_text::visible_line;
@@ -63,11 +63,7 @@ enum Format {
 /// # Errors
 /// When an image can't be found, or has none of the platforms.
 pub fn run(args: &VerifyArgs, session: &Session) -> Result<u8, CommandError> {
-    let platforms = if args.platform.is_empty() {
-        Vec::new()
-    } else {
-        parse_platforms(&args.platform, &session.environment)?
-    };
+    let platforms = named_platforms(&args.platform, &session.environment)?;
     let sources: Vec<ImageSource> =
         args.images.iter().map(|text| ImageSource::parse(text)).collect::<Result<_, BuildError>>()?;
     let settings = session.settings()?;

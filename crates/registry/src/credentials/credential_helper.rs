@@ -217,16 +217,19 @@ async fn read_capped(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::credentials::{AuthFile, Credentials};
 
+    /// Has another process write the program: were it open for writing here, a child that another test forks at
+    /// that moment would hold a copy, and the kernel refuses to execute what is open for writing.
     fn helper_directory(script: &str) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("docker-credential-test");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let written = std::process::Command::new("sh")
+            .args(["-c", r#"printf '#!/bin/sh\n%s\n' "$2" > "$1" && chmod 755 "$1""#, "write"])
+            .arg(directory.path().join("docker-credential-test"))
+            .arg(script)
+            .status();
+        assert!(written.unwrap().success());
         directory
     }
 

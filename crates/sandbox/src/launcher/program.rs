@@ -9,6 +9,7 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
@@ -22,6 +23,12 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// No more of the image's `/etc/passwd` is read.
 const PASSWD_LIMIT_BYTES: u64 = 1 << 20;
+
+/// How often a program is tried again while its file is open for writing.
+const BUSY_TRIES: u32 = 200;
+
+/// How long is waited between two tries.
+const BUSY_WAIT: Duration = Duration::from_millis(5);
 
 /// Turns this process into the program; returns only the reason why that failed.
 ///
@@ -152,7 +159,10 @@ impl ProgramCommand {
     fn execute(&self) -> ExecFailure {
         let mut refused = None;
         for path in &self.candidates {
-            let Err(errno) = kernel::execute(path, &self.arguments, &self.environment);
+            let errno = once_not_busy(|| {
+                let Err(errno) = kernel::execute(path, &self.arguments, &self.environment);
+                errno
+            });
             let file = Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
             let program = file.to_string_lossy().into_owned();
             match errno {
@@ -173,6 +183,20 @@ impl ProgramCommand {
             false => ExecFailure::NotFound { program },
         })
     }
+}
+
+/// Tries again, for a second at most, while the program's file is open for writing.
+///
+/// Whoever wrote it has closed it; but a process that was just forked off another thread holds a copy of each
+/// descriptor until it executes its own program.
+fn once_not_busy(mut execute: impl FnMut() -> Errno) -> Errno {
+    for _ in 0..BUSY_TRIES {
+        match execute() {
+            Errno::TXTBSY => std::thread::sleep(BUSY_WAIT),
+            errno => return errno,
+        }
+    }
+    execute()
 }
 
 /// Reads the beginning of a regular file; anything else could block.
@@ -274,6 +298,13 @@ mod tests {
         let interpreter = interpreter_of(&own);
         assert!(interpreter.is_none_or(|path| path.contains("ld")), "of this test program");
         assert_eq!(elf_interpreter_in(b"\x7fELF\x02\x01\x01nonsense"), None);
+    }
+
+    #[test]
+    fn a_file_that_is_still_open_for_writing_is_tried_again() {
+        let mut answers = vec![Errno::NOENT, Errno::TXTBSY, Errno::TXTBSY];
+        assert_eq!(once_not_busy(|| answers.pop().expect("no try after an answer")), Errno::NOENT);
+        assert_eq!(answers, []);
     }
 
     #[test]

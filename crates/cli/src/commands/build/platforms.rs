@@ -5,6 +5,16 @@ use polyarch_oci::Platform;
 
 use crate::{CommandError, Environment};
 
+/// Reads the values of `--platform` of a command that is for all platforms unless some are named.
+///
+/// As with docker, `DOCKER_DEFAULT_PLATFORM` does not count: it would drop the other platforms of an image.
+///
+/// # Errors
+/// The first entry that is no platform.
+pub fn named_platforms(values: &[String], environment: &Environment) -> Result<Vec<Platform>, CommandError> {
+    if values.is_empty() { Ok(Vec::new()) } else { parse_platforms(values, environment) }
+}
+
 /// Reads the values of `--platform`, which may be lists, or else `DOCKER_DEFAULT_PLATFORM`.
 ///
 /// `local` is this machine's platform. Each platform is kept once, in the order given.
