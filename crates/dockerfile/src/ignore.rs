@@ -186,6 +186,16 @@ impl IgnoreRules {
     }
 }
 
+/// The other reading of the same lists: which paths are chosen, as for what a peer asks of a context.
+impl IgnoreRules {
+    /// Tells whether a path below this directory could match a pattern that is no exception; a walker that
+    /// looks for matches may skip directories for which this is false.
+    pub fn may_match_below(&self, directory: &str) -> bool {
+        let below = format!("{directory}/");
+        self.rules.iter().any(|rule| !rule.is_exception && rule.glob.may_match_after(&below))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+//! BuildKit's Control service: builds, their status, workers, cache and history.
+
+#![expect(missing_docs, reason = "the fields are those of the protocol, under its names")]
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::{Enumeration, Message};
+
+/// Asks for cache to be removed.
+#[derive(Clone, PartialEq, Message)]
+pub struct PruneRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub filter: Vec<String>,
+    #[prost(bool, tag = "2")]
+    pub all: bool,
+    #[prost(int64, tag = "3")]
+    pub keep_duration: i64,
+    #[prost(int64, tag = "4")]
+    pub reserved_space: i64,
+    #[prost(int64, tag = "5")]
+    pub max_used_space: i64,
+    #[prost(int64, tag = "6")]
+    pub min_free_space: i64,
+}
+
+/// Asks what the cache holds.
+#[derive(Clone, PartialEq, Message)]
+pub struct DiskUsageRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub filter: Vec<String>,
+    #[prost(int64, tag = "2")]
+    pub age_limit: i64,
+}
+
+/// What the cache holds.
+#[derive(Clone, PartialEq, Message)]
+pub struct DiskUsageResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub record: Vec<UsageRecord>,
+}
+
+/// One record of the cache.
+#[derive(Clone, PartialEq, Message)]
+pub struct UsageRecord {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(bool, tag = "2")]
+    pub mutable: bool,
+    #[prost(bool, tag = "3")]
+    pub in_use: bool,
+    #[prost(int64, tag = "4")]
+    pub size: i64,
+    #[prost(string, tag = "5")]
+    pub parent: String,
+    #[prost(message, optional, tag = "6")]
+    pub created_at: Option<prost_types::Timestamp>,
+    #[prost(message, optional, tag = "7")]
+    pub last_used_at: Option<prost_types::Timestamp>,
+    #[prost(int64, tag = "8")]
+    pub usage_count: i64,
+    #[prost(string, tag = "9")]
+    pub description: String,
+    #[prost(string, tag = "10")]
+    pub record_type: String,
+    #[prost(bool, tag = "11")]
+    pub shared: bool,
+    #[prost(string, repeated, tag = "12")]
+    pub parents: Vec<String>,
+}
+
+/// One build.
+#[derive(Clone, PartialEq, Message)]
+pub struct SolveRequest {
+    #[prost(string, tag = "1")]
+    pub r#ref: String,
+    #[prost(message, optional, tag = "2")]
+    pub definition: Option<super::llb::Definition>,
+    #[prost(string, tag = "3")]
+    pub exporter_deprecated: String,
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub exporter_attrs_deprecated: BTreeMap<String, String>,
+    #[prost(string, tag = "5")]
+    pub session: String,
+    #[prost(string, tag = "6")]
+    pub frontend: String,
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub frontend_attrs: BTreeMap<String, String>,
+    #[prost(message, optional, tag = "8")]
+    pub cache: Option<CacheOptions>,
+    #[prost(string, repeated, tag = "9")]
+    pub entitlements: Vec<String>,
+    #[prost(btree_map = "string, message", tag = "10")]
+    pub frontend_inputs: BTreeMap<String, super::llb::Definition>,
+    #[prost(bool, tag = "11")]
+    pub internal: bool,
+    #[prost(message, optional, tag = "12")]
+    pub source_policy: Option<super::policy::Policy>,
+    #[prost(message, repeated, tag = "13")]
+    pub exporters: Vec<Exporter>,
+    #[prost(bool, tag = "14")]
+    pub enable_session_exporter: bool,
+    #[prost(string, tag = "15")]
+    pub source_policy_session: String,
+    #[prost(int64, tag = "16")]
+    pub compatibility_version: i64,
+    #[prost(bool, tag = "17")]
+    pub proxy_network: bool,
+}
+
+/// Where a build's cache comes from and goes to.
+#[derive(Clone, PartialEq, Message)]
+pub struct CacheOptions {
+    #[prost(string, tag = "1")]
+    pub export_ref_deprecated: String,
+    #[prost(string, repeated, tag = "2")]
+    pub import_refs_deprecated: Vec<String>,
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub export_attrs_deprecated: BTreeMap<String, String>,
+    #[prost(message, repeated, tag = "4")]
+    pub exports: Vec<CacheOptionsEntry>,
+    #[prost(message, repeated, tag = "5")]
+    pub imports: Vec<CacheOptionsEntry>,
+}
+
+/// One place of cache.
+#[derive(Clone, PartialEq, Message)]
+pub struct CacheOptionsEntry {
+    #[prost(string, tag = "1")]
+    pub r#type: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub attrs: BTreeMap<String, String>,
+}
+
+/// What the exporters of a build said.
+#[derive(Clone, PartialEq, Message)]
+pub struct SolveResponse {
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub exporter_response: BTreeMap<String, String>,
+}
+
+/// Asks for the progress of a build.
+#[derive(Clone, PartialEq, Message)]
+pub struct StatusRequest {
+    #[prost(string, tag = "1")]
+    pub r#ref: String,
+}
+
+/// Some progress of a build.
+#[derive(Clone, PartialEq, Message)]
+pub struct StatusResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub vertexes: Vec<Vertex>,
+    #[prost(message, repeated, tag = "2")]
+    pub statuses: Vec<VertexStatus>,
+    #[prost(message, repeated, tag = "3")]
+    pub logs: Vec<VertexLog>,
+    #[prost(message, repeated, tag = "4")]
+    pub warnings: Vec<VertexWarning>,
+}
+
+/// A step, sent when it starts and again when it ends.
+#[derive(Clone, PartialEq, Message)]
+pub struct Vertex {
+    #[prost(string, tag = "1")]
+    pub digest: String,
+    #[prost(string, repeated, tag = "2")]
+    pub inputs: Vec<String>,
+    #[prost(string, tag = "3")]
+    pub name: String,
+    #[prost(bool, tag = "4")]
+    pub cached: bool,
+    #[prost(message, optional, tag = "5")]
+    pub started: Option<prost_types::Timestamp>,
+    #[prost(message, optional, tag = "6")]
+    pub completed: Option<prost_types::Timestamp>,
+    #[prost(string, tag = "7")]
+    pub error: String,
+    #[prost(message, optional, tag = "8")]
+    pub progress_group: Option<super::llb::ProgressGroup>,
+}
+
+/// Progress within a step.
+#[derive(Clone, PartialEq, Message)]
+pub struct VertexStatus {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(string, tag = "2")]
+    pub vertex: String,
+    #[prost(string, tag = "3")]
+    pub name: String,
+    #[prost(int64, tag = "4")]
+    pub current: i64,
+    #[prost(int64, tag = "5")]
+    pub total: i64,
+    #[prost(message, optional, tag = "6")]
+    pub timestamp: Option<prost_types::Timestamp>,
+    #[prost(message, optional, tag = "7")]
+    pub started: Option<prost_types::Timestamp>,
+    #[prost(message, optional, tag = "8")]
+    pub completed: Option<prost_types::Timestamp>,
+}
+
+/// Output of a step.
+#[derive(Clone, PartialEq, Message)]
+pub struct VertexLog {
+    #[prost(string, tag = "1")]
+    pub vertex: String,
+    #[prost(message, optional, tag = "2")]
+    pub timestamp: Option<prost_types::Timestamp>,
+    #[prost(int64, tag = "3")]
+    pub stream: i64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub msg: Vec<u8>,
+}
+
+/// Something of a step that deserves attention.
+#[derive(Clone, PartialEq, Message)]
+pub struct VertexWarning {
+    #[prost(string, tag = "1")]
+    pub vertex: String,
+    #[prost(int64, tag = "2")]
+    pub level: i64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub short: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub detail: Vec<Vec<u8>>,
+    #[prost(string, tag = "5")]
+    pub url: String,
+    #[prost(message, optional, tag = "6")]
+    pub info: Option<super::llb::SourceInfo>,
+    #[prost(message, repeated, tag = "7")]
+    pub ranges: Vec<super::llb::Range>,
+}
+
+/// A piece of a stream of bytes; sessions, exports, agents and uploads use it alike.
+#[derive(Clone, PartialEq, Message)]
+pub struct BytesMessage {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub data: Bytes,
+}
+
+/// Asks for the workers.
+#[derive(Clone, PartialEq, Message)]
+pub struct ListWorkersRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub filter: Vec<String>,
+}
+
+/// The workers, the preferred one first.
+#[derive(Clone, PartialEq, Message)]
+pub struct ListWorkersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub record: Vec<super::worker::WorkerRecord>,
+}
+
+/// Asks what program the daemon is.
+#[derive(Clone, PartialEq, Message)]
+pub struct InfoRequest {}
+
+/// What program the daemon is.
+#[derive(Clone, PartialEq, Message)]
+pub struct InfoResponse {
+    #[prost(message, optional, tag = "1")]
+    pub buildkit_version: Option<super::worker::BuildkitVersion>,
+}
+
+/// Asks for records of builds, past or running.
+#[derive(Clone, PartialEq, Message)]
+pub struct BuildHistoryRequest {
+    #[prost(bool, tag = "1")]
+    pub active_only: bool,
+    #[prost(string, tag = "2")]
+    pub r#ref: String,
+    #[prost(bool, tag = "3")]
+    pub early_exit: bool,
+    #[prost(string, repeated, tag = "4")]
+    pub filter: Vec<String>,
+    #[prost(int32, tag = "5")]
+    pub limit: i32,
+}
+
+/// What happened to a record of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Enumeration)]
+#[repr(i32)]
+pub enum BuildHistoryEventType {
+    Started = 0,
+    Complete = 1,
+    Deleted = 2,
+}
+
+/// A change of the history.
+#[derive(Clone, PartialEq, Message)]
+pub struct BuildHistoryEvent {
+    #[prost(enumeration = "BuildHistoryEventType", tag = "1")]
+    pub r#type: i32,
+    #[prost(message, optional, tag = "2")]
+    pub record: Option<BuildHistoryRecord>,
+}
+
+/// What is remembered of a build.
+#[derive(Clone, PartialEq, Message)]
+pub struct BuildHistoryRecord {
+    #[prost(string, tag = "1")]
+    pub r#ref: String,
+    #[prost(string, tag = "2")]
+    pub frontend: String,
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub frontend_attrs: BTreeMap<String, String>,
+    #[prost(message, repeated, tag = "4")]
+    pub exporters: Vec<Exporter>,
+    #[prost(message, optional, tag = "5")]
+    pub error: Option<super::rpc::Status>,
+    #[prost(message, optional, tag = "6")]
+    pub created_at: Option<prost_types::Timestamp>,
+    #[prost(message, optional, tag = "7")]
+    pub completed_at: Option<prost_types::Timestamp>,
+    #[prost(message, optional, tag = "8")]
+    pub logs: Option<Descriptor>,
+    #[prost(btree_map = "string, string", tag = "9")]
+    pub exporter_response: BTreeMap<String, String>,
+    #[prost(message, optional, tag = "10")]
+    pub result: Option<BuildResultInfo>,
+    #[prost(btree_map = "string, message", tag = "11")]
+    pub results: BTreeMap<String, BuildResultInfo>,
+    #[prost(int32, tag = "12")]
+    pub generation: i32,
+    #[prost(message, optional, tag = "13")]
+    pub trace: Option<Descriptor>,
+    #[prost(bool, tag = "14")]
+    pub pinned: bool,
+    #[prost(int32, tag = "15")]
+    pub num_cached_steps: i32,
+    #[prost(int32, tag = "16")]
+    pub num_total_steps: i32,
+    #[prost(int32, tag = "17")]
+    pub num_completed_steps: i32,
+    #[prost(message, optional, tag = "18")]
+    pub external_error: Option<Descriptor>,
+    #[prost(int32, tag = "19")]
+    pub num_warnings: i32,
+}
+
+/// Pins, deletes or finishes a record of a build.
+#[derive(Clone, PartialEq, Message)]
+pub struct UpdateBuildHistoryRequest {
+    #[prost(string, tag = "1")]
+    pub r#ref: String,
+    #[prost(bool, tag = "2")]
+    pub pinned: bool,
+    #[prost(bool, tag = "3")]
+    pub delete: bool,
+    #[prost(bool, tag = "4")]
+    pub finalize: bool,
+}
+
+/// A record has been changed.
+#[derive(Clone, PartialEq, Message)]
+pub struct UpdateBuildHistoryResponse {}
+
+/// A blob of the daemon's.
+#[derive(Clone, PartialEq, Message)]
+pub struct Descriptor {
+    #[prost(string, tag = "1")]
+    pub media_type: String,
+    #[prost(string, tag = "2")]
+    pub digest: String,
+    #[prost(int64, tag = "3")]
+    pub size: i64,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The blobs of a result.
+#[derive(Clone, PartialEq, Message)]
+pub struct BuildResultInfo {
+    #[prost(message, optional, tag = "1")]
+    pub result_deprecated: Option<Descriptor>,
+    #[prost(message, repeated, tag = "2")]
+    pub attestations: Vec<Descriptor>,
+    #[prost(btree_map = "int64, message", tag = "3")]
+    pub results: BTreeMap<i64, Descriptor>,
+}
+
+/// An exporter with its attributes.
+#[derive(Clone, PartialEq, Message)]
+pub struct Exporter {
+    #[prost(string, tag = "1")]
+    pub r#type: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub attrs: BTreeMap<String, String>,
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Connections to nodes: sockets, TLS, and programs whose standard input and output are one.
+
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio_rustls::TlsConnector;
+use tonic::transport::Channel;
+use tower_service::Service;
+
+use crate::client::endpoint::Endpoint;
+use crate::client::tls::{Tls, TlsFiles};
+use crate::error::NodeError;
+
+/// How much may be under way before the other side has taken it, in bytes: contexts and results pass through.
+const WINDOW_BYTES: u32 = 8 << 20;
+
+/// How much of what a helper program says is kept, in bytes.
+const MAX_STDERR_BYTES: usize = 4 << 10;
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// Certificates; without them nothing is encrypted but SSH.
+    pub tls: Option<TlsFiles>,
+    /// Permits a connection without encryption to another machine.
+    pub is_plain_allowed: bool,
+    /// How long connecting may take.
+    pub timeout: Duration,
+    /// The program for `ssh://`.
+    pub ssh_program: PathBuf,
+    /// The program for `docker-container://`.
+    pub docker_program: PathBuf,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> ConnectOptions {
+        ConnectOptions {
+            tls: None,
+            is_plain_allowed: false,
+            timeout: Duration::from_secs(20),
+            ssh_program: "ssh".into(),
+            docker_program: "docker".into(),
+        }
+    }
+}
+
+/// What connects to an endpoint, again whenever the connection is lost.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    endpoint: Endpoint,
+    tls: Option<Tls>,
+    options: ConnectOptions,
+    /// What a helper program said last.
+    stderr: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Connector {
+    pub(crate) fn new(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Connector, NodeError> {
+        let tls = match (endpoint, &options.tls) {
+            (Endpoint::Tcp { host, .. }, Some(files)) => Some(files.load(host)?),
+            (Endpoint::Tcp { .. }, None) if !endpoint.is_local() && !options.is_plain_allowed => {
+                return Err(NodeError::Endpoint {
+                    endpoint: endpoint.to_string(),
+                    problem: "whoever can reach it could build as root there; use certificates \
+                              (cacert, cert and key), or ssh://"
+                        .to_owned(),
+                });
+            }
+            _ => None,
+        };
+        Ok(Connector { endpoint: endpoint.clone(), tls, options: options.clone(), stderr: Arc::default() })
+    }
+
+    /// Opens a channel; calls fail until the node can be reached.
+    pub(crate) async fn open(&self) -> Result<Channel, NodeError> {
+        let failed = |source| NodeError::Connect { endpoint: self.endpoint.to_string(), source };
+        let authority = match &self.endpoint {
+            Endpoint::Tcp { .. } => self.endpoint.to_string().replacen("tcp://", "http://", 1),
+            _ => "http://localhost".to_owned(),
+        };
+        let channel = tonic::transport::Endpoint::from_shared(authority)
+            .map_err(|error| failed(error.into()))?
+            .user_agent(concat!("polyarch/", env!("CARGO_PKG_VERSION")))
+            .map_err(|error| failed(error.into()))?
+            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .http2_max_header_list_size(1 << 20)
+            .connect_timeout(self.options.timeout);
+        let connected =
+            tokio::time::timeout(self.options.timeout, channel.connect_with_connector(self.clone()));
+        match connected.await {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(error)) => Err(failed(self.explain(error))),
+            Err(_) => Err(NodeError::TimedOut {
+                endpoint: self.endpoint.to_string(),
+                seconds: self.options.timeout.as_secs(),
+            }),
+        }
+    }
+
+    /// Adds what a helper program said to an error.
+    pub(crate) fn explain(
+        &self,
+        error: impl std::error::Error + Send + Sync + 'static,
+    ) -> Box<dyn std::error::Error + Send + Sync> {
+        match self.said() {
+            Some(said) => format!("{}: {said}", crate::error::chain_of(&error)).into(),
+            None => error.into(),
+        }
+    }
+
+    /// Returns what a helper program said last, in one line.
+    pub(crate) fn said(&self) -> Option<String> {
+        let bytes = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+
+    async fn connect(self) -> io::Result<TokioIo<Box<dyn Transport>>> {
+        let transport: Box<dyn Transport> = match &self.endpoint {
+            Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
+            Endpoint::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                prepare(&stream)?;
+                match self.tls {
+                    Some(tls) => {
+                        Box::new(TlsConnector::from(tls.config).connect(tls.server_name, stream).await?)
+                    }
+                    None => Box::new(stream),
+                }
+            }
+            Endpoint::Ssh { user, host, port, socket } => {
+                let mut command = Command::new(&self.options.ssh_program);
+                if let Some(user) = user {
+                    command.args(["-l", user]);
+                }
+                if let Some(port) = port {
+                    command.args(["-p", &port.to_string()]);
+                }
+                command.args(["--", host, "buildctl"]);
+                if let Some(socket) = socket {
+                    command.arg("--addr").arg(quote(&format!("unix://{socket}")));
+                }
+                command.arg("dial-stdio");
+                Box::new(Program::start(command, self.stderr.clone())?)
+            }
+            Endpoint::DockerContainer { container } => {
+                let mut command = Command::new(&self.options.docker_program);
+                command.args(["exec", "-i", container, "buildctl", "dial-stdio"]);
+                Box::new(Program::start(command, self.stderr.clone())?)
+            }
+        };
+        Ok(TokioIo::new(transport))
+    }
+}
+
+/// Quotes a word for the shell at the other end of an SSH connection.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Makes a dead link fail within half a minute instead of hours.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(5))?;
+    sockopt::set_tcp_keepcnt(stream, 4)?;
+    sockopt::set_tcp_user_timeout(stream, 30_000)?;
+    Ok(())
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Box<dyn Transport>>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<TokioIo<Box<dyn Transport>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        self.clone().connect().boxed()
+    }
+}
+
+/// Bytes to a node and from it.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
+
+/// A program whose standard input and output are the connection; it ends with it.
+struct Program {
+    stdout: ChildStdout,
+    stdin: ChildStdin,
+    _child: Child,
+}
+
+impl Program {
+    fn start(mut command: Command, stderr: Arc<Mutex<Vec<u8>>>) -> io::Result<Program> {
+        let program = command.as_std().get_program().to_string_lossy().into_owned();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("can't start {program}: {error}")))?;
+        let missing = || io::Error::other("a program's pipe is missing");
+        let (stdin, stdout) =
+            (child.stdin.take().ok_or_else(missing)?, child.stdout.take().ok_or_else(missing)?);
+        let mut said = child.stderr.take().ok_or_else(missing)?;
+        tokio::spawn(async move {
+            let mut buffer = [0; 1024];
+            while let Ok(count @ 1..) = said.read(&mut buffer).await {
+                let mut kept = stderr.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = MAX_STDERR_BYTES.saturating_sub(kept.len());
+                kept.extend_from_slice(&buffer[..count.min(room)]);
+            }
+        });
+        Ok(Program { stdout, stdin, _child: child })
+    }
+}
+
+impl AsyncRead for Program {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdout).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Program {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stdin).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_shutdown(cx)
+    }
+}

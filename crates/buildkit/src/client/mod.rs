@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Drives an unmodified `buildkitd` as a node.
+//!
+//! [`Node::connect`] proves that the node answers; [`Node::solve`] opens a session, starts a build with a
+//! frontend of the node's own, follows its progress and returns what its exporters said. The bytes of
+//! results come through the session's [`crate::session::ArchiveTarget`]s.
+
+mod connect;
+mod endpoint;
+mod error_details;
+mod solve;
+mod status;
+mod tls;
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use polyarch_oci::Platform;
+use tonic::Request;
+use tonic::transport::Channel;
+
+use crate::api::control::{DiskUsageRequest, InfoRequest, ListWorkersRequest, PruneRequest, UsageRecord};
+use crate::api::methods::daemon;
+use crate::api::worker::{BuildkitVersion, WorkerRecord};
+use crate::error::NodeError;
+
+pub use connect::ConnectOptions;
+pub use endpoint::Endpoint;
+pub use solve::{Exporter, SolveError, SolveRequest, SolveResult};
+pub use tls::TlsFiles;
+
+/// A connection to a node; cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    endpoint: Endpoint,
+    channel: Channel,
+}
+
+impl Node {
+    /// Connects to a node and asks it for its workers, whose platforms it returns beside.
+    ///
+    /// # Errors
+    /// When the node can't be reached, does not answer, or is no BuildKit.
+    pub async fn connect(
+        endpoint: &Endpoint,
+        options: &ConnectOptions,
+    ) -> Result<(Node, Vec<WorkerRecord>), NodeError> {
+        let connector = connect::Connector::new(endpoint, options)?;
+        let node = Node { endpoint: endpoint.clone(), channel: connector.open().await? };
+        let workers = in_time(endpoint, options.timeout, node.workers()).await;
+        match (workers, connector.said()) {
+            (Ok(workers), _) if workers.is_empty() => Err(NodeError::Answer {
+                endpoint: endpoint.to_string(),
+                problem: "it has no worker that could build".to_owned(),
+            }),
+            (Ok(workers), _) => Ok((node, workers)),
+            // What ssh said tells more than that its connection ended.
+            (Err(NodeError::Call { .. }), Some(said)) => {
+                Err(NodeError::Connect { endpoint: endpoint.to_string(), source: said.into() })
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Returns where the node listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Asks for the workers, the preferred one first.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn workers(&self) -> Result<Vec<WorkerRecord>, NodeError> {
+        let answer =
+            daemon::LIST_WORKERS.call(&self.channel, Request::new(ListWorkersRequest::default())).await;
+        let answer = answer.map_err(|status| NodeError::of_status("can't list the workers", &status))?;
+        Ok(answer.record)
+    }
+
+    /// Asks what program the node runs; `None` when it is too old to say.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn version(&self) -> Result<Option<BuildkitVersion>, NodeError> {
+        match daemon::INFO.call(&self.channel, Request::new(InfoRequest::default())).await {
+            Ok(answer) => Ok(answer.buildkit_version),
+            Err(status) if status.code() == tonic::Code::Unimplemented => Ok(None),
+            Err(status) => Err(NodeError::of_status("can't ask for the version", &status)),
+        }
+    }
+
+    /// Asks what the node's cache holds; `filter` has the words of containerd's filters.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn disk_usage(&self, filter: Vec<String>) -> Result<Vec<UsageRecord>, NodeError> {
+        let request = Request::new(DiskUsageRequest { filter, age_limit: 0 });
+        let answer = daemon::DISK_USAGE.call(&self.channel, request).await;
+        let answer = answer.map_err(|status| NodeError::of_status("can't ask for the cache", &status))?;
+        Ok(answer.record)
+    }
+
+    /// Removes cache; `removed` is told each record that goes.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn prune(
+        &self,
+        request: PruneRequest,
+        mut removed: impl FnMut(UsageRecord),
+    ) -> Result<(), NodeError> {
+        let failed = |status: tonic::Status| NodeError::of_status("can't remove cache", &status);
+        let answer = daemon::PRUNE.call_for_stream(&self.channel, Request::new(request)).await;
+        let mut records = answer.map_err(failed)?.into_inner();
+        while let Some(record) = records.next().await {
+            removed(record.map_err(failed)?);
+        }
+        Ok(())
+    }
+}
+
+/// Returns the platforms of a worker in its order, each once; what is no platform is left out.
+pub fn platforms_of(worker: &WorkerRecord) -> Vec<Platform> {
+    let mut platforms = Vec::new();
+    for platform in &worker.platforms {
+        let platform = Platform::new(&platform.os, &platform.architecture, &platform.variant).normalized();
+        if !platform.os.is_empty() && !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    platforms
+}
+
+/// Waits for an answer no longer than this.
+async fn in_time<T>(
+    endpoint: &Endpoint,
+    timeout: Duration,
+    answer: impl Future<Output = Result<T, NodeError>>,
+) -> Result<T, NodeError> {
+    match tokio::time::timeout(timeout, answer).await {
+        Ok(result) => result,
+        Err(_) => Err(NodeError::TimedOut { endpoint: endpoint.to_string(), seconds: timeout.as_secs() }),
+    }
+}

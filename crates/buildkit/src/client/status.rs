@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A node's status stream as our progress events.
+//!
+//! Several nodes build at once and name equal steps equally; so every node has a label, which goes into
+//! the digests and names of its steps. Times are the node's clock's, set right by what the node says it is
+//! now when the stream begins.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures_util::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
+use polyarch_solver::KeyHasher;
+use polyarch_solver::progress::{Event, Progress, Vertex, VertexLog, VertexStatus, VertexWarning};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use crate::api::control::{self, StatusRequest, StatusResponse};
+use crate::api::methods::daemon;
+
+/// Follows a build until the node ends the stream.
+///
+/// # Errors
+/// The status of the call.
+pub(super) async fn follow(
+    channel: &Channel,
+    build: &str,
+    label: Option<&str>,
+    progress: &Progress,
+    mut active: impl FnMut(),
+) -> Result<(), Status> {
+    let request = Request::new(StatusRequest { r#ref: build.to_owned() });
+    let answer = daemon::STATUS.call_for_stream(channel, request).await?;
+    let now = answer.metadata().get("buildkit-current-timestamp");
+    let now = now.and_then(|text| text.to_str().ok()?.parse::<Timestamp>().ok());
+    let translation = Translation { label: label.map(str::to_owned), skew: skew(now, Timestamp::now()) };
+    let mut messages = answer.into_inner();
+    while let Some(message) = messages.next().await {
+        active();
+        for event in translation.events(message?) {
+            progress.send(event);
+        }
+    }
+    Ok(())
+}
+
+/// Returns how far the node's clock is behind ours.
+fn skew(theirs: Option<Timestamp>, ours: Timestamp) -> SignedDuration {
+    theirs.map_or(SignedDuration::ZERO, |theirs| ours.duration_since(theirs))
+}
+
+struct Translation {
+    label: Option<String>,
+    skew: SignedDuration,
+}
+
+impl Translation {
+    /// Steps come before what is said of them.
+    fn events(&self, message: StatusResponse) -> Vec<Event> {
+        let mut events = Vec::new();
+        events.extend(message.vertexes.into_iter().map(|vertex| Event::Vertex(self.vertex(vertex))));
+        events.extend(message.statuses.into_iter().map(|status| Event::Status(self.status(status))));
+        events.extend(message.logs.into_iter().map(|log| Event::Log(self.log(log))));
+        events.extend(message.warnings.iter().map(|warning| Event::Warning(self.warning(warning))));
+        events
+    }
+
+    fn vertex(&self, vertex: control::Vertex) -> Vertex {
+        Vertex {
+            digest: self.digest(&vertex.digest),
+            inputs: vertex.inputs.iter().map(|input| self.digest(input)).collect(),
+            name: self.name(&vertex.name).into(),
+            started: self.time(vertex.started),
+            completed: self.time(vertex.completed),
+            cached: vertex.cached,
+            error: vertex.error,
+        }
+    }
+
+    fn status(&self, status: control::VertexStatus) -> VertexStatus {
+        let count = |count: i64| u64::try_from(count).unwrap_or_default();
+        VertexStatus {
+            id: status.id,
+            vertex: self.digest(&status.vertex),
+            current: count(status.current),
+            total: count(status.total),
+            started: self.time(status.started),
+            completed: self.time(status.completed),
+        }
+    }
+
+    fn log(&self, log: control::VertexLog) -> VertexLog {
+        VertexLog {
+            vertex: self.digest(&log.vertex),
+            stream: if log.stream == 2 { 2 } else { 1 },
+            data: log.msg,
+            timestamp: self.time(log.timestamp).unwrap_or_else(SystemTime::now),
+        }
+    }
+
+    fn warning(&self, warning: &control::VertexWarning) -> VertexWarning {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut message = text(&warning.short);
+        let line = warning.ranges.first().and_then(|range| range.start.as_ref()).map(|start| start.line);
+        if let (Some(info), Some(line)) = (&warning.info, line) {
+            message = format!("{message} ({}:{line})", info.filename);
+        }
+        let url = Some(&warning.url).filter(|url| !url.is_empty()).cloned();
+        let detail = warning.detail.iter().map(|line| text(line)).chain(url).collect();
+        VertexWarning { vertex: self.digest(&warning.vertex), message, detail }
+    }
+
+    fn digest(&self, digest: &str) -> Arc<str> {
+        match &self.label {
+            Some(label) if !digest.is_empty() => {
+                let digest = KeyHasher::new("step of a node").part(label).part(digest).finish();
+                format!("sha256:{}", digest.hex()).into()
+            }
+            _ => digest.into(),
+        }
+    }
+
+    /// `[internal] load …` of node `arm` becomes `[arm internal] load …`.
+    fn name(&self, name: &str) -> String {
+        match (&self.label, name.strip_prefix('[')) {
+            (None, _) => name.to_owned(),
+            (Some(label), Some(rest)) => format!("[{label} {rest}"),
+            (Some(label), None) => format!("[{label}] {name}"),
+        }
+    }
+
+    fn time(&self, time: Option<prost_types::Timestamp>) -> Option<SystemTime> {
+        let time = time?;
+        let time = Timestamp::new(time.seconds, time.nanos).ok()?;
+        Some(time.checked_add(self.skew).ok()?.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> StatusResponse {
+        let started = Some(prost_types::Timestamp { seconds: 1_000, nanos: 5 });
+        StatusResponse {
+            vertexes: vec![control::Vertex {
+                digest: "sha256:aa".into(),
+                inputs: vec!["sha256:bb".into()],
+                name: "[internal] load build context".into(),
+                started,
+                ..control::Vertex::default()
+            }],
+            logs: vec![control::VertexLog {
+                vertex: "sha256:aa".into(),
+                stream: 2,
+                msg: b"text\n".to_vec(),
+                timestamp: started,
+            }],
+            ..StatusResponse::default()
+        }
+    }
+
+    #[test]
+    fn one_node_keeps_names_and_digests() {
+        let translation = Translation { label: None, skew: SignedDuration::ZERO };
+        let events = translation.events(message());
+        let (Event::Vertex(vertex), Event::Log(log)) = (&events[0], &events[1]) else { panic!("{events:?}") };
+        assert_eq!((&*vertex.digest, &*vertex.inputs[0]), ("sha256:aa", "sha256:bb"));
+        assert_eq!(&*vertex.name, "[internal] load build context");
+        assert_eq!((log.stream, log.data.as_slice()), (2, &b"text\n"[..]));
+    }
+
+    #[test]
+    fn nodes_of_one_build_are_told_apart() {
+        let of = |label: &str| {
+            let translation = Translation { label: Some(label.to_owned()), skew: SignedDuration::ZERO };
+            match translation.events(message()).swap_remove(0) {
+                Event::Vertex(vertex) => vertex,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(&*of("arm").name, "[arm internal] load build context");
+        assert_ne!(of("arm").digest, of("amd").digest);
+        assert_eq!(of("arm"), of("arm"));
+    }
+
+    #[test]
+    fn a_wrong_clock_is_set_right() {
+        let ours = Timestamp::from_second(1_060).unwrap();
+        let skew = skew(Some(Timestamp::from_second(1_000).unwrap()), ours);
+        let translation = Translation { label: None, skew };
+        let Event::Vertex(vertex) = translation.events(message()).swap_remove(0) else { panic!() };
+        let expected: SystemTime = Timestamp::new(1_060, 5).unwrap().into();
+        assert_eq!(vertex.started, Some(expected));
+    }
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//! BuildKit's API in both directions, so that its fleets and its clients are ours too.
+//!
+//! [`api`] has the messages and methods, written by hand from the protocol's field numbers;
+//! [`client`] drives an unmodified `buildkitd` as a node; [`session`] is what a client serves to a
+//! daemon while it builds: contexts, credentials, secrets, agents, and the place results come to.
+//!
+//! A daemon is foreign: what it sends is capped and checked, and it sees of this machine only what a
+//! session was given. Out of scope: which node builds what, and how builders are remembered.
+
+pub mod api;
+pub mod client;
+mod error;
+mod method;
+pub mod session;
+
+pub use error::NodeError;
+pub use method::Method;

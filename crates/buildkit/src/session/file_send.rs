@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Takes the archives that a daemon exports (`FileSend.DiffCopy`).
+//!
+//! The daemon sends the bytes and waits for the end of our half; that comes only when whoever takes
+//! the archive has taken all of it, so that a build can't succeed before its result is home.
+
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Buf as _, Bytes};
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::api::control::BytesMessage;
+use crate::session::{Attachments, metadata};
+
+/// How many messages wait to be taken.
+const QUEUE: usize = 16;
+
+/// Takes an export as a stream of bytes; it runs where it may block, at most once.
+pub type TakeArchive = Box<dyn FnOnce(&mut dyn Read) -> Result<(), String> + Send>;
+
+/// Where one export goes.
+pub struct ArchiveTarget(Mutex<Option<TakeArchive>>);
+
+impl ArchiveTarget {
+    /// Makes a target of a function that reads the archive to its end.
+    pub fn new(take: impl FnOnce(&mut dyn Read) -> Result<(), String> + Send + 'static) -> ArchiveTarget {
+        ArchiveTarget(Mutex::new(Some(Box::new(take))))
+    }
+
+    fn take(&self) -> Option<TakeArchive> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Serves an export.
+pub(crate) async fn diff_copy(
+    attachments: Arc<Attachments>,
+    request: Request<Streaming<BytesMessage>>,
+) -> Result<Response<impl Stream<Item = Result<BytesMessage, Status>> + Send + 'static>, Status> {
+    let id = metadata::first(request.metadata(), "buildkit-attachable-exporter-id");
+    let id = id.map_or(Ok(0), |id| id.parse::<usize>());
+    let target = id.ok().and_then(|id| attachments.archives.get(id));
+    let Some(target) = target else {
+        return Err(Status::not_found("there is no such exporter in this session"));
+    };
+    let Some(take) = target.take() else {
+        return Err(Status::already_exists("this exporter has sent its result already"));
+    };
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let taking = tokio::task::spawn_blocking(move || {
+        let mut archive = Archive { receiver, chunk: Bytes::new() };
+        take(&mut archive)?;
+        // What comes after the end of an archive is let pass, or else the daemon would wait forever.
+        io::copy(&mut archive, &mut io::sink()).map(|_| ()).map_err(|error| error.to_string())
+    });
+    let mut incoming = request.into_inner();
+    while let Some(message) = incoming.next().await {
+        let message = message.map(|message| message.data).map_err(io::Error::other);
+        let is_end = message.is_err();
+        // A target that takes no more has failed, and says why below.
+        if sender.send(message).await.is_err() || is_end {
+            break;
+        }
+    }
+    drop(sender);
+    match taking.await {
+        Ok(Ok(())) => Ok(Response::new(futures_util::stream::empty())),
+        Ok(Err(problem)) => Err(Status::aborted(problem)),
+        Err(panic) => Err(Status::internal(panic.to_string())),
+    }
+}
+
+/// The bytes of an export, for a reader that blocks.
+struct Archive {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    chunk: Bytes,
+}
+
+impl Read for Archive {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.chunk = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let count = self.chunk.len().min(buffer.len());
+        self.chunk.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The server of a session, on a connection that runs inside a call.
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::sync::Arc;
+
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use polyarch_registry::Credential;
+use tonic::body::Body;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use crate::api::auth::{CredentialsRequest, CredentialsResponse};
+use crate::api::health::{HealthCheckResponse, ServingStatus};
+use crate::api::methods::{client, daemon};
+use crate::api::secrets::{GetSecretRequest, GetSecretResponse};
+use crate::error::NodeError;
+use crate::session::{Attachments, Session, file_send, file_sync, pipe, ssh};
+
+/// How much of a context may be under way before the daemon says that it has taken it, in bytes.
+const WINDOW_BYTES: u32 = 8 << 20;
+
+/// The host under which Docker Hub's daemons ask for its credentials.
+const DOCKER_HUB: &str = "registry-1.docker.io";
+
+impl Session {
+    /// Opens the session at a daemon and serves it until either side ends it.
+    ///
+    /// # Errors
+    /// When the daemon refuses it, or the connection breaks.
+    pub(crate) async fn run(&self, channel: &Channel) -> Result<(), NodeError> {
+        let (outgoing, messages) = pipe::outgoing();
+        let mut request = Request::new(messages);
+        self.describe(request.metadata_mut());
+        let incoming = daemon::SESSION.open(channel, request).await;
+        let incoming = incoming.map_err(|status| NodeError::of_status("can't open a session", &status))?;
+        let connection = TokioIo::new(outgoing.join(incoming));
+        let attachments = self.attachments.clone();
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let attachments = attachments.clone();
+            async move { Ok::<_, Infallible>(answer(attachments, request.map(Body::new)).await) }
+        });
+        let served = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .serve_connection(connection, service)
+            .await;
+        // Daemons end a session by ending the stream, in whatever state the connection within it is.
+        if let Err(error) = served {
+            tracing::debug!("the session ended: {error}");
+        }
+        Ok(())
+    }
+
+    /// Says who we are and what the daemon may call.
+    fn describe(&self, headers: &mut MetadataMap) {
+        let mut add = |key: &'static str, value: &str| {
+            // A value that can't be a header can't be told; no path or name of ours is such.
+            if let Ok(value) = AsciiMetadataValue::try_from(value) {
+                headers.append(AsciiMetadataKey::from_static(key), value);
+            }
+        };
+        add("x-docker-expose-session-uuid", &self.id);
+        add("x-docker-expose-session-name", "polyarch");
+        add("x-docker-expose-session-sharedkey", &self.shared_key);
+        for method in self.attachments.methods() {
+            add("x-docker-expose-session-grpc-method", method);
+        }
+    }
+}
+
+impl Attachments {
+    /// Returns the methods that are offered.
+    fn methods(&self) -> Vec<&'static str> {
+        let offered = [
+            (true, client::HEALTH_CHECK.path()),
+            (!self.directories.is_empty(), client::FILE_SYNC.path()),
+            (!self.archives.is_empty(), client::FILE_SEND.path()),
+            (self.credentials.is_some(), client::CREDENTIALS.path()),
+            (!self.secrets.is_empty(), client::GET_SECRET.path()),
+            (!self.agents.is_empty(), client::CHECK_AGENT.path()),
+            (!self.agents.is_empty(), client::FORWARD_AGENT.path()),
+        ];
+        offered.into_iter().filter_map(|(is_offered, path)| is_offered.then_some(path)).collect()
+    }
+}
+
+/// Answers one call of the daemon.
+async fn answer(attachments: Arc<Attachments>, request: http::Request<Body>) -> http::Response<Body> {
+    let path = request.uri().path().to_owned();
+    if !attachments.methods().contains(&path.as_str()) {
+        return Status::unimplemented(format!("this session has no method {path}")).into_http();
+    }
+    if path == client::HEALTH_CHECK.path() {
+        let status = HealthCheckResponse { status: ServingStatus::Serving.into() };
+        client::HEALTH_CHECK.serve(request, |_| ready(Ok(status))).await
+    } else if path == client::FILE_SYNC.path() {
+        client::FILE_SYNC.exchange(request, |request| file_sync::diff_copy(attachments, request)).await
+    } else if path == client::FILE_SEND.path() {
+        client::FILE_SEND.exchange(request, |request| file_send::diff_copy(attachments, request)).await
+    } else if path == client::CREDENTIALS.path() {
+        client::CREDENTIALS.serve(request, |request| credentials(attachments, request)).await
+    } else if path == client::GET_SECRET.path() {
+        client::GET_SECRET.serve(request, |request| ready(secret(&attachments, request.get_ref()))).await
+    } else if path == client::CHECK_AGENT.path() {
+        let check = |request: Request<_>| ready(ssh::check_agent(&attachments, request.get_ref()));
+        client::CHECK_AGENT.serve(request, check).await
+    } else {
+        client::FORWARD_AGENT.exchange(request, |request| ssh::forward_agent(attachments, request)).await
+    }
+}
+
+/// Tells a user and password of a registry; both empty where there are none.
+async fn credentials(
+    attachments: Arc<Attachments>,
+    request: Request<CredentialsRequest>,
+) -> Result<CredentialsResponse, Status> {
+    let host = match request.get_ref().host.as_str() {
+        DOCKER_HUB => "docker.io",
+        host => host,
+    };
+    let Some(credentials) = &attachments.credentials else { return Ok(CredentialsResponse::default()) };
+    let found = credentials.find(host, "").await;
+    let found = found.map_err(|error| Status::failed_precondition(crate::error::chain_of(&error)))?;
+    Ok(match found.map(|found| found.credential) {
+        Some(Credential::UserPassword { user, password }) => {
+            CredentialsResponse { username: user, secret: password }
+        }
+        // Without a user the secret is taken for a refresh token.
+        Some(Credential::IdentityToken { token }) => {
+            CredentialsResponse { username: String::new(), secret: token }
+        }
+        Some(Credential::RegistryToken { .. }) | None => CredentialsResponse::default(),
+    })
+}
+
+fn secret(attachments: &Attachments, request: &GetSecretRequest) -> Result<GetSecretResponse, Status> {
+    match attachments.secrets.get(&request.id) {
+        Some(data) => Ok(GetSecretResponse { data: data.clone() }),
+        None => Err(Status::not_found(format!("secret {}: not found", request.id))),
+    }
+}
