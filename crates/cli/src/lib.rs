@@ -5,6 +5,7 @@
 //! what it finds to the other rooms as values. Each subcommand is one file in [`commands`]; progress is
 //! rendered in [`progress`]; every failure becomes text and an exit code in [`error`].
 
+pub mod builders;
 pub mod commands;
 pub mod config;
 mod credential_files;

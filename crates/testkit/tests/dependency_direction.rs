@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Each room and the rooms that it may know.
-const MAY_KNOW: [(&str, &[&str]); 12] = [
+const MAY_KNOW: [(&str, &[&str]); 13] = [
     ("oci", &[]),
     ("solver", &[]),
     ("dockerfile", &["oci"]),
@@ -17,6 +17,7 @@ const MAY_KNOW: [(&str, &[&str]); 12] = [
     ("contents", &["oci", "snapshot"]),
     ("build", &["oci", "dockerfile", "solver", "sandbox", "snapshot", "contents", "registry", "store"]),
     ("images", &["oci", "solver", "snapshot", "contents", "registry", "store", "build"]),
+    ("buildkit", &["oci", "dockerfile", "solver", "snapshot", "registry", "build"]),
     (
         "cli",
         &[
@@ -30,6 +31,7 @@ const MAY_KNOW: [(&str, &[&str]); 12] = [
             "store",
             "build",
             "images",
+            "buildkit",
         ],
     ),
     // The tests' room may look at what it makes images from; no room needs it outside of tests.

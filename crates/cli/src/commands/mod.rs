@@ -3,6 +3,7 @@
 
 mod binfmt;
 pub mod build;
+mod buildx_builder;
 mod cache_filters;
 mod cache_rows;
 mod cp;
@@ -10,7 +11,7 @@ mod df;
 mod diff;
 mod doctor;
 mod du;
-mod flag_values;
+pub(crate) mod flag_values;
 mod history;
 mod image;
 mod images;
@@ -125,6 +126,12 @@ struct BuildxArgs {
 enum BuildxCommand {
     #[command(visible_alias = "b")]
     Build(Box<build::BuildArgs>),
+    Create(buildx_builder::create::CreateArgs),
+    Use(buildx_builder::use_builder::UseArgs),
+    Ls(buildx_builder::ls::LsArgs),
+    Inspect(buildx_builder::inspect::InspectArgs),
+    Stop(buildx_builder::stop::StopArgs),
+    Rm(buildx_builder::rm::RmArgs),
     Imagetools(imagetools::ImagetoolsArgs),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
@@ -189,6 +196,7 @@ impl Cli {
         let session =
             Session { environment, printer: crate::printer::Printer, root: self.global.root.clone() };
         let done = |result: Result<(), CommandError>| result.map(|()| ExitCode::Done.number());
+        let builder = self.global.builder.as_deref();
         match self.command {
             Command::Build(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Build(args) }) => {
                 done(build::run(&args, &self.global, &session))
@@ -227,6 +235,24 @@ impl Cli {
             Command::Rm(args) => done(rm::run(&args, &session)),
             Command::Prune(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Prune(args) }) => {
                 done(prune::run(&args, &session))
+            }
+            Command::Buildx(BuildxArgs { command: BuildxCommand::Create(args) }) => {
+                done(buildx_builder::create::run(&args, &session))
+            }
+            Command::Buildx(BuildxArgs { command: BuildxCommand::Use(args) }) => {
+                done(buildx_builder::use_builder::run(&args, builder, &session))
+            }
+            Command::Buildx(BuildxArgs { command: BuildxCommand::Ls(args) }) => {
+                done(buildx_builder::ls::run(&args, &session))
+            }
+            Command::Buildx(BuildxArgs { command: BuildxCommand::Inspect(args) }) => {
+                done(buildx_builder::inspect::run(&args, builder, &session))
+            }
+            Command::Buildx(BuildxArgs { command: BuildxCommand::Stop(args) }) => {
+                done(buildx_builder::stop::run(&args, builder, &session))
+            }
+            Command::Buildx(BuildxArgs { command: BuildxCommand::Rm(args) }) => {
+                done(buildx_builder::rm::run(&args, builder, &session))
             }
             Command::Version(args) => done(version::run(&args, &session)),
             Command::Buildx(BuildxArgs { command: BuildxCommand::Version(args) }) => {

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `polyarch buildx create|use|ls|inspect|stop|rm`: builders and their nodes.
+
+pub mod create;
+mod examine;
+pub mod inspect;
+pub mod ls;
+pub mod rm;
+pub mod stop;
+pub mod use_builder;
+
+use std::time::Duration;
+
+use crate::builders::files::BuilderFiles;
+use crate::builders::{Builder, DEFAULT};
+use crate::session::Session;
+use crate::{CommandError, Environment};
+
+/// How long nodes are waited for when nothing else is said.
+const TIMEOUT: &str = "20s";
+
+/// Finds a builder by name, or the current one.
+fn find(files: &BuilderFiles, name: Option<&str>) -> Result<Builder, CommandError> {
+    match name {
+        None => Ok(files.current()?.unwrap_or_else(Builder::default_local)),
+        Some(name) => match files.get(name)? {
+            Some(builder) => Ok(builder),
+            None if name == DEFAULT => Ok(Builder::default_local()),
+            None => Err(no_builder(files, name)),
+        },
+    }
+}
+
+/// Says that there is no such builder, and which there are.
+fn no_builder(files: &BuilderFiles, name: &str) -> CommandError {
+    let mut names: Vec<String> = files
+        .list()
+        .map(|(builders, _)| builders.into_iter().map(|it| it.name).collect())
+        .unwrap_or_default();
+    names.push(DEFAULT.to_owned());
+    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+    let hint = polyarch_oci::platform::did_you_mean(name, &known);
+    CommandError::usage(format!("no builder {name:?} found{hint}")).with_hint(
+        "see them with `polyarch buildx ls`, or make one with `polyarch buildx create --name NAME`",
+    )
+}
+
+/// Opens the builders of this invocation.
+fn open(session: &Session) -> Result<BuilderFiles, CommandError> {
+    BuilderFiles::open(&session.environment, &session.settings()?.root)
+}
+
+/// Returns the builder that a flag or `BUILDX_BUILDER` names.
+fn named<'a>(
+    argument: Option<&'a str>,
+    flag: Option<&'a str>,
+    environment: &'a Environment,
+) -> Option<&'a str> {
+    argument.or(flag).or_else(|| environment.text("BUILDX_BUILDER")).filter(|name| !name.is_empty())
+}
+
+/// Reads a duration as Go writes it: `20s`, `1m30s`, `500ms`; `0` waits for as long as it takes.
+fn go_duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::from_secs(24 * 60 * 60));
+    }
+    let wrong = || format!("{text:?} is not a duration (write for example 20s or 1m30s)");
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
+        let seconds = match &rest[digits..unit_end] {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(wrong()),
+        };
+        total = Duration::try_from_secs_f64(number * seconds)
+            .ok()
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(wrong)?;
+        rest = &rest[unit_end..];
+    }
+    if total.is_zero() { Err(wrong()) } else { Ok(total) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_go() {
+        assert_eq!(go_duration("20s"), Ok(Duration::from_secs(20)));
+        assert_eq!(go_duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(go_duration("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(go_duration("250ms"), Ok(Duration::from_millis(250)));
+        for wrong in ["", "20", "s", "1x", "-1s", "0s", "1e400h"] {
+            assert!(go_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}
