@@ -17,7 +17,7 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
     ("contents", &["oci", "snapshot"]),
     ("build", &["oci", "dockerfile", "solver", "sandbox", "snapshot", "contents", "registry", "store"]),
     ("images", &["oci", "solver", "snapshot", "contents", "registry", "store", "build"]),
-    ("buildkit", &["oci", "dockerfile", "solver", "snapshot", "registry", "build"]),
+    ("buildkit", &["oci", "dockerfile", "solver", "snapshot", "registry", "store", "build"]),
     (
         "cli",
         &[

@@ -508,8 +508,8 @@ pub struct ExecMessage {
 /// What a message of a process says.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum ExecMessageInput {
-    #[prost(message, tag = "2")]
-    Init(InitMessage),
+    #[prost(message, boxed, tag = "2")]
+    Init(Box<InitMessage>),
     #[prost(message, tag = "3")]
     File(FdMessage),
     #[prost(message, tag = "4")]

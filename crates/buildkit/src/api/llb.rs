@@ -23,8 +23,8 @@ pub struct Op {
 /// What a vertex does.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum OpKind {
-    #[prost(message, tag = "2")]
-    Exec(ExecOp),
+    #[prost(message, boxed, tag = "2")]
+    Exec(Box<ExecOp>),
     #[prost(message, tag = "3")]
     Source(SourceOp),
     #[prost(message, tag = "4")]

@@ -3,11 +3,14 @@
 //!
 //! [`Node::connect`] proves that the node answers; [`Node::solve`] opens a session, starts a build with a
 //! frontend of the node's own, follows its progress and returns what its exporters said. The bytes of
-//! results come through the session's [`crate::session::ArchiveTarget`]s.
+//! results come through the session's [`crate::session::ArchiveTarget`]s. [`Node::build_image`] does all of
+//! this for a build request and brings the image home into the store.
 
+mod attributes;
 mod connect;
 mod endpoint;
 mod error_details;
+mod image;
 mod solve;
 mod status;
 mod tls;
@@ -26,6 +29,7 @@ use crate::error::NodeError;
 
 pub use connect::ConnectOptions;
 pub use endpoint::Endpoint;
+pub use image::{NodeBuildOptions, NodeImage};
 pub use solve::{Exporter, SolveError, SolveRequest, SolveResult};
 pub use tls::TlsFiles;
 

@@ -6,9 +6,15 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use polyarch_buildkit::client::{Exporter, SolveRequest};
+use polyarch_build::request::{
+    BuildRequest, Context, DockerfileSource, ImageOptions, NetworkMode, PullPolicy,
+};
+use polyarch_build::{ServiceOptions, Services};
+use polyarch_buildkit::client::{Exporter, NodeBuildOptions, SolveRequest};
 use polyarch_buildkit::session::{ArchiveTarget, Attachments, Session, SharedDirectory};
-use polyarch_oci::ManifestOrIndex;
+use polyarch_oci::{ManifestOrIndex, Platform};
+use polyarch_registry::ClientOptions;
+use polyarch_sandbox::IdMapping;
 use polyarch_solver::progress::{Event, Progress};
 use polyarch_store::{Missing, NamedImage, Store};
 use polyarch_testkit::busybox_rootfs;
@@ -178,4 +184,86 @@ async fn a_daemon_that_dies_is_told_from_a_step_that_fails() {
     daemon.kill();
     let error = building.await.unwrap().unwrap_err();
     assert!(error.error.is_of_node(), "{error:?}");
+}
+
+fn services(root: &Path) -> Arc<Services> {
+    let options = ServiceOptions {
+        root: root.to_owned(),
+        launcher_program: "/proc/self/exe".into(),
+        registry: ClientOptions::default(),
+        emulator_directories: Vec::new(),
+        path_dirs: Vec::new(),
+        mapping: IdMapping::Host { reason: "a test of documents".to_owned() },
+        resolv_conf: Vec::new(),
+        force_copy: false,
+    };
+    Services::open(options).unwrap()
+}
+
+fn build_request(context: &Path) -> BuildRequest {
+    BuildRequest {
+        context: Context::Directory(context.to_owned()),
+        dockerfile: DockerfileSource::Default,
+        platforms: Vec::new(),
+        names: Vec::new(),
+        target: None,
+        build_args: vec![("WORD".to_owned(), "given".to_owned())],
+        labels: Vec::new(),
+        outputs: Vec::new(),
+        no_cache: false,
+        pull: PullPolicy::Default,
+        source_date_epoch: Some(1_000_000_000),
+        network: NetworkMode::Default,
+        extra_hosts: Vec::new(),
+        shm_size_bytes: None,
+        image: ImageOptions::default(),
+        verify: false,
+        max_parallel: 0,
+        threads: 0,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_a_request_comes_home_with_the_platforms_asked_for() {
+    let Some(daemon) = Buildkitd::start() else { return };
+    let context = context("ARG WORD\nENV word=$WORD\nRUN echo $WORD > /word\n", &[]);
+    let root = tempfile::tempdir().unwrap();
+    let services = services(root.path());
+    let node = daemon.connect().await;
+    let request = build_request(context.path());
+    let host = Platform::host();
+    let options = NodeBuildOptions { platforms: vec![host.clone()], ..NodeBuildOptions::default() };
+    let image = node.build_image(&services, &request, options, &Progress::none()).await.unwrap();
+    assert_eq!(image.platforms, [(host.clone(), image.root.clone())]);
+    let ManifestOrIndex::Manifest(manifest) = services.store().image(&image.root).unwrap() else { panic!() };
+    let config = services.store().config(&manifest.value).unwrap();
+    assert!(config.value.config.env.contains(&"word=given".to_owned()));
+
+    // A second platform that needs no step: the index is taken apart.
+    std::fs::write(context.path().join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
+    let platforms = Platform::parse_list("linux/s390x,linux/arm64").unwrap();
+    let options = NodeBuildOptions { platforms: platforms.clone(), ..NodeBuildOptions::default() };
+    let image = node.build_image(&services, &request, options, &Progress::none()).await.unwrap();
+    let found: Vec<_> = image.platforms.iter().map(|(platform, _)| platform.clone()).collect();
+    assert_eq!(found, platforms);
+    assert!(matches!(services.store().image(&image.root).unwrap(), ManifestOrIndex::Index(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dockerfile_outside_of_the_context_brings_its_ignore_file() {
+    let Some(daemon) = Buildkitd::start() else { return };
+    let context = context("", &[("kept", "x"), ("left-out", "x")]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let dockerfile = elsewhere.path().join("other.Dockerfile");
+    std::fs::write(&dockerfile, "FROM scratch\nCOPY left-out /\n").unwrap();
+    std::fs::write(elsewhere.path().join("other.Dockerfile.dockerignore"), "left-out\n").unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let request =
+        BuildRequest { dockerfile: DockerfileSource::File(dockerfile), ..build_request(context.path()) };
+    let options = NodeBuildOptions { platforms: vec![Platform::host()], ..NodeBuildOptions::default() };
+    let node = daemon.connect().await;
+    let built = node.build_image(&services(root.path()), &request, options, &Progress::none()).await;
+    let error = built.unwrap_err();
+    assert!(error.message.contains("\"/left-out\": not found"), "{}", error.message);
+    assert_eq!(error.location.map(|location| location.file).as_deref(), Some("other.Dockerfile"));
 }

@@ -72,7 +72,9 @@ pub fn create(
     if let Some(existing) = existing {
         fits(existing, &driver, request)?;
     }
-    let endpoint = choose_endpoint(&driver, request, surroundings)?;
+    let is_node = |node: &&BuilderNode| request.node.as_ref() == Some(&node.name);
+    let changed_node = existing.and_then(|builder| builder.nodes.iter().find(is_node));
+    let endpoint = choose_endpoint(&driver, changed_node, request, surroundings)?;
     let mut builder = existing.cloned().unwrap_or_else(|| Builder {
         name: name.to_owned(),
         driver: driver.clone(),
@@ -183,10 +185,14 @@ struct ChosenEndpoint {
 
 fn choose_endpoint(
     driver: &str,
+    changed_node: Option<&BuilderNode>,
     request: &CreateRequest,
     surroundings: &Surroundings,
 ) -> Result<ChosenEndpoint, CommandError> {
     let chosen = |text: &str, is_asked_for| ChosenEndpoint { text: text.to_owned(), is_asked_for };
+    if let (None, Some(node)) = (&request.endpoint, changed_node) {
+        return Ok(chosen(&node.endpoint, false));
+    }
     match (driver, &request.endpoint) {
         (_, Some(endpoint)) => Ok(chosen(endpoint, true)),
         (driver::REMOTE, None) => match &surroundings.buildkit_host {
@@ -302,6 +308,14 @@ mod tests {
         assert_eq!(platforms(&three, 0), ["linux/amd64", "linux/arm/v7"]);
         assert_eq!(platforms(&three, 1), ["linux/arm64"]);
         assert_eq!(three.nodes[0].endpoint, "tcp://c:1");
+        // What is not said stays.
+        let only_platforms =
+            CreateRequest { endpoint: None, ..request(Some("multi0"), "", "linux/riscv64", false) };
+        let kept = make(Some(&three), &only_platforms).unwrap().builder;
+        assert_eq!(
+            (kept.nodes[0].endpoint.as_str(), platforms(&kept, 0)),
+            ("tcp://c:1", vec!["linux/riscv64".into()])
+        );
         let four = leave(&three, "multi0").unwrap();
         assert_eq!(four.nodes.len(), 1);
         assert!(problem(leave(&four, "multi1")).contains("last node"));

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A build request in the words of BuildKit's Dockerfile frontend and its `oci` exporter.
+
+use std::collections::BTreeMap;
+
+use polyarch_build::request::{BuildRequest, NetworkMode, PullPolicy};
+use polyarch_oci::Platform;
+use polyarch_oci::media_type::Flavour;
+
+/// Returns what the frontend is told; `file_name` is the Dockerfile's in its directory.
+pub(super) fn frontend_attributes(
+    request: &BuildRequest,
+    file_name: &str,
+    platforms: &[Platform],
+) -> BTreeMap<String, String> {
+    let mut attributes = BTreeMap::new();
+    let mut set = |key: &str, value: String| attributes.insert(key.to_owned(), value);
+    let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    set("platform", names.join(","));
+    if platforms.len() > 1 {
+        set("multi-platform", "true".to_owned());
+    }
+    set("filename", file_name.to_owned());
+    if let Some(target) = &request.target {
+        set("target", target.clone());
+    }
+    for (key, value) in &request.build_args {
+        set(&format!("build-arg:{key}"), value.clone());
+    }
+    if let Some(epoch) = request.source_date_epoch {
+        set("build-arg:SOURCE_DATE_EPOCH", epoch.to_string());
+    }
+    for (key, value) in &request.labels {
+        set(&format!("label:{key}"), value.clone());
+    }
+    if request.no_cache {
+        set("no-cache", String::new());
+    }
+    match request.pull {
+        PullPolicy::Always => set("image-resolve-mode", "pull".to_owned()),
+        PullPolicy::Never => set("image-resolve-mode", "local".to_owned()),
+        PullPolicy::Default => None,
+    };
+    match request.network {
+        NetworkMode::None => set("force-network-mode", "none".to_owned()),
+        NetworkMode::Host => set("force-network-mode", "host".to_owned()),
+        NetworkMode::Default => None,
+    };
+    if !request.extra_hosts.is_empty() {
+        let hosts: Vec<String> =
+            request.extra_hosts.iter().map(|(name, address)| format!("{name}={address}")).collect();
+        set("add-hosts", hosts.join(","));
+    }
+    if let Some(size) = request.shm_size_bytes {
+        set("shm-size", size.to_string());
+    }
+    attributes
+}
+
+/// Returns the attributes of the exporter that sends an image home.
+pub(super) fn exporter_attributes(request: &BuildRequest) -> BTreeMap<String, String> {
+    let image = &request.image;
+    let mut attributes = BTreeMap::from([
+        ("tar".to_owned(), "true".to_owned()),
+        ("oci-mediatypes".to_owned(), (image.flavour == Flavour::Oci).to_string()),
+        ("compression".to_owned(), image.compression.as_str().to_owned()),
+    ]);
+    let mut set = |key: &str, value: String| attributes.insert(key.to_owned(), value);
+    if let Some(level) = image.compression_level {
+        set("compression-level", level.to_string());
+    }
+    if image.force_compression {
+        set("force-compression", "true".to_owned());
+    }
+    if request.source_date_epoch.is_some() {
+        // Here times within layers are clamped, too.
+        set("rewrite-timestamp", "true".to_owned());
+    }
+    for (key, value) in &image.manifest_annotations {
+        set(&format!("annotation.{key}"), value.clone());
+    }
+    attributes
+}
+
+/// Returns what the build may be granted by the node.
+pub(super) fn entitlements(request: &BuildRequest) -> Vec<String> {
+    match request.network {
+        NetworkMode::Host => vec!["network.host".to_owned()],
+        NetworkMode::Default | NetworkMode::None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polyarch_build::request::{Context, DockerfileSource, ImageOptions};
+    use polyarch_oci::media_type::Compression;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_told_in_buildkits_words() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let request = BuildRequest {
+            context: Context::Directory("/context".into()),
+            dockerfile: DockerfileSource::Default,
+            platforms: Vec::new(),
+            names: Vec::new(),
+            target: Some("out".to_owned()),
+            build_args: vec![pair("VERSION", "1")],
+            labels: vec![pair("a", "b")],
+            outputs: Vec::new(),
+            no_cache: true,
+            pull: PullPolicy::Always,
+            source_date_epoch: Some(7),
+            network: NetworkMode::Host,
+            extra_hosts: vec![pair("db", "10.0.0.1"), pair("db", "10.0.0.2")],
+            shm_size_bytes: Some(1024),
+            image: ImageOptions {
+                compression: Compression::Zstd,
+                compression_level: Some(3),
+                manifest_annotations: vec![pair("x", "y")],
+                ..ImageOptions::default()
+            },
+            verify: true,
+            max_parallel: 0,
+            threads: 0,
+        };
+        let platforms = Platform::parse_list("linux/amd64,linux/arm/v7").unwrap();
+        let told = frontend_attributes(&request, "Dockerfile", &platforms);
+        let expected = [
+            ("add-hosts", "db=10.0.0.1,db=10.0.0.2"),
+            ("build-arg:SOURCE_DATE_EPOCH", "7"),
+            ("build-arg:VERSION", "1"),
+            ("filename", "Dockerfile"),
+            ("force-network-mode", "host"),
+            ("image-resolve-mode", "pull"),
+            ("label:a", "b"),
+            ("multi-platform", "true"),
+            ("no-cache", ""),
+            ("platform", "linux/amd64,linux/arm/v7"),
+            ("shm-size", "1024"),
+            ("target", "out"),
+        ];
+        assert_eq!(told, expected.map(|(key, value)| pair(key, value)).into());
+        let expected = [
+            ("annotation.x", "y"),
+            ("compression", "zstd"),
+            ("compression-level", "3"),
+            ("oci-mediatypes", "true"),
+            ("rewrite-timestamp", "true"),
+            ("tar", "true"),
+        ];
+        assert_eq!(exporter_attributes(&request), expected.map(|(key, value)| pair(key, value)).into());
+        assert_eq!(entitlements(&request), ["network.host"]);
+    }
+}

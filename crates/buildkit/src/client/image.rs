@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An image built on a node, with its blobs brought home into the store.
+//!
+//! A node is not believed: blobs are kept under the digests that they have, the image must be complete, its
+//! digest the one that the node's exporter told, and its platforms those that were asked for.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use polyarch_build::context::LocalContext;
+use polyarch_build::error::chain_of;
+use polyarch_build::request::{BuildRequest, DockerfileSource};
+use polyarch_build::{BuildError, ErrorKind, Services};
+use polyarch_oci::{Descriptor, ManifestOrIndex, Platform};
+use polyarch_registry::Credentials;
+use polyarch_solver::progress::Progress;
+use polyarch_store::{Missing, NamedImage, Store};
+
+use crate::client::attributes::{entitlements, exporter_attributes, frontend_attributes};
+use crate::client::{Exporter, Node, SolveRequest};
+use crate::session::{ArchiveTarget, Attachments, Session, SharedDirectory};
+
+/// Says that a descriptor is of no platform but of another entry.
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+
+/// What a node needs besides the request.
+#[derive(Clone, Default)]
+pub struct NodeBuildOptions {
+    /// The platforms that this node builds, some of the request's.
+    pub platforms: Vec<Platform>,
+    /// Tells this node's steps apart from those of other nodes.
+    pub label: Option<String>,
+    /// Credentials that the node may ask for, to pull base images.
+    pub credentials: Option<Credentials>,
+    /// Secrets by their names.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Sockets of SSH agents by their names.
+    pub agents: BTreeMap<String, PathBuf>,
+}
+
+/// An image that came home.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeImage {
+    /// The index or manifest that the node made.
+    pub root: Descriptor,
+    /// The manifest of each platform, in the order asked for.
+    pub platforms: Vec<(Platform, Descriptor)>,
+}
+
+impl Node {
+    /// Builds some platforms of a request on the node and imports the result into the store, without a name.
+    ///
+    /// # Errors
+    /// How the build failed, that the connection broke, or that the node sent something else than what was
+    /// asked for.
+    pub async fn build_image(
+        &self,
+        services: &Services,
+        request: &BuildRequest,
+        options: NodeBuildOptions,
+        progress: &Progress,
+    ) -> Result<NodeImage, BuildError> {
+        let (context, text) = LocalContext::open(services, &request.context, &request.dockerfile)?;
+        let dockerfile = DockerfileDirectory::new(services, &request.dockerfile, &context, &text)?;
+        let (target, imported) = import_target(services.store());
+        let attachments = Attachments {
+            directories: BTreeMap::from([
+                ("context".to_owned(), share(context.root())?),
+                ("dockerfile".to_owned(), share(&dockerfile.path)?),
+            ]),
+            archives: vec![target],
+            credentials: options.credentials,
+            secrets: options.secrets,
+            agents: options.agents,
+        };
+        let failed = |error| BuildError::new(ErrorKind::Sandbox, format!("can't open a session: {error}"));
+        let session = Session::new(attachments, "").map_err(failed)?;
+        let solve = SolveRequest {
+            frontend: "dockerfile.v0".to_owned(),
+            attributes: frontend_attributes(request, &dockerfile.file_name, &options.platforms),
+            exporters: vec![Exporter { kind: "oci".to_owned(), attributes: exporter_attributes(request) }],
+            entitlements: entitlements(request),
+            label: options.label,
+            ..SolveRequest::default()
+        };
+        let solved = self.solve(solve, &session, progress).await?;
+        let images = std::mem::take(&mut *imported.lock().unwrap_or_else(PoisonError::into_inner));
+        let told = solved.response.get("containerimage.digest").map(String::as_str);
+        let wrong = |problem: String| {
+            BuildError::new(ErrorKind::Registry, format!("the node at {} {problem}", self.endpoint()))
+        };
+        let root = match images.as_slice() {
+            [image] if told.is_none_or(|told| image.descriptor.digest.to_string() == told) => {
+                image.descriptor.clone()
+            }
+            [image] => {
+                return Err(wrong(format!(
+                    "sent the image {} and says that it is {}",
+                    image.descriptor.digest,
+                    told.unwrap_or_default()
+                )));
+            }
+            images => return Err(wrong(format!("sent {} images instead of one", images.len()))),
+        };
+        let platforms = platforms_of_image(services.store(), &root, &options.platforms).map_err(wrong)?;
+        Ok(NodeImage { root, platforms })
+    }
+}
+
+fn share(path: &Path) -> Result<SharedDirectory, BuildError> {
+    SharedDirectory::open(path).map_err(|error| {
+        BuildError::from_source(ErrorKind::Usage, format!("can't share {}", path.display()), &error)
+    })
+}
+
+/// The directory that a node reads the Dockerfile from. It asks there for nothing but the Dockerfile and its
+/// ignore file, and is given nothing else that it follows to.
+struct DockerfileDirectory {
+    path: PathBuf,
+    file_name: String,
+    _scratch: Option<tempfile::TempDir>,
+}
+
+impl DockerfileDirectory {
+    /// A Dockerfile outside of the context is copied with its ignore file: the directory around it is nobody's
+    /// business.
+    fn new(
+        services: &Services,
+        source: &DockerfileSource,
+        context: &LocalContext,
+        text: &polyarch_build::context::DockerfileText,
+    ) -> Result<DockerfileDirectory, BuildError> {
+        let here = |name: &str| DockerfileDirectory {
+            path: context.root().to_owned(),
+            file_name: name.to_owned(),
+            _scratch: None,
+        };
+        match source {
+            DockerfileSource::Default => return Ok(here(&text.name)),
+            DockerfileSource::InContext(name) => return Ok(here(name)),
+            DockerfileSource::File(_) | DockerfileSource::Text(_) => {}
+        }
+        let scratch = services.scratch()?;
+        let write = |name: &str, bytes: &[u8]| {
+            let path = scratch.path().join(name);
+            std::fs::write(&path, bytes).map_err(|error| BuildError::io("can't write", &path, &error))
+        };
+        write(&text.name, &text.bytes)?;
+        if let DockerfileSource::File(path) = source {
+            let mut ignore = path.clone().into_os_string();
+            ignore.push(".dockerignore");
+            match std::fs::read(&ignore) {
+                Ok(bytes) => write(&format!("{}.dockerignore", text.name), &bytes)?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(BuildError::io("can't read the ignore file", ignore, &error)),
+            }
+        }
+        let path = scratch.path().to_owned();
+        Ok(DockerfileDirectory { path, file_name: text.name.clone(), _scratch: Some(scratch) })
+    }
+}
+
+/// Makes a target that imports an archive, and the place where its images are noted.
+fn import_target(store: &Store) -> (ArchiveTarget, Arc<Mutex<Vec<NamedImage>>>) {
+    let imported = Arc::new(Mutex::new(Vec::new()));
+    let (store, noted) = (store.clone(), imported.clone());
+    let target = ArchiveTarget::new(move |archive| {
+        let images = store.import_archive(archive, Missing::Refuse).map_err(|error| chain_of(&error))?;
+        noted.lock().unwrap_or_else(PoisonError::into_inner).extend(images);
+        Ok(())
+    });
+    (target, imported)
+}
+
+/// Returns the manifest of each platform asked for; the problem when the image has others or not all.
+fn platforms_of_image(
+    store: &Store,
+    root: &Descriptor,
+    asked: &[Platform],
+) -> Result<Vec<(Platform, Descriptor)>, String> {
+    let manifests = match store.image(root).map_err(|error| chain_of(&error))? {
+        ManifestOrIndex::Manifest(_) => vec![root.clone()],
+        ManifestOrIndex::Index(index) => {
+            let is_image = |entry: &&Descriptor| !entry.annotations.contains_key(REFERENCE_TYPE);
+            index.value.manifests.iter().filter(is_image).cloned().collect()
+        }
+    };
+    let mut found = Vec::new();
+    for descriptor in manifests {
+        let ManifestOrIndex::Manifest(manifest) =
+            store.image(&descriptor).map_err(|error| chain_of(&error))?
+        else {
+            return Err("sent an index within an index".to_owned());
+        };
+        // What counts is what the image says of itself, not what stands beside it.
+        let config = store.config(&manifest.value).map_err(|error| chain_of(&error))?;
+        found.push((config.value.platform().normalized(), descriptor));
+    }
+    let mut platforms = Vec::new();
+    for platform in asked {
+        let wanted = platform.clone().normalized();
+        let Some(at) = found.iter().position(|(platform, _)| *platform == wanted) else {
+            let sent: Vec<String> = found.iter().map(|(platform, _)| platform.to_string()).collect();
+            return Err(format!("was asked for {platform} and sent {}", sent.join(", ")));
+        };
+        platforms.push((platform.clone(), found.swap_remove(at).1));
+    }
+    match found.first() {
+        None => Ok(platforms),
+        Some((platform, _)) => Err(format!("was not asked for {platform} and sent it")),
+    }
+}
