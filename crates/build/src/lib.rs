@@ -23,6 +23,7 @@ pub mod image_source;
 pub mod inventory;
 pub mod layer_contents;
 mod layers;
+pub mod nodes;
 mod once_map;
 mod ops;
 mod output_file;

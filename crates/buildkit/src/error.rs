@@ -16,6 +16,15 @@ pub enum NodeError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A connection to another machine would be open to everybody.
+    #[error(
+        "a connection to {endpoint} is not protected, and whoever can reach that port can build there; \
+         use certificates (cacert, cert, key), or ssh://"
+    )]
+    Unprotected {
+        /// The endpoint.
+        endpoint: String,
+    },
     /// No connection came to be.
     #[error("can't connect to {endpoint}")]
     Connect {
@@ -75,7 +84,10 @@ impl NodeError {
         match self {
             NodeError::Connect { .. } | NodeError::TimedOut { .. } => true,
             NodeError::Call { code, .. } => matches!(code, tonic::Code::Unavailable),
-            NodeError::Endpoint { .. } | NodeError::Certificate { .. } | NodeError::Answer { .. } => false,
+            NodeError::Endpoint { .. }
+            | NodeError::Unprotected { .. }
+            | NodeError::Certificate { .. }
+            | NodeError::Answer { .. } => false,
         }
     }
 }
@@ -83,7 +95,9 @@ impl NodeError {
 impl From<NodeError> for BuildError {
     fn from(error: NodeError) -> BuildError {
         let kind = match &error {
-            NodeError::Endpoint { .. } | NodeError::Certificate { .. } => ErrorKind::Usage,
+            NodeError::Endpoint { .. } | NodeError::Unprotected { .. } | NodeError::Certificate { .. } => {
+                ErrorKind::Usage
+            }
             NodeError::Call { code: tonic::Code::Cancelled, .. } => ErrorKind::Cancelled,
             NodeError::Call { .. } if !error.is_of_node() => ErrorKind::Step,
             NodeError::Call { .. }

@@ -72,12 +72,7 @@ impl Connector {
         let tls = match (endpoint, &options.tls) {
             (Endpoint::Tcp { host, .. }, Some(files)) => Some(files.load(host)?),
             (Endpoint::Tcp { .. }, None) if !endpoint.is_local() && !options.is_plain_allowed => {
-                return Err(NodeError::Endpoint {
-                    endpoint: endpoint.to_string(),
-                    problem: "whoever can reach it could build as root there; use certificates \
-                              (cacert, cert and key), or ssh://"
-                        .to_owned(),
-                });
+                return Err(NodeError::Unprotected { endpoint: endpoint.to_string() });
             }
             _ => None,
         };

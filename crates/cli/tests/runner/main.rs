@@ -18,6 +18,8 @@ mod build_steps;
 #[cfg(test)]
 mod build_verify;
 #[cfg(test)]
+mod builders;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod diff;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use polyarch_build::{BuildError, ErrorKind};
 use polyarch_oci::Platform;
 
 use super::examine::{NodeStatus, examine, judge_claims};
@@ -199,8 +200,11 @@ fn report(
     let printer = session.printer;
     if let Some(error) = &status.error {
         let message = format!("failed to initialize builder {} ({}): {error}", builder.name, node.name);
-        if args.bootstrap || status.state == "error" {
-            return Err(polyarch_build::BuildError::new(polyarch_build::ErrorKind::Registry, message)
+        if status.state == "error" {
+            return Err(CommandError::usage(message));
+        }
+        if args.bootstrap {
+            return Err(BuildError::new(ErrorKind::Registry, message)
                 .with_hint("check that the node runs and that the address is right")
                 .into());
         }

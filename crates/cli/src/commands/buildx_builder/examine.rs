@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use polyarch_build::nodes::runs_natively;
 use polyarch_buildkit::NodeError;
 use polyarch_buildkit::api::worker::GCPolicy;
 use polyarch_buildkit::client::{ConnectOptions, Endpoint, Node, TlsFiles, platforms_of};
@@ -173,23 +174,11 @@ pub fn judge_claims(
             return Err(CommandError::usage(format!("the node {node} can't run {platform}"))
                 .with_hint(format!("it builds for {}", able.join(", "))));
         }
-        if !is_native(own, platform) {
+        if !runs_natively(own, platform) {
             warnings.push(format!("the node {node} is {own} and only emulates {platform}, which is slow"));
         }
     }
     Ok(warnings)
-}
-
-/// Tells whether the CPU of one platform runs programs of another by itself.
-fn is_native(own: &Platform, platform: &Platform) -> bool {
-    let family = |platform: &Platform| match platform.architecture.as_str() {
-        "386" => "amd64".to_owned(),
-        "arm" => "arm64".to_owned(),
-        other => other.to_owned(),
-    };
-    platform.os == own.os
-        && (platform.architecture == own.architecture
-            || family(platform) == family(own) && matches!(own.architecture.as_str(), "amd64" | "arm64"))
 }
 
 #[cfg(test)]
