@@ -3,6 +3,7 @@
 
 mod archive;
 mod files;
+mod finished;
 
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ use crate::push::PushPlan;
 use crate::request::{BuildRequest, Output};
 use crate::services::Services;
 use crate::tree::Tree;
+
+pub use finished::FinishedImage;
 
 /// A platform's result on its way out.
 pub(crate) struct PlatformTree {
@@ -99,13 +102,24 @@ async fn export_image(
             assemble(&it.draft, &it.tree.steps, layers, request.source_date_epoch, &request.image)
         })
         .collect();
+    publish(services, request, images, vertex, &shown).await
+}
+
+/// Gives images whose documents are made to every image output.
+async fn publish(
+    services: &Arc<Services>,
+    request: &BuildRequest,
+    images: Vec<PlatformImage>,
+    vertex: &ActiveVertex,
+    shown: &Shown,
+) -> Result<Exported, BuildError> {
     let pushes = request.outputs.iter().any(|output| matches!(output, Output::Image { push: true, .. }));
     if request.outputs.is_empty()
         || request.outputs.iter().any(|it| !matches!(it, Output::Image { push: true, .. }))
     {
         // What stays here, or goes into an archive, must be whole; what is only pushed may stay where it lies.
         let blobs = images.iter().flat_map(|image| &image.layers);
-        try_join_all(blobs.map(|layer| services.ensure_blob(&layer.descriptor, layer.from.as_ref(), &shown)))
+        try_join_all(blobs.map(|layer| services.ensure_blob(&layer.descriptor, layer.from.as_ref(), shown)))
             .await?;
     }
     for image in &images {
@@ -117,10 +131,10 @@ async fn export_image(
     for output in &request.outputs {
         match output {
             Output::Oci { destination, tar } => {
-                archive::write_oci(services, request, &root, destination, *tar, &shown).await?;
+                archive::write_oci(services, request, &root, destination, *tar, shown).await?;
             }
             Output::Docker { destination: Some(destination) } => {
-                archive::write_docker(services, request, &images, destination, &shown).await?;
+                archive::write_docker(services, request, &images, destination, shown).await?;
             }
             _ => {}
         }
@@ -139,7 +153,7 @@ async fn export_image(
             by_digest,
             mount_from: Default::default(),
         };
-        services.push_plan(&plan, &shown).await?;
+        services.push_plan(&plan, shown).await?;
         pushed = if by_digest {
             request.names.iter().map(|name| name.with_digest(root.digest.clone())).collect()
         } else {

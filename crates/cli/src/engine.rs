@@ -141,6 +141,18 @@ impl Engine {
         self.wait(PATIENCE, services.build(request, progress.clone(), self.cancel.clone()))
     }
 
+    /// Does work with the rooms that may take its time to clean up when it is interrupted; the flag tells it.
+    ///
+    /// # Errors
+    /// What the work gave.
+    pub fn perform_patiently<T, F: Future<Output = Result<T, BuildError>>>(
+        &self,
+        work: impl FnOnce(Arc<Services>, CancelFlag) -> F,
+    ) -> Result<T, BuildError> {
+        let services = self.services()?;
+        self.wait(PATIENCE, work(services, self.cancel.clone()))
+    }
+
     /// Runs a program of an image on our own standard streams; returns its exit code.
     ///
     /// # Errors

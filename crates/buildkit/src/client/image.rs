@@ -18,7 +18,7 @@ use polyarch_solver::progress::Progress;
 use polyarch_store::{Missing, NamedImage, Store};
 
 use crate::client::attributes::{entitlements, exporter_attributes, frontend_attributes};
-use crate::client::{Exporter, Node, SolveRequest};
+use crate::client::{Exporter, Node, SolveError, SolveRequest};
 use crate::session::{ArchiveTarget, Attachments, Session, SharedDirectory};
 
 /// Says that a descriptor is of no platform but of another entry.
@@ -48,6 +48,29 @@ pub struct NodeImage {
     pub platforms: Vec<(Platform, Descriptor)>,
 }
 
+/// Why an image did not come of a node.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{error}")]
+pub struct NodeBuildError {
+    /// What failed.
+    #[source]
+    pub error: BuildError,
+    /// Whether the node or the way to it failed, so that another node may do better.
+    pub is_of_node: bool,
+}
+
+impl From<BuildError> for NodeBuildError {
+    fn from(error: BuildError) -> NodeBuildError {
+        NodeBuildError { error, is_of_node: false }
+    }
+}
+
+impl From<SolveError> for NodeBuildError {
+    fn from(error: SolveError) -> NodeBuildError {
+        NodeBuildError { is_of_node: error.error.is_of_node(), error: error.into() }
+    }
+}
+
 impl Node {
     /// Builds some platforms of a request on the node and imports the result into the store, without a name.
     ///
@@ -60,7 +83,7 @@ impl Node {
         request: &BuildRequest,
         options: NodeBuildOptions,
         progress: &Progress,
-    ) -> Result<NodeImage, BuildError> {
+    ) -> Result<NodeImage, NodeBuildError> {
         let (context, text) = LocalContext::open(services, &request.context, &request.dockerfile)?;
         let dockerfile = DockerfileDirectory::new(services, &request.dockerfile, &context, &text)?;
         let (target, imported) = import_target(services.store());
@@ -95,13 +118,10 @@ impl Node {
                 image.descriptor.clone()
             }
             [image] => {
-                return Err(wrong(format!(
-                    "sent the image {} and says that it is {}",
-                    image.descriptor.digest,
-                    told.unwrap_or_default()
-                )));
+                let (sent, told) = (&image.descriptor.digest, told.unwrap_or_default());
+                return Err(wrong(format!("sent the image {sent} and says that it is {told}")).into());
             }
-            images => return Err(wrong(format!("sent {} images instead of one", images.len()))),
+            images => return Err(wrong(format!("sent {} images instead of one", images.len())).into()),
         };
         let platforms = platforms_of_image(services.store(), &root, &options.platforms).map_err(wrong)?;
         Ok(NodeImage { root, platforms })

@@ -29,7 +29,7 @@ use crate::error::NodeError;
 
 pub use connect::ConnectOptions;
 pub use endpoint::Endpoint;
-pub use image::{NodeBuildOptions, NodeImage};
+pub use image::{NodeBuildError, NodeBuildOptions, NodeImage};
 pub use solve::{Exporter, SolveError, SolveRequest, SolveResult};
 pub use tls::TlsFiles;
 

@@ -263,7 +263,7 @@ async fn a_dockerfile_outside_of_the_context_brings_its_ignore_file() {
     let options = NodeBuildOptions { platforms: vec![Platform::host()], ..NodeBuildOptions::default() };
     let node = daemon.connect().await;
     let built = node.build_image(&services(root.path()), &request, options, &Progress::none()).await;
-    let error = built.unwrap_err();
+    let error = built.unwrap_err().error;
     assert!(error.message.contains("\"/left-out\": not found"), "{}", error.message);
     assert_eq!(error.location.map(|location| location.file).as_deref(), Some("other.Dockerfile"));
 }

@@ -68,6 +68,11 @@ impl BuilderFiles {
         BuilderFiles::open_at(directory, key.to_owned())
     }
 
+    /// Tells whether anybody has made a builder here.
+    pub fn exist(environment: &Environment, root: &Path) -> bool {
+        environment.path("BUILDX_CONFIG").unwrap_or_else(|| root.join("builders")).join("instances").is_dir()
+    }
+
     fn open_at(directory: PathBuf, key: String) -> Result<BuilderFiles, CommandError> {
         for part in ["instances", "defaults", "activity"] {
             let path = directory.join(part);

@@ -66,7 +66,7 @@ pub struct GlobalArgs {
     /// [env: POLYARCH_ROOT]
     #[arg(long, global = true, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Name of a builder; there is only the local one [env: BUILDX_BUILDER]
+    /// Name of a builder, as `buildx ls` lists them [default: the current one] [env: BUILDX_BUILDER]
     #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
     builder: Option<String>,
     /// Say on standard error what happens inside [env: POLYARCH_LOG, with filters such as
@@ -270,15 +270,5 @@ impl Cli {
             }
             _ => None,
         }
-    }
-}
-
-impl GlobalArgs {
-    /// Warns when a builder is named that isn't the local one.
-    fn builder_warning(&self, environment: &Environment) -> Option<String> {
-        let name = self.builder.as_deref().or_else(|| environment.text("BUILDX_BUILDER"))?;
-        (!matches!(name, "" | "default" | "local" | "polyarch")).then(|| {
-            format!("there is no builder {name:?}: this version builds on this machine only, and does so now")
-        })
     }
 }

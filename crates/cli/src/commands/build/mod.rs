@@ -2,6 +2,7 @@
 //! `polyarch build`: from flags to an image, and what is said about it.
 
 mod metadata;
+mod nodes;
 pub mod outputs;
 pub mod platforms;
 pub mod request;
@@ -16,8 +17,8 @@ use clap::{ArgAction, Args};
 use polyarch_build::BuildResult;
 use polyarch_solver::progress::Progress;
 
-use super::GlobalArgs;
 use super::flag_values::go_bool;
+use super::{GlobalArgs, buildx_builder};
 use crate::CommandError;
 use crate::progress::{Colors, Display, DisplayOptions, LogLimits, ProgressMode};
 use crate::session::Session;
@@ -103,6 +104,9 @@ pub struct BuildArgs {
     /// Size of /dev/shm of steps [default: 64m]
     #[arg(long, value_name = "BYTES")]
     pub shm_size: Option<String>,
+    /// Let a node emulate a platform that no node of the builder runs by itself
+    #[arg(long)]
+    pub allow_emulation: bool,
     /// Provenance attestation; only `false` in this version
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL", hide_short_help = true)]
@@ -124,11 +128,21 @@ pub struct BuildArgs {
 /// How the arguments were wrong, or how the build failed.
 pub fn run(args: &BuildArgs, global: &GlobalArgs, session: &Session) -> Result<(), CommandError> {
     let mut plan = BuildPlan::new(args, &session.environment, &mut std::io::stdin().lock())?;
-    plan.warnings.extend(global.builder_warning(&session.environment));
+    let builder = buildx_builder::of_build(global.builder.as_deref(), session)?;
     let settings = session.settings()?;
     plan.request.max_parallel = settings.max_parallel;
     plan.request.threads = settings.threads;
-    let engine = session.open(&settings)?;
+    let nodes = builder
+        .as_ref()
+        .map(nodes::nodes_of)
+        .transpose()?
+        .filter(|nodes| nodes.iter().any(nodes::BuildNode::is_remote));
+    let engine = match &nodes {
+        Some(nodes) if nodes::need_documents_only(nodes, &plan.request) => {
+            session.open_for_documents(&settings)?
+        }
+        _ => session.open(&settings)?,
+    };
     plan.warnings.extend(engine.shortcoming());
     if !plan.is_quiet {
         for warning in &plan.warnings {
@@ -136,7 +150,12 @@ pub fn run(args: &BuildArgs, global: &GlobalArgs, session: &Session) -> Result<(
         }
     }
     let (progress, display) = show_progress(session, plan.progress, &plan.description());
-    let result = engine.build(plan.request.clone(), &progress);
+    let result = match nodes {
+        None => engine.build(plan.request.clone(), &progress),
+        Some(nodes) => {
+            nodes::build(&engine, nodes, &plan.request, args.allow_emulation, session, &settings, &progress)
+        }
+    };
     display.finish();
     let result = result.map_err(|error| CommandError::from(error).of_build())?;
     report(&plan, &result, session)

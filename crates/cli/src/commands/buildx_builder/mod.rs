@@ -2,7 +2,7 @@
 //! `polyarch buildx create|use|ls|inspect|stop|rm`: builders and their nodes.
 
 pub mod create;
-mod examine;
+pub mod examine;
 pub mod inspect;
 pub mod ls;
 pub mod rm;
@@ -43,6 +43,26 @@ fn no_builder(files: &BuilderFiles, name: &str) -> CommandError {
     CommandError::usage(format!("no builder {name:?} found{hint}")).with_hint(
         "see them with `polyarch buildx ls`, or make one with `polyarch buildx create --name NAME`",
     )
+}
+
+/// Returns the builder that a build uses; `None` stands for this program itself.
+///
+/// # Errors
+/// When the builder that is named is not there.
+pub fn of_build(flag: Option<&str>, session: &Session) -> Result<Option<Builder>, CommandError> {
+    let name = named(None, flag, &session.environment);
+    let is_ours = |name: &str| matches!(name, DEFAULT | "local" | "polyarch");
+    let root = session.settings()?.root;
+    if name.is_some_and(is_ours) || name.is_none() && !BuilderFiles::exist(&session.environment, &root) {
+        return Ok(None);
+    }
+    let files = BuilderFiles::open(&session.environment, &root)?;
+    let builder = find(&files, name)?;
+    if builder.name == DEFAULT {
+        return Ok(None);
+    }
+    files.touch(&builder.name)?;
+    Ok(Some(builder))
 }
 
 /// Opens the builders of this invocation.
