@@ -60,6 +60,14 @@ pub enum NodeError {
         /// What the node said.
         message: String,
     },
+    /// A step or the Dockerfile failed, in the node's words.
+    #[error("{message}")]
+    Build {
+        /// gRPC's code of it.
+        code: tonic::Code,
+        /// What the node said.
+        message: String,
+    },
     /// A node answered with something that it must not.
     #[error("the node at {endpoint} answered wrongly: {problem}")]
     Answer {
@@ -87,6 +95,7 @@ impl NodeError {
             NodeError::Endpoint { .. }
             | NodeError::Unprotected { .. }
             | NodeError::Certificate { .. }
+            | NodeError::Build { .. }
             | NodeError::Answer { .. } => false,
         }
     }
@@ -98,8 +107,8 @@ impl From<NodeError> for BuildError {
             NodeError::Endpoint { .. } | NodeError::Unprotected { .. } | NodeError::Certificate { .. } => {
                 ErrorKind::Usage
             }
-            NodeError::Call { code: tonic::Code::Cancelled, .. } => ErrorKind::Cancelled,
-            NodeError::Call { .. } if !error.is_of_node() => ErrorKind::Step,
+            NodeError::Build { code: tonic::Code::Cancelled, .. } => ErrorKind::Cancelled,
+            NodeError::Build { .. } => ErrorKind::Step,
             NodeError::Call { .. }
             | NodeError::Connect { .. }
             | NodeError::TimedOut { .. }

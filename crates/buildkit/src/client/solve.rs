@@ -179,8 +179,14 @@ async fn finish_progress(following: AbortOnDropHandle<Result<(), Status>>, activ
 }
 
 fn solve_error(status: &Status) -> SolveError {
+    let error = match NodeError::of_status("the build was lost", status) {
+        NodeError::Call { code, message, .. } if code != tonic::Code::Unavailable => {
+            NodeError::Build { code, message }
+        }
+        error => error,
+    };
     SolveError {
-        error: NodeError::of_status("failed to solve", status),
+        error,
         location: location_of(status),
         vertex: vertex_of(status),
     }
