@@ -3,6 +3,7 @@
 //!
 //! Everything here is for tests: what goes wrong panics with a sentence, since that is how a test fails.
 
+pub mod buildkitd;
 pub mod environment;
 pub mod image;
 pub mod needs;
@@ -10,6 +11,7 @@ pub mod program;
 pub mod registry;
 pub mod tar;
 
+pub use buildkitd::{Buildkitd, program_of};
 pub use environment::{Output, TestEnvironment};
 pub use image::{Image, PlatformImage, busybox_rootfs, hello_rootfs};
 pub use needs::{Need, requires};

@@ -185,9 +185,5 @@ fn solve_error(status: &Status) -> SolveError {
         }
         error => error,
     };
-    SolveError {
-        error,
-        location: location_of(status),
-        vertex: vertex_of(status),
-    }
+    SolveError { error, location: location_of(status), vertex: vertex_of(status) }
 }

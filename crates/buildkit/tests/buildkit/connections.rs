@@ -8,9 +8,10 @@ use std::path::Path;
 use polyarch_buildkit::api::control::PruneRequest;
 use polyarch_buildkit::client::{ConnectOptions, Endpoint, Node, TlsFiles, platforms_of};
 use polyarch_oci::Platform;
+use polyarch_testkit::{Buildkitd, program_of};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use crate::foreign::{Buildkitd, options, program_of};
+use crate::foreign::options;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_tells_workers_version_and_cache() {

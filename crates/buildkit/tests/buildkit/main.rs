@@ -4,7 +4,7 @@
 //! No distribution has that program, so these tests run only where `POLYARCH_TEST_BUILDKITD` names it (and
 //! `POLYARCH_TEST_BUILDCTL` its client, for connections through a program).
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "everything in this binary is a test")]
+#![expect(clippy::unwrap_used, reason = "everything in this binary is a test")]
 
 mod connections;
 mod foreign;

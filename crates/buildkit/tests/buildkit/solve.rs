@@ -17,9 +17,9 @@ use polyarch_registry::ClientOptions;
 use polyarch_sandbox::IdMapping;
 use polyarch_solver::progress::{Event, Progress};
 use polyarch_store::{Missing, NamedImage, Store};
-use polyarch_testkit::busybox_rootfs;
+use polyarch_testkit::{Buildkitd, busybox_rootfs};
 
-use crate::foreign::{Buildkitd, recorder};
+use crate::foreign::{connect, recorder};
 
 const BASE: &str = "FROM scratch AS base\nADD rootfs.tar /\n";
 
@@ -82,7 +82,7 @@ async fn a_result_comes_home_under_its_digest() {
     let session = Session::new(attachments, "").unwrap();
     let (progress, events) = recorder();
 
-    let node = daemon.connect().await;
+    let node = connect(&daemon).await;
     let request = SolveRequest { exporters: vec![oci()], label: Some("far".to_owned()), ..request() };
     let result = node.solve(request, &session, &progress).await.unwrap();
 
@@ -121,7 +121,7 @@ async fn a_step_that_fails_tells_its_place_and_output() {
     let context = context("RUN echo before && exit 3\n", &[]);
     let session = Session::new(attachments(context.path()), "").unwrap();
     let (progress, events) = recorder();
-    let node = daemon.connect().await;
+    let node = connect(&daemon).await;
     let error = node.solve(request(), &session, &progress).await.unwrap_err();
     let location = error.location.clone().unwrap();
     assert_eq!((location.file.as_str(), location.lines), ("Dockerfile", 3..=3));
@@ -146,7 +146,7 @@ async fn what_a_session_does_not_hold_can_not_be_had() {
     let mut attachments = attachments(context.path());
     attachments.secrets.insert("token".to_owned(), b"secret".to_vec());
     let session = Session::new(attachments, "").unwrap();
-    let node = daemon.connect().await;
+    let node = connect(&daemon).await;
     let error = node.solve(request(), &session, &Progress::none()).await.unwrap_err();
     assert!(error.to_string().contains("secret other: not found"), "{error}");
     let nothing = Session::new(Attachments::default(), "").unwrap();
@@ -161,7 +161,7 @@ async fn a_target_that_refuses_fails_the_build() {
     let mut attachments = attachments(context.path());
     attachments.archives.push(ArchiveTarget::new(|_| Err("the disk is full".to_owned())));
     let session = Session::new(attachments, "").unwrap();
-    let node = daemon.connect().await;
+    let node = connect(&daemon).await;
     let request = SolveRequest { exporters: vec![oci()], ..request() };
     let error = node.solve(request, &session, &Progress::none()).await.unwrap_err();
     assert!(error.to_string().contains("the disk is full"), "{error}");
@@ -172,7 +172,7 @@ async fn a_daemon_that_dies_is_told_from_a_step_that_fails() {
     let Some(mut daemon) = Buildkitd::start() else { return };
     let context = context("RUN echo started && sleep 60\n", &[]);
     let session = Session::new(attachments(context.path()), "").unwrap();
-    let node = daemon.connect().await;
+    let node = connect(&daemon).await;
     let (sender, mut started) = tokio::sync::mpsc::unbounded_channel();
     let progress = Progress::new(move |event| {
         if matches!(&event, Event::Log(log) if log.data.starts_with(b"started")) {
@@ -229,7 +229,7 @@ async fn an_image_of_a_request_comes_home_with_the_platforms_asked_for() {
     let context = context("ARG WORD\nENV word=$WORD\nRUN echo $WORD > /word\n", &[]);
     let root = tempfile::tempdir().unwrap();
     let services = services(root.path());
-    let node = daemon.connect().await;
+    let node = connect(&daemon).await;
     let request = build_request(context.path());
     let host = Platform::host();
     let options = NodeBuildOptions { platforms: vec![host.clone()], ..NodeBuildOptions::default() };
@@ -261,7 +261,7 @@ async fn a_dockerfile_outside_of_the_context_brings_its_ignore_file() {
     let request =
         BuildRequest { dockerfile: DockerfileSource::File(dockerfile), ..build_request(context.path()) };
     let options = NodeBuildOptions { platforms: vec![Platform::host()], ..NodeBuildOptions::default() };
-    let node = daemon.connect().await;
+    let node = connect(&daemon).await;
     let built = node.build_image(&services(root.path()), &request, options, &Progress::none()).await;
     let error = built.unwrap_err().error;
     assert!(error.message.contains("\"/left-out\": not found"), "{}", error.message);

@@ -10,6 +10,8 @@ mod build_error_texts;
 #[cfg(test)]
 mod build_failures;
 #[cfg(test)]
+mod build_nodes;
+#[cfg(test)]
 mod build_platforms;
 #[cfg(test)]
 mod build_request;

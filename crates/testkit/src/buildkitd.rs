@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An unmodified buildkitd with a state of its own.
+//!
+//! No distribution has that program, so tests that need it run only where `POLYARCH_TEST_BUILDKITD` names it.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Returns a program that a variable names, or says that the test does not run.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "the line is what tells that the test did not run")]
+pub fn program_of(variable: &str) -> Option<PathBuf> {
+    let program = std::env::var_os(variable).map(PathBuf::from);
+    if program.is_none() {
+        eprintln!("not run: {variable} names no program");
+    }
+    program
+}
+
+/// A running daemon; it ends with the value.
+#[derive(Debug)]
+pub struct Buildkitd {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Buildkitd {
+    /// Starts a daemon on a socket of its own, and waits until it listens; `None`, after saying so, where
+    /// `POLYARCH_TEST_BUILDKITD` names no program.
+    pub fn start() -> Option<Buildkitd> {
+        Buildkitd::start_with(|directory| {
+            vec!["--addr".to_owned(), format!("unix://{}", directory.join("buildkitd.sock").display())]
+        })
+    }
+
+    /// Starts a daemon with more arguments, made for its directory.
+    pub fn start_with(arguments: impl FnOnce(&Path) -> Vec<String>) -> Option<Buildkitd> {
+        let program = program_of("POLYARCH_TEST_BUILDKITD")?;
+        let directory = tempfile::tempdir().expect("the temporary directory can be written");
+        let config = directory.path().join("buildkitd.toml");
+        std::fs::write(&config, "").expect("the directory is our own");
+        let mut child = Command::new(program)
+            .args(["--oci-worker=true", "--containerd-worker=false", "--oci-worker-gc=false"])
+            .args(["--oci-worker-net=host", "--config"])
+            .arg(&config)
+            .arg("--root")
+            .arg(directory.path().join("root"))
+            .args(arguments(directory.path()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("POLYARCH_TEST_BUILDKITD names a program");
+        let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut said = String::new();
+        while !said.contains("running server on") {
+            let is_alive = log.read_line(&mut said).is_ok_and(|count| count > 0);
+            assert!(is_alive, "buildkitd did not start:\n{said}");
+        }
+        // A full pipe would stop it.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Some(Buildkitd { child, directory })
+    }
+
+    /// Returns its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("buildkitd.sock")
+    }
+
+    /// Ends it at once, as a power loss would.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the process is our own");
+        self.child.wait().expect("the process is our own");
+    }
+}
+
+impl Drop for Buildkitd {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        // One that was killed already has no process any more.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
