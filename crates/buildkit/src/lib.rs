@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! BuildKit's API in both directions, so that its fleets and its clients are ours too.
 //!
-//! [`api`] has the messages and methods, written by hand from the protocol's field numbers;
+//! [`api`] has the messages and methods, plain structs with the protocol's field numbers;
 //! [`client`] drives an unmodified `buildkitd` as a node; [`session`] is what a client serves to a
 //! daemon while it builds: contexts, credentials, secrets, agents, and the place results come to.
 //!
