@@ -3,6 +3,7 @@
 
 mod args;
 mod instruction;
+mod run;
 mod stage;
 
 use std::collections::HashMap;

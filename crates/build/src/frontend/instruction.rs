@@ -3,9 +3,7 @@
 
 use std::sync::OnceLock;
 
-use polyarch_dockerfile::instruction::{
-    Add, Command, Copy, MountSpec, Network, Program, Run, Security, Source,
-};
+use polyarch_dockerfile::instruction::{Add, Command, Copy, Source};
 use polyarch_dockerfile::value::chmod::Chmod;
 use polyarch_dockerfile::{Instruction, InstructionKind, Span};
 use polyarch_oci::config::Empty;
@@ -16,10 +14,8 @@ use super::stage::{StageState, hidden};
 use crate::error::{BuildError, ErrorKind};
 use crate::ops::OpKind;
 use crate::ops::context_op::ContextOp;
-use crate::ops::exec::ExecOp;
 use crate::ops::file::{CopyAction, FileAction, FileOp};
 use crate::ops::image::ImageOp;
-use crate::request::NetworkMode;
 
 /// The shell of shell-form commands.
 pub(crate) const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -126,77 +122,6 @@ impl Lowering<'_, '_> {
                 state.config().on_build.push(onbuild.trigger);
             }
         }
-        Ok(())
-    }
-
-    fn run(
-        &mut self,
-        state: &mut StageState,
-        instruction: &Instruction,
-        run: &Run,
-    ) -> Result<(), BuildError> {
-        let span = instruction.span;
-        if run.security == Security::Insecure {
-            return Err(self.not_yet("RUN --security=insecure", span));
-        }
-        if !run.devices.is_empty() {
-            return Err(self.not_yet("RUN --device", span));
-        }
-        let mut tmpfs = Vec::new();
-        for mount in &run.mounts {
-            let spec = mount.spec().map_err(|error| {
-                BuildError::from_source(ErrorKind::Dockerfile, "RUN --mount", &error)
-                    .at(self.frontend.location(span))
-            })?;
-            match spec {
-                MountSpec::Tmpfs { target, size_bytes } => {
-                    tmpfs.push((absolute(&state.draft.config.config.working_dir, &target), size_bytes));
-                }
-                MountSpec::Bind { .. } => return Err(self.not_yet("RUN --mount=type=bind", span)),
-                MountSpec::Cache { .. } => return Err(self.not_yet("RUN --mount=type=cache", span)),
-                MountSpec::Secret { .. } => return Err(self.not_yet("RUN --mount=type=secret", span)),
-                MountSpec::Ssh { .. } => return Err(self.not_yet("RUN --mount=type=ssh", span)),
-            }
-        }
-        let shell = shell_of(state);
-        let (args, script) = match run.program() {
-            Program::Shell(text) => (shell.iter().cloned().chain([text]).collect(), None),
-            Program::Exec(arguments) => (arguments, None),
-            Program::Script { file_name, content } => (vec![file_name.clone()], Some((file_name, content))),
-        };
-        if args.is_empty() {
-            let error = BuildError::new(ErrorKind::Dockerfile, "RUN needs a command");
-            return Err(error.at(self.frontend.location(span)));
-        }
-        let shown_command = args.join(" ");
-        let count = state.arguments.len();
-        let declared: Vec<String> =
-            state.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let arguments = if count == 0 { String::new() } else { format!("|{count} {} ", declared.join(" ")) };
-        state.record(format!("RUN {arguments}{shown_command}"), true);
-        let request = self.frontend.request;
-        let working_dir = state.draft.config.config.working_dir.clone();
-        let op = ExecOp {
-            services: self.frontend.services.clone(),
-            stats: self.frontend.stats.clone(),
-            platform: state.draft.platform.clone(),
-            args,
-            shown_command,
-            script,
-            env: state.run_env(),
-            unkeyed_env: self.frontend.proxy_env(),
-            cwd: if working_dir.is_empty() { "/".to_owned() } else { working_dir },
-            user: state.draft.config.config.user.clone(),
-            network: match run.network {
-                Network::Default => request.network,
-                Network::None => NetworkMode::None,
-                Network::Host => NetworkMode::Host,
-            },
-            extra_hosts: request.extra_hosts.clone(),
-            shm_size_bytes: request.shm_size_bytes,
-            tmpfs,
-        };
-        self.add_step(state, instruction, &instruction.original, OpKind::Exec(Box::new(op)), Vec::new());
         Ok(())
     }
 
@@ -365,7 +290,7 @@ impl Lowering<'_, '_> {
         self.add_step(state, instruction, &instruction.original, OpKind::File(op), Vec::new());
     }
 
-    fn not_yet(&self, what: &str, span: Span) -> BuildError {
+    pub(super) fn not_yet(&self, what: &str, span: Span) -> BuildError {
         BuildError::new(ErrorKind::Dockerfile, format!("{what} is not supported yet"))
             .at(self.frontend.location(span))
     }
@@ -380,7 +305,7 @@ impl Lowering<'_, '_> {
     }
 }
 
-fn shell_of(state: &StageState) -> Vec<String> {
+pub(super) fn shell_of(state: &StageState) -> Vec<String> {
     let shell = &state.draft.config.config.shell;
     if shell.is_empty() { DEFAULT_SHELL.map(str::to_owned).to_vec() } else { shell.clone() }
 }
