@@ -12,6 +12,7 @@ use polyarch_solver::{CancelFlag, Graph, Job, JobOptions, SolveError, VertexId};
 use crate::cache::StepRecords;
 use crate::context::{DockerfileText, LocalContext};
 use crate::error::{BuildError, ErrorKind, SourceLocation};
+use crate::evaluated::Evaluated;
 use crate::exporter::{self, Exported, PlatformTree};
 use crate::fetch::blocking;
 use crate::frontend::{Frontend, LoweredPlatform};
@@ -48,12 +49,33 @@ impl Services {
         let begun = std::time::Instant::now();
         let host = Platform::host();
         if request.platforms.is_empty() {
+            request.platforms.push(host);
+        }
+        let evaluated = self.evaluate(&request, &progress, &cancel).await?;
+        let result = self.export_evaluated(&request, &evaluated, &progress, &cancel).await?;
+        self.finish(begun).await;
+        Ok(result)
+    }
+
+    /// Makes the trees of every platform of a request, and leaves its outputs alone.
+    ///
+    /// # Errors
+    /// The first failure; other steps are stopped and the store stays whole.
+    pub async fn evaluate(
+        self: &Arc<Self>,
+        request: &BuildRequest,
+        progress: &Progress,
+        cancel: &CancelFlag,
+    ) -> Result<Evaluated, BuildError> {
+        let host = Platform::host();
+        let mut request = request.clone();
+        if request.platforms.is_empty() {
             request.platforms.push(host.clone());
         }
         if let Some(reason) = self.copy_mode_reason() {
             progress.warn(format!("trees are made by copying, which is slower: {reason}"));
         }
-        let (context, text) = self.load(&request, &progress).await?;
+        let (context, text) = self.load(&request, progress).await?;
         let dockerfile = parse(&text)?;
         let stats = Arc::new(Stats::default());
         let frontend = Frontend {
@@ -86,14 +108,32 @@ impl Services {
             () = cancel.cancelled() => return Err(BuildError::cancelled()),
         };
         let graph = Arc::new(graph);
-        let trees = self.solve(&graph, &lowered, &request, &progress, &cancel).await?;
-        let exporting = exporter::export(self, &request, &trees, &progress);
+        let trees = self.solve(&graph, &lowered, &request, progress, cancel).await?;
+        let runs = lowered.iter().map(|lowered| {
+            let digests: Vec<_> =
+                graph.reachable(&[lowered.vertex]).into_iter().map(|id| graph.progress_digest(id)).collect();
+            stats.summary(digests.iter())
+        });
+        Ok(Evaluated { runs: runs.collect(), trees })
+    }
+
+    /// Gives every output of a request what it asked for.
+    ///
+    /// # Errors
+    /// When an output can't be made, written or pushed. No name has changed then.
+    pub async fn export_evaluated(
+        self: &Arc<Self>,
+        request: &BuildRequest,
+        evaluated: &Evaluated,
+        progress: &Progress,
+        cancel: &CancelFlag,
+    ) -> Result<BuildResult, BuildError> {
+        let exporting = exporter::export(self, request, &evaluated.trees, progress);
         let exported = tokio::select! {
             exported = exporting => exported?,
             () = cancel.cancelled() => return Err(BuildError::cancelled()),
         };
-        self.finish(begun).await;
-        Ok(result(&request, &graph, &lowered, exported, &stats))
+        Ok(result(request, evaluated, exported))
     }
 
     async fn load(
@@ -225,25 +265,17 @@ fn parse(text: &DockerfileText) -> Result<Dockerfile, BuildError> {
     })
 }
 
-fn result(
-    request: &BuildRequest,
-    graph: &Graph<BuildOp>,
-    lowered: &[LoweredPlatform],
-    exported: Exported,
-    stats: &Stats,
-) -> BuildResult {
-    let platforms = lowered.iter().enumerate().map(|(at, lowered)| {
-        let digests: Vec<_> =
-            graph.reachable(&[lowered.vertex]).into_iter().map(|id| graph.progress_digest(id)).collect();
-        let (execution, duration) = stats.summary(digests.iter());
+fn result(request: &BuildRequest, evaluated: &Evaluated, exported: Exported) -> BuildResult {
+    let made = evaluated.trees.iter().zip(&evaluated.runs).enumerate();
+    let platforms = made.map(|(at, (tree, (execution, duration)))| {
         let image = exported.images.get(at);
         PlatformResult {
-            platform: lowered.draft.platform.clone(),
+            platform: tree.draft.platform.clone(),
             manifest: image.map(|image| image.descriptor()),
             config: image.map(|image| image.config.digest.clone()),
             size_bytes: image.map_or(0, |image| image.size_bytes()),
-            execution,
-            duration,
+            execution: execution.clone(),
+            duration: *duration,
         }
     });
     BuildResult {

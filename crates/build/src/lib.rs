@@ -14,6 +14,7 @@ mod change;
 mod check;
 pub mod context;
 pub mod error;
+mod evaluated;
 mod exporter;
 pub mod fetch;
 mod frontend;
@@ -41,6 +42,7 @@ pub mod tree;
 
 pub use change::change_config;
 pub use error::{BuildError, ErrorKind};
+pub use evaluated::Evaluated;
 pub use exporter::FinishedImage;
 pub use output_file::{require_directory, write_file};
 pub use prune::{PrunePlan, PruneRequest, plan_prune, prune};

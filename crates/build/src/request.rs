@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is asked of a build, validated once.
 
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use polyarch_oci::media_type::{Compression, Flavour};
 use polyarch_oci::{Platform, Reference};
@@ -177,6 +179,8 @@ pub enum Destination {
     Path(PathBuf),
     /// Standard output.
     Stdout,
+    /// Bytes to somebody else; they are worth nothing unless the build succeeds.
+    Stream(OutputStream),
 }
 
 impl Output {
@@ -185,3 +189,34 @@ impl Output {
         matches!(self, Output::Image { .. } | Output::Oci { .. } | Output::Docker { .. })
     }
 }
+
+/// Where the bytes of one output go: taken once, by the output that it was given to.
+#[derive(Clone)]
+pub struct OutputStream(Arc<Mutex<Option<Box<dyn Write + Send>>>>);
+
+impl OutputStream {
+    /// Makes one of a writer, which is dropped when the output is complete, or has failed.
+    pub fn new(writer: impl Write + Send + 'static) -> OutputStream {
+        OutputStream(Arc::new(Mutex::new(Some(Box::new(writer)))))
+    }
+
+    /// Takes the writer; the second time there is none.
+    pub(crate) fn take(&self) -> std::io::Result<Box<dyn Write + Send>> {
+        let writer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        writer.ok_or_else(|| std::io::Error::other("the stream has been used already"))
+    }
+}
+
+impl std::fmt::Debug for OutputStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OutputStream")
+    }
+}
+
+impl PartialEq for OutputStream {
+    fn eq(&self, other: &OutputStream) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for OutputStream {}

@@ -40,7 +40,7 @@ pub(super) async fn write_oci(
                 .await
                 .map_err(|error| storage_error(&error))
         }
-        (Destination::Stdout, false) => {
+        (Destination::Stdout | Destination::Stream(_), false) => {
             Err(BuildError::new(ErrorKind::Usage, "a layout directory can't go to standard output")
                 .with_hint("leave out tar=false, or name a directory with dest="))
         }
@@ -93,6 +93,14 @@ async fn write_stream(
     let destination = destination.clone();
     blocking(move || match &destination {
         Destination::Stdout => write(&mut io::stdout().lock()).map_err(|error| storage_error(&error)),
+        Destination::Stream(stream) => {
+            let failed = |error: io::Error| {
+                BuildError::of_output(ErrorKind::Registry, format!("can't send the archive: {error}"))
+            };
+            let mut out = stream.take().map_err(failed)?;
+            write(&mut out).map_err(|error| storage_error(&error))?;
+            out.flush().map_err(failed)
+        }
         Destination::Path(path) => write_file(path, |out| write(out).map_err(|error| storage_error(&error))),
     })
     .await

@@ -128,6 +128,12 @@ fn write_tar(
     };
     let result = match destination {
         Destination::Stdout => write(&mut io::stdout().lock()),
+        Destination::Stream(stream) => match stream.take() {
+            Ok(mut out) => write(&mut out),
+            Err(error) => {
+                Err(BuildError::of_output(ErrorKind::Registry, format!("can't send the archive: {error}")))
+            }
+        },
         Destination::Path(path) => write_file(&PathBuf::from(path), |out| write(out)),
     };
     if let Some(id) = &layer {

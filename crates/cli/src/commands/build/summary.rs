@@ -65,7 +65,7 @@ fn places(request: &BuildRequest, result: &BuildResult) -> Vec<Vec<String>> {
         };
         let place = match destination {
             Destination::Path(path) => shown(&path.to_string_lossy()),
-            Destination::Stdout => "  standard output".to_owned(),
+            Destination::Stdout | Destination::Stream(_) => "  standard output".to_owned(),
         };
         rows.push(vec![place, what.to_owned()]);
     }

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a build has made and nobody has taken yet: trees that can be read, and exported any number of times.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use polyarch_oci::{ImageConfig, Platform};
+use polyarch_snapshot::TreeRoot;
+use polyarch_solver::progress::Progress;
+
+use crate::error::{BuildError, ErrorKind};
+use crate::exporter::PlatformTree;
+use crate::fetch::Shown;
+use crate::result::Execution;
+use crate::services::Services;
+
+/// What a build has made, before any of it has left for an output.
+pub struct Evaluated {
+    /// The platforms' trees, in the order of the request.
+    pub(crate) trees: Vec<PlatformTree>,
+    /// How the steps of each ran, and for how long.
+    pub(crate) runs: Vec<(Execution, Duration)>,
+}
+
+impl Evaluated {
+    /// Returns the platforms, in the order of the request.
+    pub fn platforms(&self) -> impl Iterator<Item = &Platform> {
+        self.trees.iter().map(|tree| &tree.draft.platform)
+    }
+
+    /// Returns the config that the image of a platform will have, but for its layers and history.
+    pub fn config(&self, platform: usize) -> Option<&ImageConfig> {
+        self.trees.get(platform).map(|tree| &tree.draft.config)
+    }
+}
+
+impl Services {
+    /// Unpacks what a platform's tree needs and opens it to be read; it stays whole as long as these services do.
+    ///
+    /// # Errors
+    /// When there is no such platform, or a layer can't be fetched or unpacked.
+    pub async fn open_evaluated(
+        self: &Arc<Self>,
+        evaluated: &Evaluated,
+        platform: usize,
+        progress: &Progress,
+    ) -> Result<TreeRoot, BuildError> {
+        let tree = evaluated
+            .trees
+            .get(platform)
+            .ok_or_else(|| BuildError::new(ErrorKind::Usage, "there is no tree of that number"))?;
+        let shown = Shown { progress: progress.clone(), vertex: "".into() };
+        let ids = self.directories(&tree.tree, &shown).await?;
+        self.snapshots.view(&ids).map_err(|error| self.snapshot_error("can't open the tree", &error))
+    }
+}
