@@ -35,6 +35,7 @@ pub mod push;
 pub mod request;
 pub mod result;
 mod run;
+pub mod secrets;
 mod services;
 mod stats;
 pub mod store_usage;

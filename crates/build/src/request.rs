@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use polyarch_oci::media_type::{Compression, Flavour};
 use polyarch_oci::{Platform, Reference};
+pub use polyarch_sandbox::{Resource, Ulimit};
+
+use crate::secrets::{NoSecrets, SecretSource};
 
 /// One build: a context, a Dockerfile, platforms, outputs.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct BuildRequest {
     pub extra_hosts: Vec<(String, String)>,
     /// Size of /dev/shm of RUN steps, in bytes; 64 MiB when absent.
     pub shm_size_bytes: Option<u64>,
+    /// What RUN steps get beyond their command.
+    pub steps: StepOptions,
     /// How the image blobs are made.
     pub image: ImageOptions,
     /// Judge the programs that steps brought before anything is published.
@@ -47,6 +52,63 @@ pub struct BuildRequest {
     pub max_parallel: usize,
     /// How many threads compress; 0 means as many as there are CPUs.
     pub threads: usize,
+}
+
+/// What RUN steps get and may do beyond what is usual.
+#[derive(Debug, Clone)]
+pub struct StepOptions {
+    /// Where secrets and SSH agents come from.
+    pub secrets: Arc<dyn SecretSource>,
+    /// What steps may do beyond the sandbox, each once: what was asked for and is granted.
+    pub entitlements: Vec<Entitlement>,
+    /// Limits of every step's process.
+    pub ulimits: Vec<Ulimit>,
+    /// The host name of steps.
+    pub hostname: Option<String>,
+    /// Execute every step of these stages (names or numbers), whatever is recorded.
+    pub no_cache_stages: Vec<String>,
+    /// What was asked for as the parent of the steps' control groups; steps stay in the builder's own.
+    pub cgroup_parent: Option<String>,
+}
+
+impl Default for StepOptions {
+    fn default() -> StepOptions {
+        StepOptions {
+            secrets: Arc::new(NoSecrets),
+            entitlements: Vec::new(),
+            ulimits: Vec::new(),
+            hostname: None,
+            no_cache_stages: Vec::new(),
+            cgroup_parent: None,
+        }
+    }
+}
+
+/// Something that steps may only do where the build allows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Entitlement {
+    /// The network of the host.
+    NetworkHost,
+    /// No sandbox but the namespaces: all capabilities, all devices, no filter.
+    SecurityInsecure,
+}
+
+impl Entitlement {
+    /// All of them.
+    pub const ALL: [Entitlement; 2] = [Entitlement::NetworkHost, Entitlement::SecurityInsecure];
+
+    /// Returns the name, as `--allow` writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Entitlement::NetworkHost => "network.host",
+            Entitlement::SecurityInsecure => "security.insecure",
+        }
+    }
+
+    /// Returns the entitlement of a name.
+    pub fn from_name(name: &str) -> Option<Entitlement> {
+        Entitlement::ALL.into_iter().find(|entitlement| entitlement.as_str() == name)
+    }
 }
 
 /// Where COPY and ADD read.

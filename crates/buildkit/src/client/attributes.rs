@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use polyarch_build::request::{BuildRequest, NetworkMode, PullPolicy};
+use polyarch_build::request::{BuildRequest, Entitlement, NetworkMode, PullPolicy, Ulimit};
 use polyarch_oci::Platform;
 use polyarch_oci::media_type::Flavour;
 
@@ -35,6 +35,8 @@ pub(super) fn frontend_attributes(
     }
     if request.no_cache {
         set("no-cache", String::new());
+    } else if !request.steps.no_cache_stages.is_empty() {
+        set("no-cache", request.steps.no_cache_stages.join(","));
     }
     match request.pull {
         PullPolicy::Always => set("image-resolve-mode", "pull".to_owned()),
@@ -54,7 +56,23 @@ pub(super) fn frontend_attributes(
     if let Some(size) = request.shm_size_bytes {
         set("shm-size", size.to_string());
     }
+    if !request.steps.ulimits.is_empty() {
+        let limits: Vec<String> = request.steps.ulimits.iter().map(shown_limit).collect();
+        set("ulimit", limits.join(","));
+    }
+    if let Some(hostname) = &request.steps.hostname {
+        set("hostname", hostname.clone());
+    }
+    if let Some(parent) = &request.steps.cgroup_parent {
+        set("cgroup-parent", parent.clone());
+    }
     attributes
+}
+
+/// Writes a limit as `--ulimit` takes it; -1 is unlimited.
+fn shown_limit(limit: &Ulimit) -> String {
+    let shown = |value: Option<u64>| value.map_or("-1".to_owned(), |value| value.to_string());
+    format!("{}={}:{}", limit.resource.name(), shown(limit.soft), shown(limit.hard))
 }
 
 /// Returns the attributes of the exporter that sends an image home.
@@ -84,15 +102,18 @@ pub(super) fn exporter_attributes(request: &BuildRequest) -> BTreeMap<String, St
 
 /// Returns what the build may be granted by the node.
 pub(super) fn entitlements(request: &BuildRequest) -> Vec<String> {
-    match request.network {
-        NetworkMode::Host => vec!["network.host".to_owned()],
-        NetworkMode::Default | NetworkMode::None => Vec::new(),
+    let mut entitlements: Vec<String> =
+        request.steps.entitlements.iter().map(|entitlement| entitlement.as_str().to_owned()).collect();
+    let host = Entitlement::NetworkHost;
+    if request.network == NetworkMode::Host && !request.steps.entitlements.contains(&host) {
+        entitlements.push(host.as_str().to_owned());
     }
+    entitlements
 }
 
 #[cfg(test)]
 mod tests {
-    use polyarch_build::request::{Context, DockerfileSource, ImageOptions};
+    use polyarch_build::request::{Context, DockerfileSource, ImageOptions, StepOptions};
     use polyarch_oci::media_type::Compression;
 
     use super::*;
@@ -115,6 +136,7 @@ mod tests {
             network: NetworkMode::Host,
             extra_hosts: vec![pair("db", "10.0.0.1"), pair("db", "10.0.0.2")],
             shm_size_bytes: Some(1024),
+            steps: StepOptions::default(),
             image: ImageOptions {
                 compression: Compression::Zstd,
                 compression_level: Some(3),

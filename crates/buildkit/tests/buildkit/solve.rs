@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use polyarch_build::request::{
-    BuildRequest, Context, DockerfileSource, ImageOptions, NetworkMode, PullPolicy,
+    BuildRequest, Context, DockerfileSource, ImageOptions, NetworkMode, PullPolicy, StepOptions,
 };
 use polyarch_build::{ServiceOptions, Services};
 use polyarch_buildkit::client::{Exporter, NodeBuildOptions, SolveRequest};
@@ -216,6 +216,7 @@ fn build_request(context: &Path) -> BuildRequest {
         network: NetworkMode::Default,
         extra_hosts: Vec::new(),
         shm_size_bytes: None,
+        steps: StepOptions::default(),
         image: ImageOptions::default(),
         verify: false,
         max_parallel: 0,

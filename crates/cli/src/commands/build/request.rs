@@ -5,7 +5,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use polyarch_build::BuildRequest;
-use polyarch_build::request::{Context, Destination, DockerfileSource, ImageOptions, Output, PullPolicy};
+use polyarch_build::request::{
+    Context, Destination, DockerfileSource, ImageOptions, Output, PullPolicy, StepOptions,
+};
 use polyarch_oci::Reference;
 use tempfile::TempPath;
 
@@ -87,6 +89,7 @@ impl BuildPlan {
             extra_hosts: extra_hosts(&args.add_host)?,
             shm_size_bytes: shm_size_bytes
                 .map_err(|problem| CommandError::usage(format!("--shm-size {problem}")))?,
+            steps: StepOptions::default(),
             image,
             verify: !args.no_verify,
             max_parallel: 0,

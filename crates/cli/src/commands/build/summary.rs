@@ -91,7 +91,9 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use polyarch_build::PlatformResult;
-    use polyarch_build::request::{Context, DockerfileSource, ImageOptions, NetworkMode, PullPolicy};
+    use polyarch_build::request::{
+        Context, DockerfileSource, ImageOptions, NetworkMode, PullPolicy, StepOptions,
+    };
     use polyarch_oci::{Descriptor, Digest};
 
     fn request(outputs: Vec<Output>) -> BuildRequest {
@@ -110,6 +112,7 @@ pub(super) mod tests {
             network: NetworkMode::Default,
             extra_hosts: Vec::new(),
             shm_size_bytes: None,
+            steps: StepOptions::default(),
             image: ImageOptions::default(),
             verify: true,
             max_parallel: 0,
