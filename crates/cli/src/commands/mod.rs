@@ -22,6 +22,7 @@ mod load;
 mod login;
 mod logout;
 mod manifest;
+mod node;
 mod prune;
 mod ps;
 mod pull;
@@ -104,6 +105,7 @@ enum Command {
     Df(df::DfArgs),
     Prune(prune::PruneArgs),
     System(system::SystemArgs),
+    Node(node::NodeArgs),
     Ps(ps::PsArgs),
     #[command(hide = true)]
     Rm(rm::RmArgs),
@@ -231,6 +233,7 @@ impl Cli {
                 done(du::run(&args, &session))
             }
             Command::System(args) => done(args.run(&session)),
+            Command::Node(args) => done(args.run(&session)),
             Command::Ps(args) => done(ps::run(&args, &session)),
             Command::Rm(args) => done(rm::run(&args, &session)),
             Command::Prune(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Prune(args) }) => {

@@ -59,6 +59,8 @@ mod manifest;
 #[cfg(test)]
 mod manifest_sources;
 #[cfg(test)]
+mod node_certs;
+#[cfg(test)]
 mod progress;
 #[cfg(test)]
 mod reference;
