@@ -152,6 +152,29 @@ pub enum Mount {
         /// Whether the process may write to it.
         read_only: bool,
     },
+    /// A part of a file tree: a directory or a file below its root.
+    ///
+    /// The path is resolved as the tree's own processes would see it: no link leads out of the tree.
+    Tree {
+        /// The tree; an overlay of its own is mounted for it.
+        tree: RootFsKind,
+        /// The path below the tree's root; empty is the root itself.
+        #[serde(with = "bytes::path")]
+        path: PathBuf,
+        /// The absolute path in the container.
+        #[serde(with = "bytes::path")]
+        target: PathBuf,
+        /// Whether the process may not write to it.
+        read_only: bool,
+    },
+    /// A read-only file that is nowhere but in memory.
+    File {
+        /// What it is.
+        file: MemoryFile,
+        /// The absolute path in the container.
+        #[serde(with = "bytes::path")]
+        target: PathBuf,
+    },
     /// An empty file system in memory.
     Tmpfs {
         /// The absolute path in the container.
@@ -166,8 +189,32 @@ impl Mount {
     /// The absolute path in the container.
     pub fn target(&self) -> &PathBuf {
         match self {
-            Mount::Bind { target, .. } | Mount::Tmpfs { target, .. } => target,
+            Mount::Bind { target, .. }
+            | Mount::Tree { target, .. }
+            | Mount::File { target, .. }
+            | Mount::Tmpfs { target, .. } => target,
         }
+    }
+}
+
+/// A file whose content only its readers should see: it is never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryFile {
+    /// What it holds.
+    #[serde(with = "bytes::blob")]
+    pub content: Vec<u8>,
+    /// Octal file mode.
+    pub mode: u32,
+    /// Whose it is.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl std::fmt::Debug for MemoryFile {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let MemoryFile { content, mode, uid, gid } = self;
+        write!(formatter, "MemoryFile({} bytes, mode {mode:o}, owner {uid}:{gid})", content.len())
     }
 }
 

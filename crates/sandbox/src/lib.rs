@@ -28,7 +28,8 @@ pub mod user_namespace;
 pub use cancel::CancelFlag;
 pub use error::{ExecFailure, SandboxError};
 pub use executor::{
-    ExitStatus, Mount, Network, ProcessSpec, Resource, RootFs, RootFsKind, Security, Stdio, Ulimit,
+    ExitStatus, MemoryFile, Mount, Network, ProcessSpec, Resource, RootFs, RootFsKind, Security, Stdio,
+    Ulimit,
 };
 pub use launcher::{Launcher, LauncherOptions, RunHandle};
 pub use user_namespace::IdMapping;

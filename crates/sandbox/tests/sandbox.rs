@@ -10,7 +10,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use polyarch_sandbox::{Mount, Network, ProcessSpec, Resource, RootFs, RootFsKind, Security, Ulimit};
+use polyarch_sandbox::{
+    MemoryFile, Mount, Network, ProcessSpec, Resource, RootFs, RootFsKind, Security, Ulimit,
+};
 use serde_json::{Value, json};
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -501,6 +503,58 @@ fn kernel_a_read_only_root_takes_no_changes() {
     let mut spec = shell("touch /x 2>/dev/null || echo refused; touch /tmp/x /dev/shm/x && echo written");
     spec.mounts = vec![Mount::Tmpfs { target: "/tmp".into(), size_bytes: 0 }];
     assert_eq!(world.run(&root, &spec).output(), "refused\nwritten\n");
+    assert!(tree(&upper).is_empty());
+}
+
+#[test]
+fn kernel_parts_of_trees_are_mounted_and_no_link_leads_out_of_them() {
+    let Some(world) = World::new() else { return };
+    let lower = world.make("lower");
+    std::fs::create_dir_all(lower.join("src/app")).expect("mkdir");
+    std::fs::write(lower.join("src/app/main"), "below\n").expect("write");
+    symlink("/src/app", lower.join("link")).expect("symlink");
+    symlink("/etc", lower.join("out")).expect("symlink");
+    std::fs::write(lower.join("file"), "a file\n").expect("write");
+    world.give(&lower);
+    let (tree, tree_upper) = world.overlay_of(vec![lower.clone()]);
+    let (other, _) = world.overlay_of(vec![lower]);
+    let mount = |tree: &RootFs, path: &str, target: &str, read_only| Mount::Tree {
+        tree: tree.kind.clone(),
+        path: path.into(),
+        target: target.into(),
+        read_only,
+    };
+    let script = "cat /rw/main; echo new > /rw/new; cat /one; touch /ro/src/x 2>/dev/null || echo refused";
+    let mut spec = shell(script);
+    spec.mounts = vec![
+        mount(&tree, "link", "/rw", false),
+        mount(&other, "/", "/ro", true),
+        mount(&RootFs::dir(world.path("lower")), "file", "/one", true),
+    ];
+    let (root, upper) = world.overlay();
+    assert_eq!(world.run(&root, &spec).output(), "below\na file\nrefused\n");
+    assert!(tree_upper.join("src/app/new").exists(), "changes are in the tree's own upper directory");
+    assert!(self::tree(&upper).is_empty());
+    spec.mounts = vec![mount(&RootFs::dir(world.path("lower")), "out", "/x", true)];
+    let outcome = world.run(&world.overlay().0, &spec);
+    assert!(outcome.error().contains("open the source of a mount, out"), "{}", outcome.error());
+}
+
+#[test]
+fn kernel_files_in_memory_have_a_mode_and_an_owner_and_leave_nothing() {
+    let Some(world) = World::new() else { return };
+    let file = MemoryFile { content: b"hush".to_vec(), mode: 0o741, uid: 0, gid: 0 };
+    assert_eq!(format!("{file:?}"), "MemoryFile(4 bytes, mode 741, owner 0:0)");
+    let quiet = MemoryFile { content: b"more".to_vec(), mode: 0o400, ..file.clone() };
+    let script = "stat -c '%u %g %f' /mine; cat /mine /run/secrets/deep/two; echo; \
+                  (echo x > /mine) 2>/dev/null || echo refused";
+    let mut spec = shell(script);
+    spec.mounts = vec![
+        Mount::File { file, target: "/mine".into() },
+        Mount::File { file: quiet, target: "/run/secrets/deep/two".into() },
+    ];
+    let (root, upper) = world.overlay();
+    assert_eq!(world.run(&root, &spec).output(), "0 0 81e1\nhushmore\nrefused\n");
     assert!(tree(&upper).is_empty());
 }
 

@@ -68,7 +68,7 @@ impl Launcher {
         }
         let fail =
             |program: &PathBuf, source| SandboxError::LauncherStart { program: program.clone(), source };
-        for name in ["root", "files"] {
+        for name in ["root", "files", "trees"] {
             std::fs::create_dir_all(scratch_directory.join(name)).map_err(|source| fail(&program, source))?;
         }
         let null = File::options().read(true).write(true).open("/dev/null");

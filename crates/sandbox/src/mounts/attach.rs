@@ -2,18 +2,19 @@
 //! Mounts that are not attached yet, and attaching them by descriptor.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::resolve::Kind;
+use super::resolve::{Kind, resolve};
+use crate::MemoryFile;
 use crate::failure::{Failure, Step};
-use crate::kernel::{MOUNT_READ_ONLY, set_mount_attributes};
+use crate::kernel::{MOUNT_NO_EXEC, MOUNT_READ_ONLY, set_mount_attributes};
 
 /// A mount that waits for its place.
 #[derive(Debug)]
@@ -33,8 +34,8 @@ pub(super) enum Origin {
         fd: OwnedFd,
         /// What it is.
         kind: Kind,
-        /// Whether the container may not write to it.
-        read_only: bool,
+        /// What the mount gets (`MOUNT_…`), as those beneath it.
+        attributes: u64,
     },
     /// An empty tmpfs that everybody may write to; 0 is the kernel's own limit.
     Tmpfs {
@@ -48,10 +49,20 @@ impl Origin {
     pub(super) fn existing(path: &Path, read_only: bool) -> Result<Origin, Failure> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).at("open the source of a mount,", path)?;
+        Origin::opened(fd, path, read_only)
+    }
+
+    /// A path of a tree that somebody else has filled; no link leads out of it.
+    pub(super) fn within(tree: BorrowedFd<'_>, path: &Path, read_only: bool) -> Result<Origin, Failure> {
+        let fd = resolve(tree, path)?.into_found().ok_or(Errno::NOENT);
+        Origin::opened(fd.at("open the source of a mount,", path)?, path, read_only)
+    }
+
+    fn opened(fd: OwnedFd, path: &Path, read_only: bool) -> Result<Origin, Failure> {
         let stat = fstat(&fd).at("examine the source of a mount,", path)?;
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let kind = if is_directory { Kind::Directory } else { Kind::File };
-        Ok(Origin::Existing { fd, kind, read_only })
+        Ok(Origin::Existing { fd, kind, attributes: if read_only { MOUNT_READ_ONLY } else { 0 } })
     }
 
     /// What the target must be.
@@ -65,10 +76,11 @@ impl Origin {
     /// Makes the mount, not attached yet.
     pub(super) fn to_source(&self, target: &Path) -> Result<Source, Failure> {
         let tree = match self {
-            Origin::Existing { fd, read_only, .. } => {
+            Origin::Existing { fd, attributes, .. } => {
                 let tree = copy(fd.as_fd(), Path::new(""), true).at("copy the mount for", target)?;
-                if *read_only {
-                    set_mount_attributes(tree.as_fd(), MOUNT_READ_ONLY, true).at("make read-only", target)?;
+                if *attributes != 0 {
+                    set_mount_attributes(tree.as_fd(), *attributes, true)
+                        .at("protect the mount at", target)?;
                 }
                 tree
             }
@@ -112,29 +124,77 @@ pub(super) fn copy(directory: BorrowedFd<'_>, path: &Path, is_recursive: bool) -
     open_tree(directory, path, flags)
 }
 
-/// Files with the given contents, in memory.
+/// Files with the given contents, in memory, for everybody to read and root to change.
 pub(super) fn files<'a>(
     scratch: &Path,
     contents: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Vec<Origin>, Failure> {
-    let step = "keep the files of /etc in memory at";
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let memory = file_system("tmpfs", &[("mode", "755"), ("size", "16m")], attributes).at(step, scratch)?;
-    // Older kernels copy only from mounts that are attached somewhere; this goes away with the old root.
-    let place = scratch.join("files");
-    let target = rustix::fs::open(&place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .at(step, &place)?;
-    attach(memory.as_fd(), target.as_fd(), &place)?;
-    let mut origins = Vec::new();
-    for (index, content) in contents.enumerate() {
-        let name = index.to_string();
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat(&memory, &name, flags, Mode::from_raw_mode(0o644)).at(step, &place)?;
-        write_all(file.as_fd(), content).at(step, &place)?;
-        let fd = openat(&memory, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(step, &place)?;
-        origins.push(Origin::Existing { fd, kind: Kind::File, read_only: false });
+    let contents: Vec<&[u8]> = contents.collect();
+    let memory = Memory::attached(scratch, &contents)?;
+    let file = |(index, content): (usize, &&[u8])| {
+        let fd = memory.write(index, content, 0o644, None)?;
+        Ok(Origin::Existing { fd, kind: Kind::File, attributes: 0 })
+    };
+    contents.iter().enumerate().map(file).collect()
+}
+
+/// Files that nobody may change, with mode and owner.
+pub(super) fn memory_files(scratch: &Path, files: &[&MemoryFile]) -> Result<Vec<Origin>, Failure> {
+    if files.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(origins)
+    let contents: Vec<&[u8]> = files.iter().map(|file| file.content.as_slice()).collect();
+    let memory = Memory::attached(scratch, &contents)?;
+    let origin = |(index, file): (usize, &&MemoryFile)| {
+        let fd = memory.write(index, &file.content, file.mode, Some((file.uid, file.gid)))?;
+        let executable = if file.mode & 0o111 == 0 { MOUNT_NO_EXEC } else { 0 };
+        Ok(Origin::Existing { fd, kind: Kind::File, attributes: MOUNT_READ_ONLY | executable })
+    };
+    files.iter().enumerate().map(origin).collect()
+}
+
+/// A file system in memory, attached where nothing else is.
+struct Memory {
+    tree: OwnedFd,
+    place: PathBuf,
+}
+
+impl Memory {
+    const STEP: &str = "keep files in memory at";
+
+    fn attached(scratch: &Path, contents: &[&[u8]]) -> Result<Memory, Failure> {
+        let step = Memory::STEP;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        // Whole pages, and some for the directory.
+        let size: usize = contents.iter().map(|content| content.len() + (64 << 10)).sum();
+        let size = (size + (1 << 20)).to_string();
+        let tree = file_system("tmpfs", &[("mode", "755"), ("size", &size)], attributes).at(step, scratch)?;
+        // Older kernels copy only from mounts that are attached somewhere; this goes away with the old root.
+        let place = scratch.join("files");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let target = rustix::fs::open(&place, flags, Mode::empty()).at(step, &place)?;
+        attach(tree.as_fd(), target.as_fd(), &place)?;
+        Ok(Memory { tree, place })
+    }
+
+    fn write(
+        &self,
+        index: usize,
+        content: &[u8],
+        mode: u32,
+        owner: Option<(u32, u32)>,
+    ) -> Result<OwnedFd, Failure> {
+        let (step, place, name) = (Memory::STEP, &self.place, index.to_string());
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = openat(&self.tree, &name, flags, Mode::from_raw_mode(0o600)).at(step, place)?;
+        write_all(file.as_fd(), content).at(step, place)?;
+        if let Some((uid, gid)) = owner {
+            fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .at("give a file of a mount to", format!("user {uid}, group {gid}"))?;
+        }
+        fchmod(&file, Mode::from_raw_mode(mode & 0o7777)).at(step, place)?;
+        openat(&self.tree, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(step, place)
+    }
 }
 
 fn write_all(file: BorrowedFd<'_>, mut content: &[u8]) -> Result<(), Errno> {

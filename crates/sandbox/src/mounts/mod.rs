@@ -15,6 +15,7 @@ mod skeleton;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use crate::failure::{Failure, Step};
@@ -103,9 +104,18 @@ fn open_sources(plan: Plan<'_>) -> Result<Vec<Planned>, Failure> {
             given.zip(origins).map(|((target, _), origin)| Planned { target: PathBuf::from(target), origin }),
         );
     }
+    let memory_files = spec.mounts.iter().filter_map(|mount| match mount {
+        Mount::File { file, .. } => Some(file),
+        Mount::Bind { .. } | Mount::Tree { .. } | Mount::Tmpfs { .. } => None,
+    });
+    let mut memory_files = attach::memory_files(plan.scratch, &memory_files.collect::<Vec<_>>())?.into_iter();
     for mount in &spec.mounts {
         let origin = match mount {
             Mount::Bind { source, read_only, .. } => Origin::existing(source, *read_only)?,
+            Mount::Tree { tree, path, read_only, .. } => {
+                Origin::within(root::mount_tree(plan.scratch, tree)?.as_fd(), path, *read_only)?
+            }
+            Mount::File { target, .. } => memory_files.next().ok_or(Errno::NOENT).at("make", target)?,
             Mount::Tmpfs { size_bytes, .. } => Origin::Tmpfs { size_bytes: *size_bytes },
         };
         mounts.push(Planned { target: mount.target().clone(), origin });

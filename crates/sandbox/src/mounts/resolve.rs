@@ -127,6 +127,11 @@ impl Resolved {
         self.missing.is_empty()
     }
 
+    /// Returns what the path leads to, if it is there.
+    pub(crate) fn into_found(self) -> Option<OwnedFd> {
+        self.missing.is_empty().then_some(self.found)
+    }
+
     /// Returns the target, made where it is missing, and the stubs that were made for it.
     ///
     /// A target of the wrong kind is refused, as the kernel would refuse the mount with less words.
@@ -140,12 +145,19 @@ impl Resolved {
             let directory = fd;
             let before = modified(&directory).at("examine the directory of the mount target", target)?;
             let kind = if index == last { kind } else { Kind::Directory };
-            make(directory.as_fd(), name, kind).at("create the mount target", target)?;
+            // Others may make it at the same time, where the mount that it lies in is shared.
+            let is_own = match make(directory.as_fd(), name, kind) {
+                Err(Errno::EXIST) => false,
+                result => result.map(|()| true).at("create the mount target", target)?,
+            };
             let after = modified(&directory).at("examine the directory of the mount target", target)?;
             fd = openat(&directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
                 .at("open the created mount target", target)?;
             let stat = fstat(&fd).at("examine the created mount target", target)?;
             path.push(name);
+            if !is_own {
+                continue;
+            }
             stubs.push(Stub {
                 path: path.clone(),
                 kind,

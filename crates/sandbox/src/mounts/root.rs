@@ -34,11 +34,11 @@ pub(super) fn mount(scratch: &Path, root: &RootFs, wanted: &MountPoints) -> Resu
         }
         RootFsKind::Overlay { lower, upper, work } => {
             let overlay = Overlay { place: &place, lower, upper, work };
-            let mounted = overlay.mount(&skeleton::ensure(scratch, wanted)?)?;
+            let mounted = overlay.mount(Some(&skeleton::ensure(scratch, wanted)?))?;
             let Some(further) = points_behind_links(mounted.as_fd(), wanted)? else { return Ok(mounted) };
             drop(mounted);
             overlay.unmount()?;
-            overlay.mount(&skeleton::ensure(scratch, &further)?)
+            overlay.mount(Some(&skeleton::ensure(scratch, &further)?))
         }
     }
 }
@@ -57,6 +57,18 @@ fn points_behind_links(root: BorrowedFd<'_>, wanted: &MountPoints) -> Result<Opt
     Ok((points.len() > wanted.len()).then_some(points))
 }
 
+/// Mounts a tree beside the root, at the launcher's `trees` directory, and returns a descriptor of it.
+///
+/// Trees are mounted on top of each other there; each is known by its descriptor.
+pub(super) fn mount_tree(scratch: &Path, tree: &RootFsKind) -> Result<OwnedFd, Failure> {
+    match tree {
+        RootFsKind::Dir(directory) => open_directory(directory),
+        RootFsKind::Overlay { lower, upper, work } => {
+            Overlay { place: &scratch.join("trees"), lower, upper, work }.mount(None)
+        }
+    }
+}
+
 struct Overlay<'a> {
     place: &'a Path,
     lower: &'a [PathBuf],
@@ -65,18 +77,18 @@ struct Overlay<'a> {
 }
 
 impl Overlay<'_> {
-    /// Mounts the layers above `skeleton`.
+    /// Mounts the layers, and beneath them the directory of mount points.
     ///
     /// The directories are named by descriptor numbers relative to /proc/self/fd: the options of mount(2) are limited
     /// to a page, which long paths would soon fill, and no character of a path has to be escaped.
-    fn mount(&self, skeleton: &Path) -> Result<OwnedFd, Failure> {
+    fn mount(&self, skeleton: Option<&Path>) -> Result<OwnedFd, Failure> {
         if self.lower.len() >= LAYER_LIMIT {
             let reason = format!("{} layers; overlayfs takes {} at most", self.lower.len(), LAYER_LIMIT - 1);
             return Err(Failure::Specification { reason });
         }
         let mut held = Vec::with_capacity(self.lower.len() + 3);
         let mut options = String::from("lowerdir=");
-        for layer in self.lower.iter().map(PathBuf::as_path).chain([skeleton]) {
+        for layer in self.lower.iter().map(PathBuf::as_path).chain(skeleton) {
             let fd = open_directory(layer)?;
             let colon = if held.is_empty() { "" } else { ":" };
             // Writing to a String does not fail.
