@@ -18,7 +18,7 @@ use crate::fetch::blocking;
 use crate::frontend::{Frontend, LoweredPlatform};
 use crate::once_map::OnceMap;
 use crate::ops::BuildOp;
-use crate::request::BuildRequest;
+use crate::request::{BuildRequest, DockerfileSource};
 use crate::result::{BuildResult, PlatformResult};
 use crate::services::Services;
 use crate::stats::Stats;
@@ -141,8 +141,14 @@ impl Services {
         request: &BuildRequest,
         progress: &Progress,
     ) -> Result<(LocalContext, DockerfileText), BuildError> {
-        let vertex =
-            progress.begin("load build definition", "[internal] load build definition from Dockerfile");
+        let name = match &request.dockerfile {
+            DockerfileSource::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
+            DockerfileSource::InContext(name) => Some(name.clone()),
+            DockerfileSource::Default | DockerfileSource::Text(_) => None,
+        };
+        let name = name.unwrap_or_else(|| "Dockerfile".to_owned());
+        let vertex = progress
+            .begin("load build definition", format!("[internal] load build definition from {name}"));
         let (services, context, source) = (self.clone(), request.context.clone(), request.dockerfile.clone());
         let opened = blocking(move || LocalContext::open(&services, &context, &source)).await;
         match opened {

@@ -28,6 +28,16 @@ impl Evaluated {
         self.trees.iter().map(|tree| &tree.draft.platform)
     }
 
+    /// Puts platforms of several builds together, in this order.
+    pub fn join<'a>(parts: impl IntoIterator<Item = (&'a Evaluated, usize)>) -> Evaluated {
+        let mut joined = Evaluated { trees: Vec::new(), runs: Vec::new() };
+        for (evaluated, platform) in parts {
+            joined.trees.extend(evaluated.trees.get(platform).cloned());
+            joined.runs.extend(evaluated.runs.get(platform).cloned());
+        }
+        joined
+    }
+
     /// Returns the config that the image of a platform will have, but for its layers and history.
     pub fn config(&self, platform: usize) -> Option<&ImageConfig> {
         self.trees.get(platform).map(|tree| &tree.draft.config)

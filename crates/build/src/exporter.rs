@@ -26,6 +26,7 @@ use crate::tree::Tree;
 pub use finished::FinishedImage;
 
 /// A platform's result on its way out.
+#[derive(Clone)]
 pub(crate) struct PlatformTree {
     pub(crate) draft: ImageDraft,
     pub(crate) tree: Tree,
@@ -160,7 +161,7 @@ async fn publish(
             request.names.clone()
         };
     }
-    for name in &request.names {
+    for name in request.names.iter().filter(|_| request.keeps_names) {
         let _status = vertex.status(format!("naming to {name}"), 0);
         let (store, name, root) = (services.store.clone(), name.clone(), root.clone());
         blocking(move || store.set_ref(&name, &root)).await.map_err(|error| storage_error(&error))?;

@@ -22,6 +22,8 @@ pub struct BuildRequest {
     pub platforms: Vec<Platform>,
     /// The names of the result; every one has a tag.
     pub names: Vec<Reference>,
+    /// Whether the store keeps the result under its names. Builds of others must not decide what names mean here.
+    pub keeps_names: bool,
     /// The stage to build, by name or number; the last one when absent.
     pub target: Option<String>,
     /// Values of ARGs.

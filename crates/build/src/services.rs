@@ -154,6 +154,11 @@ impl Services {
         self.emulation.lock().unwrap_or_else(PoisonError::into_inner).support(platforms)
     }
 
+    /// Tells which platforms' programs run here at all, by themselves or emulated.
+    pub fn runs(&self, platforms: &[Platform]) -> Vec<bool> {
+        self.support(platforms).iter().map(|support| !matches!(support, Support::None { .. })).collect()
+    }
+
     /// Returns the directory that containers need below /dev for a dynamically linked emulator.
     pub(crate) fn emulator_bind(&self) -> Option<(PathBuf, &'static str)> {
         let emulation = self.emulation.lock().unwrap_or_else(PoisonError::into_inner);

@@ -77,12 +77,34 @@ impl IgnoreRules {
     /// # Errors
     /// The first malformed pattern, with its line.
     pub fn parse(source: &[u8]) -> Result<IgnoreRules, IgnoreError> {
+        let mut rules = IgnoreRules::default();
+        for (line, is_exception, pattern) in IgnoreRules::lines(source)? {
+            rules.add(&pattern, is_exception, line)?;
+        }
+        Ok(rules)
+    }
+
+    /// Returns the patterns of a `.dockerignore` file as they are sent to who filters by them: clean, one by
+    /// one, exceptions with their `!`.
+    ///
+    /// # Errors
+    /// The first malformed pattern, with its line.
+    pub fn patterns(source: &[u8]) -> Result<Vec<String>, IgnoreError> {
+        IgnoreRules::parse(source)?;
+        let lines = IgnoreRules::lines(source)?.into_iter();
+        Ok(lines
+            .map(|(_, is_exception, pattern)| if is_exception { format!("!{pattern}") } else { pattern })
+            .collect())
+    }
+
+    /// Returns the number, the kind and the pattern of every line that has one.
+    fn lines(source: &[u8]) -> Result<Vec<(usize, bool, String)>, IgnoreError> {
         if source.len() > MAX_IGNORE_BYTES {
             return Err(IgnoreError::TooLarge { size: source.len(), limit: MAX_IGNORE_BYTES });
         }
         let text = String::from_utf8_lossy(source);
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let mut rules = IgnoreRules::default();
+        let mut lines = Vec::new();
         for (index, line) in text.lines().enumerate() {
             if line.starts_with('#') {
                 continue;
@@ -97,12 +119,12 @@ impl IgnoreRules {
             }
             let pattern = if pattern.is_empty() { String::new() } else { path::clean(pattern) };
             let pattern = match pattern.strip_prefix('/') {
-                Some(rest) if !rest.is_empty() => rest,
-                _ => &pattern,
+                Some(rest) if !rest.is_empty() => rest.to_owned(),
+                _ => pattern,
             };
-            rules.add(pattern, is_exception, index + 1)?;
+            lines.push((index + 1, is_exception, pattern));
         }
-        Ok(rules)
+        Ok(lines)
     }
 
     /// Makes rules of patterns, for example those of `COPY --exclude`; lines in errors count them from 1.

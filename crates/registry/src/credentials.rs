@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Deserializer};
 
 use crate::config::canonical_host;
@@ -52,6 +53,14 @@ pub enum CredentialsError {
         origin: String,
         /// The entry.
         host: String,
+    },
+    /// Somebody who was asked failed.
+    #[error("{origin}: {problem}")]
+    Lookup {
+        /// Who.
+        origin: String,
+        /// How.
+        problem: String,
     },
     /// A helper failed.
     #[error("{origin} names the credential helper {helper:?}, which failed")]
@@ -117,6 +126,12 @@ pub struct FoundCredential {
     pub origin: String,
 }
 
+/// Somebody who is asked for credentials when they are needed, as a client of a builder.
+pub trait CredentialLookup: Send + Sync {
+    /// Finds the credential for a host, Docker Hub being `docker.io`; the error says why it can't be told.
+    fn find<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Credential>, String>>;
+}
+
 /// All sources of credentials; cheap to clone.
 #[derive(Clone, Default)]
 pub struct Credentials {
@@ -130,6 +145,14 @@ struct Inner {
     unreadable: Vec<String>,
     helper_directories: Vec<PathBuf>,
     answers: credential_helper::Answers,
+    lookup: Option<Lookup>,
+}
+
+/// Somebody to ask, and what was answered: once per host.
+struct Lookup {
+    origin: String,
+    asked: Arc<dyn CredentialLookup>,
+    answers: tokio::sync::Mutex<BTreeMap<String, Option<Credential>>>,
 }
 
 struct Source {
@@ -201,13 +224,19 @@ impl Credentials {
         Credentials::of_sources(vec![source], Vec::new(), Vec::new())
     }
 
+    /// Returns the credentials that somebody else has; `origin` says who, for messages.
+    pub fn of_lookup(asked: Arc<dyn CredentialLookup>, origin: &str) -> Credentials {
+        let lookup = Lookup { origin: origin.to_owned(), asked, answers: tokio::sync::Mutex::default() };
+        Credentials { inner: Arc::new(Inner { lookup: Some(lookup), ..Inner::default() }) }
+    }
+
     fn of_sources(
         sources: Vec<Source>,
         unreadable: Vec<String>,
         helper_directories: Vec<PathBuf>,
     ) -> Credentials {
         let answers = credential_helper::Answers::default();
-        let inner = Inner { sources, unreadable, helper_directories, answers };
+        let inner = Inner { sources, unreadable, helper_directories, answers, lookup: None };
         Credentials { inner: Arc::new(inner) }
     }
 
@@ -224,6 +253,9 @@ impl Credentials {
         repository: &str,
     ) -> Result<Option<FoundCredential>, CredentialsError> {
         let host = canonical_host(host);
+        if let Some(lookup) = &self.inner.lookup {
+            return lookup.find(host).await;
+        }
         let mut broken = None;
         for source in &self.inner.sources {
             let file = match &source.file {
@@ -277,6 +309,24 @@ impl Credentials {
                 source: error,
             }),
         }
+    }
+}
+
+impl Lookup {
+    async fn find(&self, host: &str) -> Result<Option<FoundCredential>, CredentialsError> {
+        let mut answers = self.answers.lock().await;
+        let found = match answers.get(host) {
+            Some(found) => found.clone(),
+            None => {
+                let found = self.asked.find(host).await.map_err(|problem| CredentialsError::Lookup {
+                    origin: self.origin.clone(),
+                    problem,
+                })?;
+                answers.insert(host.to_owned(), found.clone());
+                found
+            }
+        };
+        Ok(found.map(|credential| FoundCredential { credential, origin: self.origin.clone() }))
     }
 }
 

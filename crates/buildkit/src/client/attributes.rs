@@ -126,6 +126,7 @@ mod tests {
             dockerfile: DockerfileSource::Default,
             platforms: Vec::new(),
             names: Vec::new(),
+            keeps_names: true,
             target: Some("out".to_owned()),
             build_args: vec![pair("VERSION", "1")],
             labels: vec![pair("a", "b")],

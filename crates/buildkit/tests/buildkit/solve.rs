@@ -206,6 +206,7 @@ fn build_request(context: &Path) -> BuildRequest {
         dockerfile: DockerfileSource::Default,
         platforms: Vec::new(),
         names: Vec::new(),
+        keeps_names: true,
         target: None,
         build_args: vec![("WORD".to_owned(), "given".to_owned())],
         labels: Vec::new(),

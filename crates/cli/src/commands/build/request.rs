@@ -78,6 +78,7 @@ impl BuildPlan {
             dockerfile: DockerfileSource::Default,
             platforms,
             names,
+            keeps_names: true,
             target: args.target.clone().filter(|target| !target.is_empty()),
             source_date_epoch: source_date_epoch(&build_args)?,
             build_args,

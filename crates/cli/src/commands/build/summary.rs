@@ -102,6 +102,7 @@ pub(super) mod tests {
             dockerfile: DockerfileSource::Default,
             platforms: Vec::new(),
             names: Vec::new(),
+            keeps_names: true,
             target: None,
             build_args: Vec::new(),
             labels: Vec::new(),
