@@ -128,6 +128,11 @@ impl Services {
         progress: &Progress,
         cancel: &CancelFlag,
     ) -> Result<BuildResult, BuildError> {
+        if !request.attestations.is_empty() {
+            let message = "attestations are not available in this version";
+            return Err(BuildError::new(ErrorKind::Usage, message)
+                .with_hint("leave out --attest, --provenance and --sbom"));
+        }
         let exporting = exporter::export(self, request, &evaluated.trees, progress);
         let exported = tokio::select! {
             exported = exporting => exported?,

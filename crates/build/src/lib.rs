@@ -7,12 +7,14 @@
 
 #![recursion_limit = "256"]
 
+pub mod attest;
 mod builder;
 mod cache;
 pub mod cache_filter;
 mod change;
 mod check;
 pub mod context;
+pub mod csv;
 pub mod error;
 mod evaluated;
 mod exporter;

@@ -11,6 +11,8 @@ pub use polyarch_sandbox::{Resource, Ulimit};
 
 use crate::secrets::{NoSecrets, SecretSource};
 
+use crate::attest::Attestations;
+
 /// One build: a context, a Dockerfile, platforms, outputs.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {
@@ -48,6 +50,8 @@ pub struct BuildRequest {
     pub steps: StepOptions,
     /// How the image blobs are made.
     pub image: ImageOptions,
+    /// What is attested beside the image.
+    pub attestations: Attestations,
     /// Judge the programs that steps brought before anything is published.
     pub verify: bool,
     /// How many steps run at a time; 0 lets the builder choose.
@@ -179,6 +183,10 @@ pub struct ImageOptions {
     pub manifest_annotations: Vec<(String, String)>,
     /// Annotations for the index.
     pub index_annotations: Vec<(String, String)>,
+    /// Attestation manifests are artifacts that name their subject; else they look like images.
+    pub attestations_as_artifacts: bool,
+    /// What the names of attestations begin with where they are files.
+    pub attestation_prefix: String,
 }
 
 impl Default for ImageOptions {
@@ -191,6 +199,8 @@ impl Default for ImageOptions {
             always_index: false,
             manifest_annotations: Vec::new(),
             index_annotations: Vec::new(),
+            attestations_as_artifacts: true,
+            attestation_prefix: String::new(),
         }
     }
 }

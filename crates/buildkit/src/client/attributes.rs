@@ -144,6 +144,7 @@ mod tests {
                 manifest_annotations: vec![pair("x", "y")],
                 ..ImageOptions::default()
             },
+            attestations: Default::default(),
             verify: true,
             max_parallel: 0,
             threads: 0,

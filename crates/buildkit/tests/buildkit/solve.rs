@@ -219,6 +219,7 @@ fn build_request(context: &Path) -> BuildRequest {
         shm_size_bytes: None,
         steps: StepOptions::default(),
         image: ImageOptions::default(),
+        attestations: Default::default(),
         verify: false,
         max_parallel: 0,
         threads: 0,

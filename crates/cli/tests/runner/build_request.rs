@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use polyarch_build::attest::ProvenanceMode;
 use polyarch_build::request::{Context, Destination, DockerfileSource, NetworkMode, Output, PullPolicy};
 use polyarch_cli::commands::build::request::BuildPlan;
 use polyarch_cli::commands::{self, Parsed};
@@ -285,7 +286,6 @@ fn flags_of_later_versions_are_refused_by_name() {
         "--build-context=a=b",
         "--check",
         "--call=check",
-        "--attest=type=sbom",
         "--no-cache-filter=a",
         "--allow=network.host",
     ] {
@@ -293,8 +293,32 @@ fn flags_of_later_versions_are_refused_by_name() {
         let message = refusal(&[flag, "."]);
         assert!(message.starts_with(&format!("{name} is not supported: ")), "{message}");
     }
-    assert!(refusal(&["--provenance", "."]).starts_with("--provenance=true: attestations"));
-    assert!(refusal(&["--sbom=generator=x", "."]).starts_with("--sbom=generator=x: attestations"));
+}
+
+#[test]
+fn attestations_are_asked_for_by_three_flags() {
+    let asked = |words: &[&str]| plan(words).request.attestations;
+    assert!(asked(&["."]).is_empty());
+    assert!(asked(&["--provenance=", "--sbom=false", "."]).is_empty());
+    let modes = |words: &[&str]| asked(words).provenance.map(|it| it.mode);
+    assert_eq!(modes(&["--provenance", "."]), Some(ProvenanceMode::Max));
+    assert_eq!(modes(&["--provenance=mode=min", "."]), Some(ProvenanceMode::Min));
+    assert_eq!(
+        modes(&["--attest=type=provenance,mode=min", "--provenance=mode=max", "."]),
+        Some(ProvenanceMode::Max)
+    );
+    assert_eq!(modes(&["--attest", "type=provenance,disabled=true", "."]), None);
+    let sbom = asked(&["--sbom=generator=r.example/scanner:1", "."]).sbom.unwrap();
+    assert_eq!(sbom.generator.unwrap().to_string(), "r.example/scanner:1");
+    let table = [
+        ("--attest=mode=min", "--attest mode=min: attestation type not specified"),
+        ("--attest=type=sbon", "--attest: unknown attestation type \"sbon\" (did you mean"),
+        ("--provenance=mode=all", "--provenance: attestation provenance=mode=all: invalid mode \"all\""),
+    ];
+    for (flag, expected) in table {
+        let message = refusal(&[flag, "."]);
+        assert!(message.starts_with(expected), "{message}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `polyarch build`: from flags to an image, and what is said about it.
 
+mod attestations;
 mod metadata;
 mod nodes;
 pub mod outputs;
@@ -107,14 +108,17 @@ pub struct BuildArgs {
     /// Let a node emulate a platform that no node of the builder runs by itself
     #[arg(long)]
     pub allow_emulation: bool,
-    /// Provenance attestation; only `false` in this version
+    /// Attest how the image was built: true, false, or mode=min|max[,KEY=VALUE]; short for --attest
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
-          value_name = "BOOL", hide_short_help = true)]
+          value_name = "BOOL|ATTRIBUTES")]
     pub provenance: Option<String>,
-    /// Bill of materials; only `false` in this version
+    /// Attest what is in the image: true, false, or generator=IMAGE[,KEY=VALUE]; short for --attest
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
-          value_name = "BOOL", hide_short_help = true)]
+          value_name = "BOOL|ATTRIBUTES")]
     pub sbom: Option<String>,
+    /// Attestation: type=provenance|sbom[,KEY=VALUE]; may be repeated
+    #[arg(long, value_name = "ATTRIBUTES")]
+    pub attest: Vec<String>,
     #[command(flatten)]
     unavailable: unavailable::UnavailableFlags,
     /// Context: a directory, or `-` for a tar archive or a Dockerfile on standard input

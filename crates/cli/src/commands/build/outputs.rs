@@ -14,7 +14,7 @@ use super::super::flag_values::{go_bool, split_csv, unknown};
 use crate::{CommandError, Environment};
 
 const TYPES: [&str; 7] = ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"];
-const IMAGE_KEYS: [&str; 13] = [
+const IMAGE_KEYS: [&str; 14] = [
     "name",
     "push",
     "push-by-digest",
@@ -26,6 +26,7 @@ const IMAGE_KEYS: [&str; 13] = [
     "compression-level",
     "force-compression",
     "rewrite-timestamp",
+    "oci-artifact",
     "annotation.KEY",
     "annotation-index.KEY",
 ];
@@ -48,6 +49,8 @@ pub struct ImageEdits {
     compression: Option<Compression>,
     compression_level: Option<i32>,
     force_compression: Option<bool>,
+    attestations_as_artifacts: Option<bool>,
+    attestation_prefix: Option<String>,
     manifest_annotations: Vec<(String, String)>,
     index_annotations: Vec<(String, String)>,
 }
@@ -132,6 +135,10 @@ impl<'a> Builder<'a> {
                     self.platform_split = Some(bool_value(key, value)?);
                     true
                 }
+                "attestation-prefix" if matches!(self.kind, "local" | "tar") => {
+                    self.image.attestation_prefix = Some((*value).to_owned());
+                    true
+                }
                 "mode" if self.kind == "local" => {
                     if *value != "copy" {
                         return Err("only mode=copy is available in this version".to_owned());
@@ -175,6 +182,7 @@ impl<'a> Builder<'a> {
                 let level = value.parse().map_err(|_| format!("{key}={value} is not a number"))?;
                 self.image.compression_level = Some(level);
             }
+            "oci-artifact" => self.image.attestations_as_artifacts = Some(bool_value(key, value)?),
             "force-compression" => self.image.force_compression = Some(bool_value(key, value)?),
             "registry.insecure" => {
                 return Err("say it in the configuration file: [registry.\"HOST\"] with insecure = true \
@@ -247,8 +255,7 @@ impl<'a> Builder<'a> {
 
     fn known_keys(&self) -> Vec<&'static str> {
         match self.kind {
-            "local" => vec!["type", "dest", "platform-split"],
-            "tar" => vec!["type", "dest", "platform-split"],
+            "local" | "tar" => vec!["type", "dest", "platform-split", "attestation-prefix"],
             "cacheonly" => vec!["type"],
             "oci" | "docker" => [&["type", "dest", "tar"], &IMAGE_KEYS[..]].concat(),
             _ => [&["type"], &IMAGE_KEYS[..]].concat(),
@@ -304,6 +311,21 @@ impl ImageEdits {
             self.force_compression,
             &mut options.force_compression,
         )?;
+        set(
+            "oci-artifact",
+            &mut others.attestations_as_artifacts,
+            self.attestations_as_artifacts,
+            &mut options.attestations_as_artifacts,
+        )?;
+        if let Some(prefix) = self.attestation_prefix {
+            if others.attestation_prefix.as_ref().is_some_and(|known| *known != prefix) {
+                return Err(CommandError::usage(
+                    "--output: attestation-prefix must be the same for all outputs of one build",
+                ));
+            }
+            options.attestation_prefix.clone_from(&prefix);
+            others.attestation_prefix = Some(prefix);
+        }
         let mut level = options.compression_level.unwrap_or_default();
         set("compression-level", &mut others.compression_level, self.compression_level, &mut level)?;
         options.compression_level = others.compression_level;

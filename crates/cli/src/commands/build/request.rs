@@ -11,7 +11,7 @@ use polyarch_build::request::{
 use polyarch_oci::Reference;
 use tempfile::TempPath;
 
-use super::super::flag_values::{go_bool, parse_pair, parse_size, set_pair, unknown};
+use super::super::flag_values::{parse_pair, parse_size, set_pair, unknown};
 use super::super::run::parse_network;
 use super::BuildArgs;
 use super::outputs::{ImageEdits, OutputSpec, parse_output, parse_tag};
@@ -53,8 +53,7 @@ impl BuildPlan {
         stdin: &mut dyn Read,
     ) -> Result<BuildPlan, CommandError> {
         let warnings = args.unavailable.check().map_err(CommandError::usage)?;
-        refuse_attestation("--provenance", args.provenance.as_deref())?;
-        refuse_attestation("--sbom", args.sbom.as_deref())?;
+        let attestations = super::attestations::attestations(args)?;
         let path = single_context(&args.context)?;
         let mut image = ImageOptions::default();
         let mut names = tags(&args.tag)?;
@@ -92,6 +91,7 @@ impl BuildPlan {
                 .map_err(|problem| CommandError::usage(format!("--shm-size {problem}")))?,
             steps: StepOptions::default(),
             image,
+            attestations,
             verify: !args.no_verify,
             max_parallel: 0,
             threads: 0,
@@ -122,18 +122,6 @@ fn single_context(paths: &[String]) -> Result<&str, CommandError> {
         [path] => Ok(path),
         _ => Err(CommandError::usage("'polyarch build' requires 1 argument").with_usage(USAGE)),
     }
-}
-
-fn refuse_attestation(flag: &str, value: Option<&str>) -> Result<(), CommandError> {
-    let Some(value) = value else { return Ok(()) };
-    let is_off = go_bool(value) == Ok(false) || value.split(',').any(|part| part == "disabled=true");
-    if is_off {
-        return Ok(());
-    }
-    Err(CommandError::usage(format!("{flag}={value}: attestations are not available in this version"))
-        .with_hint(format!(
-            "leave the flag out or write {flag}=false; images have no attestations by default"
-        )))
 }
 
 fn tags(values: &[String]) -> Result<Vec<Reference>, CommandError> {

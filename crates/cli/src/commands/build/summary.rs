@@ -115,6 +115,7 @@ pub(super) mod tests {
             shm_size_bytes: None,
             steps: StepOptions::default(),
             image: ImageOptions::default(),
+            attestations: Default::default(),
             verify: true,
             max_parallel: 0,
             threads: 0,

@@ -39,7 +39,6 @@ const FLAGS: &[Flag] = &[
     flag("cache-to", true, Fate::Refused("only the local store serves as a cache in this version")),
     flag("build-context", true, Fate::Refused("there is one context in this version")),
     flag("no-cache-filter", true, Fate::Refused("use --no-cache for the whole build in this version")),
-    flag("attest", true, Fate::Refused("attestations are not available in this version")),
     flag("allow", true, NOT_YET),
     flag("check", false, Fate::Refused("checks without a build are not available in this version")),
     flag("call", true, Fate::Refused("only builds are available in this version")),
