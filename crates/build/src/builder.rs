@@ -152,8 +152,8 @@ impl Services {
             DockerfileSource::Default | DockerfileSource::Text(_) => None,
         };
         let name = name.unwrap_or_else(|| "Dockerfile".to_owned());
-        let vertex = progress
-            .begin("load build definition", format!("[internal] load build definition from {name}"));
+        let vertex =
+            progress.begin("load build definition", format!("[internal] load build definition from {name}"));
         let (services, context, source) = (self.clone(), request.context.clone(), request.dockerfile.clone());
         let opened = blocking(move || LocalContext::open(&services, &context, &source)).await;
         match opened {

@@ -63,6 +63,10 @@ impl LocalContext {
                 unpack_archive(services, path, directory.path())?;
                 scratch.insert(directory).path().to_owned()
             }
+            Context::Git(url) | Context::Http(url) => {
+                let message = format!("the context {url} is remote, which is not supported yet");
+                return Err(BuildError::new(ErrorKind::Usage, message));
+            }
             Context::Empty => scratch.insert(services.scratch()?).path().to_owned(),
         };
         let tree = TreeRoot::open(&root)
@@ -70,6 +74,23 @@ impl LocalContext {
         let text = read_dockerfile(&root, &tree, dockerfile)?;
         let ignored = read_ignore_rules(&tree, dockerfile)?;
         Ok((LocalContext { root, tree, ignored, _scratch: scratch }, text))
+    }
+
+    /// Opens a directory that is a named context, with its `.dockerignore`.
+    ///
+    /// # Errors
+    /// When it is no directory or can't be read, or the ignore rules are malformed.
+    pub(crate) fn open_named(services: &Services, path: &Path) -> Result<LocalContext, BuildError> {
+        let metadata = std::fs::metadata(path).map_err(|error| unreadable_context(path, &error))?;
+        if !metadata.is_dir() {
+            let message = format!("the context {} is not a directory", path.display());
+            return Err(BuildError::new(ErrorKind::Usage, message)
+                .with_hint("name a directory, or docker-image://NAME, oci-layout://PATH or a URL"));
+        }
+        let tree = TreeRoot::open(path)
+            .map_err(|error| services.snapshot_error("can't open the context", &error))?;
+        let ignored = parse_rules(read_if_there(&tree, ".dockerignore")?)?;
+        Ok(LocalContext { root: path.to_owned(), tree, ignored, _scratch: None })
     }
 
     /// Returns the files.
@@ -131,6 +152,10 @@ fn read_dockerfile(
             })?;
             Ok(DockerfileText { name: name.into_owned(), bytes })
         }
+        DockerfileSource::Url(url) => {
+            let message = format!("the Dockerfile {url} is remote, which is not supported yet");
+            Err(BuildError::new(ErrorKind::Usage, message))
+        }
         DockerfileSource::Default => {
             for name in ["Dockerfile", "dockerfile"] {
                 if tree.exists(name) {
@@ -173,12 +198,16 @@ fn read_ignore_rules(
         }
         DockerfileSource::Default => read_if_there(tree, "Dockerfile.dockerignore")?,
         DockerfileSource::InContext(name) => read_if_there(tree, &format!("{name}.dockerignore"))?,
-        DockerfileSource::Text(_) => None,
+        DockerfileSource::Text(_) | DockerfileSource::Url(_) => None,
     };
     let found = match beside {
         Some(found) => Some(found),
         None => read_if_there(tree, ".dockerignore")?,
     };
+    parse_rules(found)
+}
+
+fn parse_rules(found: Option<(String, Vec<u8>)>) -> Result<Option<IgnoreRules>, BuildError> {
     let Some((name, bytes)) = found else { return Ok(None) };
     let rules = IgnoreRules::parse(&bytes)
         .map_err(|error| BuildError::from_source(ErrorKind::Dockerfile, format!("in {name}"), &error))?;

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The Dockerfile frontend: per platform, stages become vertices of one graph and drafts of images.
 
+mod add;
 mod args;
+mod copy;
 mod instruction;
 mod run;
+mod sources;
 mod stage;
 
 use std::collections::HashMap;
@@ -64,7 +67,7 @@ impl Frontend<'_> {
             stages: HashMap::new(),
         };
         // Stages refer to earlier ones, so lowering what is needed from the first on never has to recurse.
-        for index in self.needed_stages(target, &lowering.global)? {
+        for index in self.needed_stages(target, &lowering.global, platform)? {
             let lowered = lowering.lower_stage(index).await?;
             lowering.stages.insert(index, lowered);
         }
@@ -91,7 +94,7 @@ impl Frontend<'_> {
         let global = self.global_scope(platform)?;
         let mut platforms = Vec::new();
         let mut of_stage: HashMap<usize, Platform> = HashMap::new();
-        for index in self.needed_stages(self.target_index()?, &global)? {
+        for index in self.needed_stages(self.target_index()?, &global, platform)? {
             let stage = &self.dockerfile.stages[index];
             let from = self.expand_from(index, &global)?;
             let own = match (&from.platform, self.dockerfile.stage_before(&from.image, index)) {
@@ -100,10 +103,10 @@ impl Frontend<'_> {
                 (_, Some(base)) => of_stage.get(&base.index).cloned().unwrap_or_else(|| platform.clone()),
                 (None, None) => platform.clone(),
             };
-            let executes = stage
-                .instructions
-                .iter()
-                .any(|instruction| matches!(instruction.kind, polyarch_dockerfile::InstructionKind::Run(_)));
+            let executes = self.context_of_stage(stage, &own).is_none()
+                && stage.instructions.iter().any(|instruction| {
+                    matches!(instruction.kind, polyarch_dockerfile::InstructionKind::Run(_))
+                });
             if executes && !platforms.contains(&own) {
                 platforms.push(own.clone());
             }
@@ -129,7 +132,12 @@ impl Frontend<'_> {
     }
 
     /// Returns the stages that a target needs, in the order of the file.
-    fn needed_stages(&self, target: usize, global: &Environment) -> Result<Vec<usize>, BuildError> {
+    fn needed_stages(
+        &self,
+        target: usize,
+        global: &Environment,
+        platform: &Platform,
+    ) -> Result<Vec<usize>, BuildError> {
         let mut needed = vec![false; self.dockerfile.stages.len()];
         needed[target] = true;
         for index in (0..=target).rev() {
@@ -137,7 +145,12 @@ impl Frontend<'_> {
                 continue;
             }
             let stage = &self.dockerfile.stages[index];
-            if let Some(base) = self.dockerfile.stage_before(&self.expand_from(index, global)?.image, index) {
+            let from = self.expand_from(index, global)?;
+            let own = from.platform.as_ref().map(|text| self.parse_platform(text, stage.span)).transpose()?;
+            if self.context_of_stage(stage, own.as_ref().unwrap_or(platform)).is_some() {
+                continue;
+            }
+            if let Some(base) = self.dockerfile.stage_before(&from.image, index) {
                 needed[base.index] = true;
             }
             for reference in stage.references() {
@@ -196,20 +209,30 @@ impl Frontend<'_> {
         let reference: Reference = text.parse().map_err(|error| {
             BuildError::from_source(ErrorKind::Dockerfile, "not an image", &error).at(self.location(span))
         })?;
-        let reference = reference.with_default_tag();
+        let label = if self.shows_platform(platform) {
+            format!("[{platform} internal] load metadata for")
+        } else {
+            "[internal] load metadata for".to_owned()
+        };
+        self.resolve_reference(&reference.with_default_tag(), &label, platform, span).await
+    }
+
+    /// Resolves an image for a platform; `label` is shown in front of its name.
+    pub(crate) async fn resolve_reference(
+        &self,
+        reference: &Reference,
+        label: &str,
+        platform: &Platform,
+        span: Span,
+    ) -> Result<Arc<ResolvedImage>, BuildError> {
         let key = format!("{platform} {reference}");
         self.images
             .get(&key, || async {
-                let label = if self.shows_platform(platform) {
-                    format!("[{platform} internal] load metadata for {reference}")
-                } else {
-                    format!("[internal] load metadata for {reference}")
-                };
                 let shown_progress = self.progress();
-                let vertex = shown_progress.begin(&format!("metadata {key}"), label);
+                let vertex = shown_progress.begin(&format!("metadata {key}"), format!("{label} {reference}"));
                 let shown = Shown { progress: shown_progress, vertex: vertex.digest() };
                 let resolved =
-                    self.services.resolve_image(&reference, platform, self.request.pull, &shown).await;
+                    self.services.resolve_image(reference, platform, self.request.pull, &shown).await;
                 match resolved {
                     Ok(image) => {
                         vertex.done();

@@ -126,6 +126,43 @@ impl Services {
         Ok(root)
     }
 
+    /// Imports an image of an OCI layout directory: by digest, by the layout's own name, or the only one.
+    ///
+    /// # Errors
+    /// When the directory is no layout, or lacks that image.
+    pub(crate) fn layout_root(
+        &self,
+        directory: &std::path::Path,
+        tag: Option<&str>,
+        digest: Option<&Digest>,
+    ) -> Result<RootDocument, BuildError> {
+        let failed = |error: StoreError| {
+            let context = format!("can't read the OCI layout {}", directory.display());
+            BuildError::from_source(ErrorKind::Usage, context, &error)
+        };
+        let images = self.store.layout_images(directory).map_err(failed)?;
+        let wanted = tag.unwrap_or("latest");
+        let descriptor = match digest {
+            Some(digest) => Some(Descriptor::new("", digest.clone(), 0)),
+            None => images
+                .iter()
+                .find(|image| image.ref_name.as_deref() == Some(wanted))
+                .or_else(|| images.first().filter(|_| tag.is_none() && images.len() == 1))
+                .map(|image| image.descriptor.clone()),
+        };
+        let Some(descriptor) = descriptor else {
+            let names: Vec<&str> = images.iter().filter_map(|image| image.ref_name.as_deref()).collect();
+            let message = format!("the OCI layout {} has no image {wanted}", directory.display());
+            return Err(BuildError::new(ErrorKind::Usage, message).with_hint(match names.as_slice() {
+                [] => "its images have no names; write @DIGEST behind the path".to_owned(),
+                names => format!("it has: {}", names.join(", ")),
+            }));
+        };
+        let descriptor = self.store.import_layout_image(directory, &descriptor).map_err(failed)?;
+        let document = self.store.image(&descriptor).map_err(failed)?;
+        Ok(RootDocument { descriptor, document, from: None })
+    }
+
     /// Looks a name up in the store: as a name, or as a digest whose document is here.
     pub(crate) fn local_root(&self, reference: &Reference) -> Result<Option<RootDocument>, BuildError> {
         let entry = self.store.get_ref(reference).map_err(|error| storage_error(&error))?;

@@ -26,6 +26,7 @@ pub mod image_source;
 pub mod inventory;
 pub mod layer_contents;
 mod layers;
+pub mod named_context;
 pub mod nodes;
 mod once_map;
 mod ops;

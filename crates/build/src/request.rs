@@ -12,12 +12,15 @@ pub use polyarch_sandbox::{Resource, Ulimit};
 use crate::secrets::{NoSecrets, SecretSource};
 
 use crate::attest::Attestations;
+use crate::named_context::NamedContext;
 
 /// One build: a context, a Dockerfile, platforms, outputs.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {
     /// Where COPY and ADD read.
     pub context: Context,
+    /// What FROM, COPY `--from` and RUN `--mount=from=` may name besides stages and images.
+    pub contexts: Vec<NamedContext>,
     /// Where the Dockerfile is.
     pub dockerfile: DockerfileSource,
     /// The platforms to build for, each once; empty means the machine's own.
@@ -124,6 +127,10 @@ pub enum Context {
     Directory(PathBuf),
     /// A tar archive, possibly compressed, given as a file (standard input was written to it).
     Archive(PathBuf),
+    /// A git repository, in any form that ADD takes, with `#REF:DIRECTORY` or a query.
+    Git(String),
+    /// What a URL leads to: a tar archive, or a Dockerfile without a context.
+    Http(String),
     /// No context: the Dockerfile came alone on standard input.
     Empty,
 }
@@ -135,7 +142,9 @@ pub enum DockerfileSource {
     Default,
     /// A file of the caller's, not necessarily in the context.
     File(PathBuf),
-    /// Within an archive context.
+    /// What a URL leads to.
+    Url(String),
+    /// Within an archive or git context.
     InContext(String),
     /// The text itself, read from standard input.
     Text(Vec<u8>),

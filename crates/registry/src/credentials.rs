@@ -318,10 +318,11 @@ impl Lookup {
         let found = match answers.get(host) {
             Some(found) => found.clone(),
             None => {
-                let found = self.asked.find(host).await.map_err(|problem| CredentialsError::Lookup {
-                    origin: self.origin.clone(),
-                    problem,
-                })?;
+                let found = self
+                    .asked
+                    .find(host)
+                    .await
+                    .map_err(|problem| CredentialsError::Lookup { origin: self.origin.clone(), problem })?;
                 answers.insert(host.to_owned(), found.clone());
                 found
             }

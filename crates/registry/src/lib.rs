@@ -21,6 +21,7 @@ pub use config::{
     ConfigError, HostConfig, HostSettings, HostTable, KeyPair, KeyPairBytes, Mirror, RegistryConfig,
 };
 pub use credentials::{
-    AuthFile, Credential, CredentialFile, CredentialLookup, Credentials, CredentialsError, FoundCredential, HelperError,
+    AuthFile, Credential, CredentialFile, CredentialLookup, Credentials, CredentialsError, FoundCredential,
+    HelperError,
 };
 pub use error::{CredentialUse, Refusal, RegistryError};

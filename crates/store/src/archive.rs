@@ -78,21 +78,54 @@ impl Store {
     /// # Errors
     /// As [`Store::import_archive`].
     pub fn import_layout(&self, dir: &Path, missing: Missing) -> Result<Vec<NamedImage>, StoreError> {
-        let read = |name: &str| -> Result<Vec<u8>, StoreError> {
-            let path = dir.join(name);
-            let file = open_regular(&path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => StoreError::NoImage,
-                _ => StoreError::io("open", &path)(error),
-            })?;
-            read_document(name, file)
-        };
-        check_layout(&read("oci-layout")?)?;
-        let images = named_images(&read("index.json")?)?;
+        let images = self.layout_images(dir)?;
         for image in &images {
             self.import_from_layout(dir, &image.descriptor, missing)?;
             self.check_complete(&image.descriptor, missing)?;
         }
         Ok(images)
+    }
+
+    /// Returns the images that the `index.json` of an OCI layout directory names, in its order.
+    ///
+    /// # Errors
+    /// When it is no layout or malformed.
+    pub fn layout_images(&self, dir: &Path) -> Result<Vec<NamedImage>, StoreError> {
+        check_layout(&read_layout_file(dir, "oci-layout")?)?;
+        named_images(&read_layout_file(dir, "index.json")?)
+    }
+
+    /// Imports one image of an OCI layout directory and returns its descriptor. Of `wanted` only the digest
+    /// counts: it need not be in `index.json`. What the directory lacks of an index is left out.
+    ///
+    /// # Errors
+    /// When the document is not there, or content does not have the digest it goes by.
+    pub fn import_layout_image(&self, dir: &Path, wanted: &Descriptor) -> Result<Descriptor, StoreError> {
+        let digest = &wanted.digest;
+        let size = match self.size(digest) {
+            Some(size) => size,
+            None => {
+                let path = dir.join(blob_path(digest));
+                let missing = || StoreError::MissingBlob { digest: digest.clone() };
+                let mut file = open_regular(&path).map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => missing(),
+                    _ => StoreError::io("open", &path)(error),
+                })?;
+                let size = file.metadata().map_err(StoreError::io("look at", &path))?.len();
+                if size > MAX_MANIFEST_BYTES {
+                    return Err(StoreError::Entry {
+                        path: blob_path(digest),
+                        problem: "is larger than a manifest",
+                    });
+                }
+                self.import_file(&mut file, Some((digest, size)))?;
+                size
+            }
+        };
+        let document = self.image(&Descriptor::new("", digest.clone(), size))?;
+        let descriptor = Descriptor::new(document.media_type(), digest.clone(), size);
+        self.import_from_layout(dir, &descriptor, Missing::Skip)?;
+        Ok(descriptor)
     }
 
     /// Imports everything that an image of a layout directory consists of.
@@ -229,6 +262,16 @@ fn named_images(index: &[u8]) -> Result<Vec<NamedImage>, StoreError> {
             NamedImage { descriptor, name, ref_name }
         })
         .collect())
+}
+
+/// Reads a file that describes a layout directory.
+fn read_layout_file(dir: &Path, name: &str) -> Result<Vec<u8>, StoreError> {
+    let path = dir.join(name);
+    let file = open_regular(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => StoreError::NoImage,
+        _ => StoreError::io("open", &path)(error),
+    })?;
+    read_document(name, file)
 }
 
 /// Opens a regular file; a pipe or device in its place neither blocks nor is read.

@@ -3,19 +3,15 @@
 
 use std::sync::OnceLock;
 
-use polyarch_dockerfile::instruction::{Add, Command, Copy, Source};
-use polyarch_dockerfile::value::chmod::Chmod;
+use polyarch_dockerfile::instruction::Command;
 use polyarch_dockerfile::{Instruction, InstructionKind, Span};
 use polyarch_oci::config::Empty;
-use polyarch_solver::VertexId;
 
 use super::Lowering;
-use super::stage::{StageState, hidden};
+use super::stage::StageState;
 use crate::error::{BuildError, ErrorKind};
 use crate::ops::OpKind;
-use crate::ops::context_op::ContextOp;
-use crate::ops::file::{CopyAction, FileAction, FileOp};
-use crate::ops::image::ImageOp;
+use crate::ops::file::{FileAction, FileOp};
 
 /// The shell of shell-form commands.
 pub(crate) const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -125,160 +121,13 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    async fn copy(
-        &mut self,
-        state: &mut StageState,
-        instruction: &Instruction,
-        copy: &Copy,
-    ) -> Result<(), BuildError> {
-        if copy.parents {
-            return Err(self.not_yet("COPY --parents", instruction.span));
-        }
-        self.check_mode(copy.chmod.as_deref(), instruction.span)?;
-        let mut action = CopyAction {
-            destination: destination(state, &copy.destination),
-            owner: copy.chown.clone(),
-            mode: copy.chmod.clone(),
-            exclude: copy.exclude.clone(),
-            from_context: copy.from.is_none(),
-            has_unknown_times: copy.from.is_none() && self.frontend.request.source_date_epoch.is_some(),
-            ..CopyAction::default()
-        };
-        self.sources(&copy.sources, &mut action, instruction.span)?;
-        let input = match (&copy.from, action.sources.is_empty()) {
-            (_, true) => None,
-            (Some(from), false) => Some(self.copy_source(from, instruction.span).await?),
-            (None, false) => Some(self.context_vertex()),
-        };
-        self.add_copy(state, instruction, action, input);
-        Ok(())
-    }
-
-    fn add(
-        &mut self,
-        state: &mut StageState,
-        instruction: &Instruction,
-        add: &Add,
-    ) -> Result<(), BuildError> {
-        let span = instruction.span;
-        for source in &add.sources {
-            if let Source::Path(path) = source
-                && is_remote(path)
-            {
-                return Err(self.not_yet("ADD of a URL or a git repository", span));
-            }
-        }
-        if add.checksum.is_some() {
-            return Err(self.not_yet("ADD --checksum", span));
-        }
-        self.check_mode(add.chmod.as_deref(), span)?;
-        let mut action = CopyAction {
-            destination: destination(state, &add.destination),
-            owner: add.chown.clone(),
-            mode: add.chmod.clone(),
-            exclude: add.exclude.clone(),
-            unpack: add.unpack.unwrap_or(true),
-            from_context: true,
-            has_unknown_times: self.frontend.request.source_date_epoch.is_some(),
-            ..CopyAction::default()
-        };
-        self.sources(&add.sources, &mut action, span)?;
-        let input = (!action.sources.is_empty()).then(|| self.context_vertex());
-        self.add_copy(state, instruction, action, input);
-        Ok(())
-    }
-
-    fn check_mode(&self, mode: Option<&str>, span: Span) -> Result<(), BuildError> {
-        match mode.map(Chmod::parse) {
-            None | Some(Ok(Chmod::Absolute { .. })) => Ok(()),
-            Some(Ok(Chmod::Symbolic { .. })) => Err(self.not_yet("--chmod with symbols", span)),
-            Some(Err(error)) => Err(self.value_error("--chmod", &error, span)),
-        }
-    }
-
-    fn add_copy(
-        &mut self,
-        state: &mut StageState,
-        instruction: &Instruction,
-        action: CopyAction,
-        input: Option<VertexId>,
-    ) {
-        state.record(instruction.original.clone(), true);
-        let op = self.file_op(FileAction::Copy(Box::new(action)));
-        self.add_step(
-            state,
-            instruction,
-            &instruction.original,
-            OpKind::File(op),
-            input.into_iter().collect(),
-        );
-    }
-
-    fn file_op(&self, action: FileAction) -> FileOp {
+    pub(super) fn file_op(&self, action: FileAction) -> FileOp {
         FileOp {
             services: self.frontend.services.clone(),
             stats: self.frontend.stats.clone(),
             action,
             looked_up: OnceLock::new(),
         }
-    }
-
-    /// Sorts the sources into paths and heredocs.
-    fn sources(&self, sources: &[Source], action: &mut CopyAction, span: Span) -> Result<(), BuildError> {
-        for source in sources {
-            match source {
-                Source::Path(path) => {
-                    polyarch_dockerfile::Pattern::new(path).map_err(|error| {
-                        BuildError::from_source(ErrorKind::Dockerfile, "source", &error)
-                            .at(self.frontend.location(span))
-                    })?;
-                    action.sources.push(clean_source(path));
-                }
-                Source::Heredoc(heredoc) => {
-                    // Its variables were replaced with those of the rest of the instruction.
-                    action.heredocs.push((heredoc.name.clone(), heredoc.text()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the vertex that a `--from` names: a stage, or else an image.
-    async fn copy_source(&mut self, from: &str, span: Span) -> Result<VertexId, BuildError> {
-        let frontend = self.frontend;
-        if let Some(stage) = frontend.dockerfile.referenced_stage(from) {
-            // Only a trigger of the base can name a stage that was not known to be needed.
-            return self.stages.get(&stage.index).map(|stage| stage.vertex).ok_or_else(|| {
-                let message =
-                    format!("an ONBUILD trigger copies from the stage {from}, which nothing else here needs");
-                BuildError::new(ErrorKind::Dockerfile, message)
-                    .with_hint(format!("let this stage name it too, for example COPY --from={from} …"))
-                    .at(frontend.location(span))
-            });
-        }
-        if from.parse::<usize>().is_ok() {
-            let error = BuildError::new(ErrorKind::Dockerfile, format!("there is no stage number {from}"));
-            return Err(error.at(frontend.location(span)));
-        }
-        let names: Vec<&str> =
-            frontend.dockerfile.stages.iter().filter_map(|it| it.name.as_deref()).collect();
-        let hint = polyarch_oci::platform::did_you_mean(from, &names);
-        let image = frontend.resolve(from, &self.target, span).await.map_err(|error| {
-            if hint.is_empty() {
-                error
-            } else {
-                error.with_hint(format!("no stage has the name {from}{hint}"))
-            }
-        })?;
-        let mut op = hidden(OpKind::Image(ImageOp { layers: image.layers.clone() }));
-        op.name = format!("FROM {}", image.reference).into();
-        Ok(self.graph.add(op, Vec::new()))
-    }
-
-    fn context_vertex(&mut self) -> VertexId {
-        let mut op = hidden(OpKind::Context(ContextOp { context: self.frontend.context.clone() }));
-        op.name = "[internal] load build context".into();
-        self.graph.add(op, Vec::new())
     }
 
     fn workdir(&mut self, state: &mut StageState, instruction: &Instruction, path: &str) {
@@ -295,7 +144,7 @@ impl Lowering<'_, '_> {
             .at(self.frontend.location(span))
     }
 
-    fn value_error(
+    pub(super) fn value_error(
         &self,
         what: &str,
         error: &polyarch_dockerfile::value::ValueError,
@@ -350,25 +199,6 @@ pub(crate) fn absolute(working_dir: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// Returns the absolute destination of a copy; that it is a directory is kept as a trailing slash.
-fn destination(state: &StageState, path: &str) -> String {
-    let is_directory =
-        path.ends_with('/') || path == "." || path == ".." || path.ends_with("/.") || path.ends_with("/..");
-    let path = absolute(&state.draft.config.config.working_dir, path);
-    if is_directory && path != "/" { format!("{path}/") } else { path }
-}
-
-/// Returns a source relative to the root of its tree: nothing above the root can be named.
-fn clean_source(path: &str) -> String {
-    let cleaned = absolute("/", path);
-    let relative = cleaned.trim_start_matches('/');
-    if relative.is_empty() { ".".to_owned() } else { relative.to_owned() }
-}
-
-fn is_remote(path: &str) -> bool {
-    ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|scheme| path.starts_with(scheme))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,8 +208,6 @@ mod tests {
         assert_eq!(absolute("/app", "x/../y"), "/app/y");
         assert_eq!(absolute("", "x"), "/x");
         assert_eq!(absolute("/app", "../../../etc"), "/etc");
-        assert_eq!(clean_source("/../../etc/passwd"), "etc/passwd");
-        assert_eq!(clean_source("./"), ".");
     }
 
     #[test]

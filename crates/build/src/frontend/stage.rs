@@ -10,8 +10,11 @@ use polyarch_solver::VertexId;
 
 use super::Lowering;
 use super::instruction::absolute;
+use super::sources::Named;
 use crate::error::{BuildError, ErrorKind};
 use crate::image::{HistoryEntry, ImageDraft};
+use crate::image_source::ResolvedImage;
+use crate::named_context::NamedContext;
 use crate::ops::image::ImageOp;
 use crate::ops::{BuildOp, OpKind};
 use crate::tree::ImageLayer;
@@ -56,6 +59,14 @@ impl Lowering<'_, '_> {
         let stage = &frontend.dockerfile.stages[index];
         let from = frontend.expand_from(index, &self.global)?;
         let own = from.platform.as_ref().map(|text| frontend.parse_platform(text, stage.span)).transpose()?;
+        let platform = own.clone().unwrap_or_else(|| self.target.clone());
+        if let Some(context) = frontend.context_of_stage(stage, &platform) {
+            let (vertex, draft) = self.base_of_context(context, &platform, stage).await?;
+            let env = draft.config.config.env.iter();
+            let env = env.map(|entry| entry.split_once('=').unwrap_or((entry, "")));
+            let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            return Ok(LoweredStage { vertex, draft, env, arguments: Vec::new() });
+        }
         let base = frontend.dockerfile.stage_before(&from.image, index);
         let base = base.and_then(|base| self.stages.get(&base.index)).cloned();
         let inherited = base.as_ref().map(|base| (base.env.clone(), base.arguments.clone()));
@@ -64,19 +75,12 @@ impl Lowering<'_, '_> {
             None => {
                 if from.image == "scratch" {
                     (None, scratch(&self.target), false)
+                } else if let Some(context) = frontend.named_context(&from.image, &platform) {
+                    let (vertex, draft) = self.base_of_context(context, &platform, stage).await?;
+                    (Some(vertex), draft, true)
                 } else {
-                    let platform = own.unwrap_or_else(|| self.target.clone());
                     let image = frontend.resolve(&from.image, &platform, stage.span).await?;
-                    let mut config = image.config.value.clone();
-                    // The base's own platform is that of an older variant at most: the image is what was asked for.
-                    config.set_platform(&platform);
-                    let draft = ImageDraft { platform, config, history: Vec::new() };
-                    let name = format!(
-                        "FROM {}@{}",
-                        image.reference,
-                        image.reference.digest().unwrap_or(&image.root.digest)
-                    );
-                    let vertex = self.add_image(&image.layers, stage, &draft.platform, &name);
+                    let (vertex, draft) = self.base_of_image(&image, platform, stage);
                     (Some(vertex), draft, true)
                 }
             }
@@ -101,6 +105,42 @@ impl Lowering<'_, '_> {
         }
         let StageState { vertex, draft, env, arguments, .. } = state;
         Ok(LoweredStage { vertex, draft, env, arguments })
+    }
+
+    /// Begins a stage with an image.
+    fn base_of_image(
+        &mut self,
+        image: &ResolvedImage,
+        platform: Platform,
+        stage: &Stage,
+    ) -> (VertexId, ImageDraft) {
+        let mut config = image.config.value.clone();
+        // The base's own platform is that of an older variant at most: the image is what was asked for.
+        config.set_platform(&platform);
+        let draft = ImageDraft { platform, config, history: Vec::new() };
+        let digest = image.reference.digest().unwrap_or(&image.root.digest);
+        let name = format!("FROM {}@{digest}", image.reference);
+        let vertex = self.add_image(&image.layers, stage, &draft.platform, &name);
+        (vertex, draft)
+    }
+
+    /// Begins a stage with a named context, or stands one in for the whole stage.
+    async fn base_of_context(
+        &mut self,
+        context: &NamedContext,
+        platform: &Platform,
+        stage: &Stage,
+    ) -> Result<(VertexId, ImageDraft), BuildError> {
+        match self.named(context, platform, stage.span).await? {
+            Named::Image(image) => Ok(self.base_of_image(&image, platform.clone(), stage)),
+            Named::Files(files) => {
+                let vertex = self.tree_of(files, &context.name, stage.span);
+                let mut draft = scratch(platform);
+                let created_by = format!("FROM {}", context.name);
+                draft.history.push(HistoryEntry { location: None, created_by, is_step: true });
+                Ok((vertex, draft))
+            }
+        }
     }
 
     /// Adds the layers of an image as the first step of a stage.

@@ -11,12 +11,14 @@ use crate::tree::Output;
 
 /// The context of this build.
 pub(crate) struct ContextOp {
+    /// The name of a named context; empty for the main one.
+    pub(crate) identity: String,
     pub(crate) context: Arc<LocalContext>,
 }
 
 impl ContextOp {
     pub(crate) fn digest(&self) -> CacheKey {
-        KeyHasher::new("context").finish()
+        KeyHasher::new("context").part(&self.identity).finish()
     }
 
     pub(crate) async fn exec(&self, _context: &VertexContext) -> Result<Output, BuildError> {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use polyarch_build::named_context::{ContextSource, NamedContext};
 use polyarch_build::request::{BuildRequest, Entitlement, NetworkMode, PullPolicy, Ulimit};
 use polyarch_oci::Platform;
 use polyarch_oci::media_type::Flavour;
@@ -29,6 +30,11 @@ pub(super) fn frontend_attributes(
     }
     if let Some(epoch) = request.source_date_epoch {
         set("build-arg:SOURCE_DATE_EPOCH", epoch.to_string());
+    }
+    for context in &request.contexts {
+        if let Some(value) = context_value(context) {
+            set(&format!("context:{}", context_name(context)), value);
+        }
     }
     for (key, value) in &request.labels {
         set(&format!("label:{key}"), value.clone());
@@ -73,6 +79,25 @@ pub(super) fn frontend_attributes(
 fn shown_limit(limit: &Ulimit) -> String {
     let shown = |value: Option<u64>| value.map_or("-1".to_owned(), |value| value.to_string());
     format!("{}={}:{}", limit.resource.name(), shown(limit.soft), shown(limit.hard))
+}
+
+/// Returns the name of a context as the frontend and the session know it.
+pub(super) fn context_name(context: &NamedContext) -> String {
+    match &context.platform {
+        Some(platform) => format!("{}::{platform}", context.name),
+        None => context.name.clone(),
+    }
+}
+
+/// Returns where a node finds a named context; `None` for what only this machine has.
+pub(super) fn context_value(context: &NamedContext) -> Option<String> {
+    match &context.source {
+        ContextSource::Directory(_) => Some(format!("local:{}", context_name(context))),
+        ContextSource::Scratch => Some("docker-image://scratch".to_owned()),
+        ContextSource::Image(reference) => Some(format!("docker-image://{reference}")),
+        ContextSource::Git(url) | ContextSource::Http(url) => Some(url.clone()),
+        ContextSource::OciLayout { .. } => None,
+    }
 }
 
 /// Returns the attributes of the exporter that sends an image home.
@@ -123,6 +148,18 @@ mod tests {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let request = BuildRequest {
             context: Context::Directory("/context".into()),
+            contexts: vec![
+                NamedContext {
+                    name: "files".to_owned(),
+                    platform: Some("linux/arm64".parse().unwrap()),
+                    source: ContextSource::Directory("/files".into()),
+                },
+                NamedContext {
+                    name: "base".to_owned(),
+                    platform: None,
+                    source: ContextSource::parse("docker-image://alpine:3").unwrap().unwrap(),
+                },
+            ],
             dockerfile: DockerfileSource::Default,
             platforms: Vec::new(),
             names: Vec::new(),
@@ -155,6 +192,8 @@ mod tests {
             ("add-hosts", "db=10.0.0.1,db=10.0.0.2"),
             ("build-arg:SOURCE_DATE_EPOCH", "7"),
             ("build-arg:VERSION", "1"),
+            ("context:base", "docker-image://docker.io/library/alpine:3"),
+            ("context:files::linux/arm64", "local:files::linux/arm64"),
             ("filename", "Dockerfile"),
             ("force-network-mode", "host"),
             ("image-resolve-mode", "pull"),

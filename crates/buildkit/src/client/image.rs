@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use polyarch_build::context::LocalContext;
 use polyarch_build::error::chain_of;
+use polyarch_build::named_context::ContextSource;
 use polyarch_build::request::{BuildRequest, DockerfileSource};
 use polyarch_build::{BuildError, ErrorKind, Services};
 use polyarch_oci::{Descriptor, ManifestOrIndex, Platform};
@@ -17,7 +18,9 @@ use polyarch_registry::Credentials;
 use polyarch_solver::progress::Progress;
 use polyarch_store::{Missing, NamedImage, Store};
 
-use crate::client::attributes::{entitlements, exporter_attributes, frontend_attributes};
+use crate::client::attributes::{
+    context_name, context_value, entitlements, exporter_attributes, frontend_attributes,
+};
 use crate::client::{Exporter, Node, SolveError, SolveRequest};
 use crate::session::{ArchiveTarget, Attachments, Session, SharedDirectory};
 
@@ -87,11 +90,26 @@ impl Node {
         let (context, text) = LocalContext::open(services, &request.context, &request.dockerfile)?;
         let dockerfile = DockerfileDirectory::new(services, &request.dockerfile, &context, &text)?;
         let (target, imported) = import_target(services.store());
+        let mut directories = BTreeMap::from([
+            ("context".to_owned(), share(context.root())?),
+            ("dockerfile".to_owned(), share(&dockerfile.path)?),
+        ]);
+        for context in &request.contexts {
+            if let ContextSource::Directory(path) = &context.source {
+                directories.insert(context_name(context), share(path)?);
+            }
+            if context_value(context).is_none() {
+                let message = format!(
+                    "the context {} is an OCI layout, which only builds on this machine can read",
+                    context.name
+                );
+                return Err(BuildError::new(ErrorKind::Usage, message)
+                    .with_hint("push the image to a registry and name it as docker-image://NAME")
+                    .into());
+            }
+        }
         let attachments = Attachments {
-            directories: BTreeMap::from([
-                ("context".to_owned(), share(context.root())?),
-                ("dockerfile".to_owned(), share(&dockerfile.path)?),
-            ]),
+            directories,
             archives: vec![target],
             credentials: options.credentials,
             secrets: options.secrets,
@@ -159,7 +177,7 @@ impl DockerfileDirectory {
         match source {
             DockerfileSource::Default => return Ok(here(&text.name)),
             DockerfileSource::InContext(name) => return Ok(here(name)),
-            DockerfileSource::File(_) | DockerfileSource::Text(_) => {}
+            DockerfileSource::File(_) | DockerfileSource::Text(_) | DockerfileSource::Url(_) => {}
         }
         let scratch = services.scratch()?;
         let write = |name: &str, bytes: &[u8]| {

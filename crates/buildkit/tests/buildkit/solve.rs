@@ -203,6 +203,7 @@ fn services(root: &Path) -> Arc<Services> {
 fn build_request(context: &Path) -> BuildRequest {
     BuildRequest {
         context: Context::Directory(context.to_owned()),
+        contexts: Vec::new(),
         dockerfile: DockerfileSource::Default,
         platforms: Vec::new(),
         names: Vec::new(),

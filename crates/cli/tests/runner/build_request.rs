@@ -283,7 +283,6 @@ fn flags_of_later_versions_are_refused_by_name() {
         "--ssh=default",
         "--cache-from=a",
         "--cache-to=type=inline",
-        "--build-context=a=b",
         "--check",
         "--call=check",
         "--no-cache-filter=a",

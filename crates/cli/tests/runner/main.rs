@@ -5,6 +5,7 @@
 mod binfmt;
 #[cfg(test)]
 mod build_cache;
+mod build_contexts;
 #[cfg(test)]
 mod build_error_texts;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! `polyarch build`: from flags to an image, and what is said about it.
 
 mod attestations;
+pub mod contexts;
 mod metadata;
 mod nodes;
 pub mod outputs;
@@ -47,6 +48,9 @@ pub struct BuildArgs {
     /// Value of an ARG; without a value it is taken from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
+    /// Files for FROM and `--from` under a name: a directory, docker-image://NAME, oci-layout://PATH or a URL
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub build_context: Vec<String>,
     /// Label for the image
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,

@@ -14,6 +14,7 @@ use tempfile::TempPath;
 use super::super::flag_values::{parse_pair, parse_size, set_pair, unknown};
 use super::super::run::parse_network;
 use super::BuildArgs;
+use super::contexts::named_contexts;
 use super::outputs::{ImageEdits, OutputSpec, parse_output, parse_tag};
 use super::platforms::parse_platforms;
 use super::standard_input::{Input, read_any, read_text};
@@ -74,6 +75,7 @@ impl BuildPlan {
         let request = BuildRequest {
             // Replaced below: standard input is read last, when nothing else can be wrong.
             context: Context::Empty,
+            contexts: named_contexts(&args.build_context, environment)?,
             dockerfile: DockerfileSource::Default,
             platforms,
             names,

@@ -99,6 +99,7 @@ pub(super) mod tests {
     fn request(outputs: Vec<Output>) -> BuildRequest {
         BuildRequest {
             context: Context::Empty,
+            contexts: Vec::new(),
             dockerfile: DockerfileSource::Default,
             platforms: Vec::new(),
             names: Vec::new(),

@@ -37,7 +37,6 @@ const FLAGS: &[Flag] = &[
     flag("ssh", true, Fate::Refused("SSH agents for steps are not available in this version")),
     flag("cache-from", true, Fate::Refused("only the local store serves as a cache in this version")),
     flag("cache-to", true, Fate::Refused("only the local store serves as a cache in this version")),
-    flag("build-context", true, Fate::Refused("there is one context in this version")),
     flag("no-cache-filter", true, Fate::Refused("use --no-cache for the whole build in this version")),
     flag("allow", true, NOT_YET),
     flag("check", false, Fate::Refused("checks without a build are not available in this version")),

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where files come from: the context, named contexts, stages and images.
+
+use std::sync::Arc;
+
+use polyarch_dockerfile::{Span, Stage};
+use polyarch_oci::{Digest, Platform, Reference};
+use polyarch_solver::VertexId;
+
+use super::stage::hidden;
+use super::{Frontend, Lowering};
+use crate::context::LocalContext;
+use crate::error::{BuildError, ErrorKind};
+use crate::fetch::{Shown, blocking};
+use crate::image_source::ResolvedImage;
+use crate::named_context::{ContextSource, NamedContext};
+use crate::ops::context_op::ContextOp;
+use crate::ops::file::{CopyAction, FileAction};
+use crate::ops::image::ImageOp;
+use crate::ops::{BuildOp, OpKind};
+
+/// What a named context gives.
+pub(super) enum Named {
+    /// An image, with its config.
+    Image(Arc<ResolvedImage>),
+    /// Files only, as a vertex to copy from.
+    Files(VertexId),
+}
+
+impl Frontend<'_> {
+    /// Finds the named context that a name means for a platform.
+    pub(crate) fn named_context(&self, name: &str, platform: &Platform) -> Option<&NamedContext> {
+        NamedContext::find(&self.request.contexts, name, platform)
+    }
+
+    /// Finds the named context that stands in for a stage.
+    pub(super) fn context_of_stage(&self, stage: &Stage, platform: &Platform) -> Option<&NamedContext> {
+        self.named_context(stage.name.as_deref()?, platform)
+    }
+
+    /// Resolves the image of a named context.
+    async fn named_image(
+        &self,
+        context: &NamedContext,
+        platform: &Platform,
+        span: Span,
+    ) -> Result<Option<Arc<ResolvedImage>>, BuildError> {
+        let label = format!("[context {}] load metadata for", context.name);
+        match &context.source {
+            ContextSource::Image(reference) => {
+                self.resolve_reference(reference, &label, platform, span).await.map(Some)
+            }
+            ContextSource::OciLayout { directory, tag, digest } => {
+                let key = format!("{platform} layout {} {tag:?} {digest:?}", directory.display());
+                let image = self.images.get(&key, || async {
+                    let progress = self.progress();
+                    let vertex = progress
+                        .begin(&format!("metadata {key}"), format!("{label} {}", directory.display()));
+                    let shown = Shown { progress, vertex: vertex.digest() };
+                    let (services, directory) = (self.services.clone(), directory.clone());
+                    let (tag, digest) = (tag.clone(), digest.clone());
+                    let found =
+                        blocking(move || services.layout_root(&directory, tag.as_deref(), digest.as_ref()))
+                            .await;
+                    let image = match found {
+                        Ok(root) => {
+                            let reference = layout_reference(context, &root.descriptor.digest)?;
+                            self.services.select_image(&reference, &root, platform, &shown).await
+                        }
+                        Err(error) => Err(error),
+                    };
+                    match image {
+                        Ok(image) => {
+                            vertex.done();
+                            Ok(Arc::new(image))
+                        }
+                        Err(error) => {
+                            vertex.failed(&error);
+                            Err(error.at(self.location(span)))
+                        }
+                    }
+                });
+                image.await.map(Some)
+            }
+            ContextSource::Directory(_)
+            | ContextSource::Scratch
+            | ContextSource::Git(_)
+            | ContextSource::Http(_) => Ok(None),
+        }
+    }
+}
+
+/// Returns a name for messages about an image that only a layout has.
+fn layout_reference(context: &NamedContext, digest: &Digest) -> Result<Reference, BuildError> {
+    let named = context.name.parse::<Reference>().map_err(|error| {
+        BuildError::from_source(ErrorKind::Usage, format!("invalid context name {}", context.name), &error)
+    })?;
+    Ok(named.with_digest(digest.clone()))
+}
+
+impl Lowering<'_, '_> {
+    /// Returns what a named context gives for a platform.
+    pub(super) async fn named(
+        &mut self,
+        context: &NamedContext,
+        platform: &Platform,
+        span: Span,
+    ) -> Result<Named, BuildError> {
+        if let Some(image) = self.frontend.named_image(context, platform, span).await? {
+            return Ok(Named::Image(image));
+        }
+        let kind = match &context.source {
+            ContextSource::Directory(path) => {
+                let (services, path) = (self.frontend.services.clone(), path.clone());
+                let files = blocking(move || LocalContext::open_named(&services, &path))
+                    .await
+                    .map_err(|error| error.at(self.frontend.location(span)))?;
+                OpKind::Context(ContextOp { identity: context.name.clone(), context: Arc::new(files) })
+            }
+            ContextSource::Git(_) => return Err(self.not_yet("a named context in git", span)),
+            ContextSource::Http(_) => return Err(self.not_yet("a named context from HTTP", span)),
+            ContextSource::Scratch | ContextSource::Image(_) | ContextSource::OciLayout { .. } => {
+                OpKind::Image(ImageOp::default())
+            }
+        };
+        let mut op = hidden(kind);
+        op.name = format!("[context {}] load from client", context.name).into();
+        Ok(Named::Files(self.graph.add(op, Vec::new())))
+    }
+
+    /// Makes a tree of the files of a vertex that is none of layers, as FROM needs it.
+    pub(super) fn tree_of(&mut self, files: VertexId, name: &str, span: Span) -> VertexId {
+        let empty = self.graph.add(hidden(OpKind::Image(ImageOp::default())), Vec::new());
+        let action = CopyAction {
+            sources: vec![".".to_owned()],
+            destination: "/".to_owned(),
+            from_context: true,
+            ..CopyAction::default()
+        };
+        let op = BuildOp {
+            kind: OpKind::File(self.file_op(FileAction::Copy(Box::new(action)))),
+            name: format!("[context {name}] FROM").into(),
+            location: Some(self.frontend.location(span)),
+            no_cache: false,
+        };
+        self.graph.add(op, vec![empty, files])
+    }
+
+    /// Returns the vertex that a `--from` or `from=` names: a stage, a named context, or else an image.
+    pub(super) async fn source_vertex(&mut self, from: &str, span: Span) -> Result<VertexId, BuildError> {
+        let frontend = self.frontend;
+        if let Some(stage) = frontend.dockerfile.referenced_stage(from) {
+            // Only a trigger of the base can name a stage that was not known to be needed.
+            return self.stages.get(&stage.index).map(|stage| stage.vertex).ok_or_else(|| {
+                let message =
+                    format!("an ONBUILD trigger copies from the stage {from}, which nothing else here needs");
+                BuildError::new(ErrorKind::Dockerfile, message)
+                    .with_hint(format!("let this stage name it too, for example COPY --from={from} …"))
+                    .at(frontend.location(span))
+            });
+        }
+        let target = self.target.clone();
+        if let Some(context) = frontend.named_context(from, &target) {
+            return match self.named(context, &target, span).await? {
+                Named::Image(image) => Ok(self.image_vertex(&image)),
+                Named::Files(vertex) => Ok(vertex),
+            };
+        }
+        if from.parse::<usize>().is_ok() {
+            let error = BuildError::new(ErrorKind::Dockerfile, format!("there is no stage number {from}"));
+            return Err(error.at(frontend.location(span)));
+        }
+        let names: Vec<&str> =
+            frontend.dockerfile.stages.iter().filter_map(|it| it.name.as_deref()).collect();
+        let hint = polyarch_oci::platform::did_you_mean(from, &names);
+        let image = frontend.resolve(from, &self.target, span).await.map_err(|error| {
+            if hint.is_empty() {
+                error
+            } else {
+                error.with_hint(format!("no stage has the name {from}{hint}"))
+            }
+        })?;
+        Ok(self.image_vertex(&image))
+    }
+
+    fn image_vertex(&mut self, image: &ResolvedImage) -> VertexId {
+        let mut op = hidden(OpKind::Image(ImageOp { layers: image.layers.clone() }));
+        op.name = format!("FROM {}", image.reference).into();
+        self.graph.add(op, Vec::new())
+    }
+
+    /// Returns the vertex of the main context.
+    pub(super) fn context_vertex(&mut self) -> VertexId {
+        let context = self.frontend.context.clone();
+        let mut op = hidden(OpKind::Context(ContextOp { identity: String::new(), context }));
+        op.name = "[internal] load build context".into();
+        self.graph.add(op, Vec::new())
+    }
+}
