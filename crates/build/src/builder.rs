@@ -149,7 +149,7 @@ impl Services {
         let name = match &request.dockerfile {
             DockerfileSource::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
             DockerfileSource::InContext(name) => Some(name.clone()),
-            DockerfileSource::Default | DockerfileSource::Text(_) => None,
+            DockerfileSource::Default | DockerfileSource::Text(_) | DockerfileSource::Url(_) => None,
         };
         let name = name.unwrap_or_else(|| "Dockerfile".to_owned());
         let vertex =
