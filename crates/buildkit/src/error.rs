@@ -119,7 +119,7 @@ impl From<NodeError> for BuildError {
 }
 
 /// Returns what a status says; one that comes from below gRPC hides its reason in its sources.
-fn message_of(status: &tonic::Status) -> String {
+pub(crate) fn message_of(status: &tonic::Status) -> String {
     let text = status.message();
     let mut message = if text.is_empty() { status.code().description().to_owned() } else { text.to_owned() };
     let mut cause = std::error::Error::source(status);

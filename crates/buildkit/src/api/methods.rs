@@ -97,6 +97,9 @@ pub mod client {
     /// A user and a password for a registry.
     pub const CREDENTIALS: Method<auth::CredentialsRequest, auth::CredentialsResponse> =
         Method::new("/moby.filesync.v1.Auth/Credentials");
+    /// A token that the client fetches, so that its password stays with it.
+    pub const FETCH_TOKEN: Method<auth::FetchTokenRequest, auth::FetchTokenResponse> =
+        Method::new("/moby.filesync.v1.Auth/FetchToken");
     /// A secret.
     pub const GET_SECRET: Method<secrets::GetSecretRequest, secrets::GetSecretResponse> =
         Method::new("/moby.buildkit.secrets.v1.Secrets/GetSecret");

@@ -51,15 +51,20 @@ pub(crate) async fn diff_copy(
     };
     let (sender, receiver) = mpsc::channel(QUEUE);
     let taking = tokio::task::spawn_blocking(move || {
-        let mut archive = Archive { receiver, chunk: Bytes::new() };
+        let mut archive = Archive { receiver, chunk: Bytes::new(), is_ended: false };
         take(&mut archive)?;
         // What comes after the end of an archive is let pass, or else the daemon would wait forever.
         io::copy(&mut archive, &mut io::sink()).map(|_| ()).map_err(|error| error.to_string())
     });
     let mut incoming = request.into_inner();
-    while let Some(message) = incoming.next().await {
-        let message = message.map(|message| message.data).map_err(io::Error::other);
-        let is_end = message.is_err();
+    loop {
+        let message = match incoming.next().await {
+            Some(Ok(message)) if message.data.is_empty() => continue,
+            Some(message) => message.map(|message| message.data).map_err(io::Error::other),
+            // Told, because a call that is given up is dropped right here.
+            None => Ok(END),
+        };
+        let is_end = !matches!(&message, Ok(data) if !data.is_empty());
         // A target that takes no more has failed, and says why below.
         if sender.send(message).await.is_err() || is_end {
             break;
@@ -73,19 +78,22 @@ pub(crate) async fn diff_copy(
     }
 }
 
+/// The end of an export, among its bytes.
+const END: Bytes = Bytes::new();
+
 /// The bytes of an export, for a reader that blocks.
 struct Archive {
     receiver: mpsc::Receiver<io::Result<Bytes>>,
     chunk: Bytes,
+    is_ended: bool,
 }
 
 impl Read for Archive {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.chunk.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(chunk) => self.chunk = chunk?,
-                None => return Ok(0),
-            }
+        if self.chunk.is_empty() && !self.is_ended {
+            let given_up = || io::Error::new(io::ErrorKind::UnexpectedEof, "the daemon gave up its result");
+            self.chunk = self.receiver.blocking_recv().ok_or_else(given_up)??;
+            self.is_ended = self.chunk.is_empty();
         }
         let count = self.chunk.len().min(buffer.len());
         self.chunk.copy_to_slice(&mut buffer[..count]);

@@ -29,7 +29,7 @@ const QUEUE: usize = 32;
 /// How many files are read at a time.
 const READERS: usize = 4;
 
-type Sender = mpsc::Sender<Result<Packet, Status>>;
+pub(crate) type Sender = mpsc::Sender<Result<Packet, Status>>;
 
 /// Serves a transfer of one of the session's directories.
 pub(crate) async fn diff_copy(
@@ -46,16 +46,27 @@ pub(crate) async fn diff_copy(
         .select(&list("include-patterns"), &list("exclude-patterns"), &list("followpaths"))
         .map_err(|error| Status::invalid_argument(crate::error::chain_of(&error)))?;
     let (sender, receiver) = mpsc::channel(QUEUE);
-    tokio::spawn(transfer(directory, selection, request.into_inner(), sender));
+    let incoming = request.into_inner();
+    tokio::spawn(async move {
+        // The daemon is told of a failure within the transfer.
+        let _ = transfer(directory, selection, incoming, sender).await;
+    });
     Ok(Response::new(ReceiverStream::new(receiver)))
 }
 
-async fn transfer(
+/// Sends a directory to whoever asks for its files; a failure is also told to them.
+///
+/// # Errors
+/// When something can't be read, or the other side breaks the rules, fails, or goes away.
+pub(crate) async fn transfer<S>(
     directory: SharedDirectory,
     selection: Selection,
-    incoming: Streaming<Packet>,
+    incoming: S,
     sender: Sender,
-) {
+) -> Result<(), Status>
+where
+    S: Stream<Item = Result<Packet, Status>> + Unpin,
+{
     let told = Arc::new(Told::default());
     let walking = tokio::task::spawn_blocking({
         let (directory, told, sender) = (directory.clone(), told.clone(), sender.clone());
@@ -63,12 +74,14 @@ async fn transfer(
     });
     let walked = async { walking.await.unwrap_or_else(|panic| Err(Status::internal(panic.to_string()))) };
     // The first failure of either ends the transfer: the daemon may wait for what will never come.
-    if let Err(status) = tokio::try_join!(walked, answer(directory, told, incoming, sender.clone())) {
+    let ended = tokio::try_join!(walked, answer(directory, told, incoming, sender.clone()));
+    if let Err(status) = &ended {
         // The receiver of both may be gone already; then nobody needs to know.
         let data = Bytes::copy_from_slice(status.message().as_bytes());
         let _ = sender.send(Ok(packet(PacketType::Err, 0, data))).await;
-        let _ = sender.send(Err(status)).await;
+        let _ = sender.send(Err(status.clone())).await;
     }
+    ended.map(|_| ())
 }
 
 /// The files that may be asked for, by their place in the listing.
@@ -111,12 +124,15 @@ fn walk(
 }
 
 /// Answers requests until the daemon has everything.
-async fn answer(
+async fn answer<S>(
     directory: SharedDirectory,
     told: Arc<Told>,
-    mut incoming: Streaming<Packet>,
+    mut incoming: S,
     sender: Sender,
-) -> Result<(), Status> {
+) -> Result<(), Status>
+where
+    S: Stream<Item = Result<Packet, Status>> + Unpin,
+{
     let readers = Arc::new(Semaphore::new(READERS));
     loop {
         let Some(request) = incoming.next().await else {

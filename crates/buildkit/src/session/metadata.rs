@@ -4,7 +4,7 @@
 //! A key stands once for each value. When any value is not ASCII, all values of the key are escaped as
 //! in a URL's query and `<key>-encoded: 1` stands beside them.
 
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 
 /// The most bytes that are taken of the values of one key.
 const MAX_BYTES: usize = 4 << 20;
@@ -28,6 +28,37 @@ pub(crate) fn values(metadata: &MetadataMap, key: &str) -> Vec<String> {
 /// Returns the first value of a key.
 pub(crate) fn first(metadata: &MetadataMap, key: &str) -> Option<String> {
     values(metadata, key).into_iter().next()
+}
+
+/// Sets the values of a key; a key that can't be a header's stays away.
+pub(crate) fn insert(metadata: &mut MetadataMap, key: &str, values: &[String]) {
+    let Ok(name) = AsciiMetadataKey::from_bytes(key.to_ascii_lowercase().as_bytes()) else { return };
+    // Control characters can't stand in a header either.
+    let is_plain = values.iter().all(|value| value.bytes().all(|byte| matches!(byte, 0x20..=0x7e)));
+    metadata.remove(&name);
+    for value in values {
+        let value = if is_plain { value.clone() } else { escape(value) };
+        if let Ok(value) = AsciiMetadataValue::try_from(value) {
+            metadata.append(name.clone(), value);
+        }
+    }
+    if let (false, Ok(name)) = (is_plain, AsciiMetadataKey::from_bytes(format!("{name}-encoded").as_bytes()))
+    {
+        metadata.insert(name, AsciiMetadataValue::from_static("1"));
+    }
+}
+
+/// Escapes a text as in a URL's query.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            b' ' => out.push('+'),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 /// Undoes the escapes of a URL's query: `%XX` and `+`; what is no escape stays.
@@ -68,6 +99,19 @@ mod tests {
         assert_eq!(values(&metadata, "exclude-patterns"), ["a b", "100%"]);
         assert_eq!(first(&metadata, "exclude-patterns").as_deref(), Some("a b"));
         assert!(values(&metadata, "include-patterns").is_empty());
+    }
+
+    #[test]
+    fn what_is_set_comes_back() {
+        for values_set in [
+            vec!["a b".to_owned(), "100%".to_owned()],
+            vec!["caf\u{e9} + lait\n".to_owned(), "50%".to_owned()],
+        ] {
+            let mut metadata = MetadataMap::new();
+            insert(&mut metadata, "followpaths", &["old".to_owned()]);
+            insert(&mut metadata, "followpaths", &values_set);
+            assert_eq!(values(&metadata, "followpaths"), values_set);
+        }
     }
 
     #[test]

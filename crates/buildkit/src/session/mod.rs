@@ -7,13 +7,14 @@
 
 mod directory;
 mod file_send;
-mod file_sync;
+pub(crate) mod file_sync;
 mod follow;
 pub mod go_mode;
-mod metadata;
-mod pipe;
+pub(crate) mod metadata;
+pub(crate) mod pipe;
 mod serve;
 mod ssh;
+pub(crate) mod whole_body;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

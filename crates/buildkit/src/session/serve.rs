@@ -19,6 +19,7 @@ use crate::api::health::{HealthCheckResponse, ServingStatus};
 use crate::api::methods::{client, daemon};
 use crate::api::secrets::{GetSecretRequest, GetSecretResponse};
 use crate::error::NodeError;
+use crate::session::whole_body::WholeBody;
 use crate::session::{Attachments, Session, file_send, file_sync, pipe, ssh};
 
 /// How much of a context may be under way before the daemon says that it has taken it, in bytes.
@@ -38,27 +39,27 @@ impl Session {
         self.describe(request.metadata_mut());
         let incoming = daemon::SESSION.open(channel, request).await;
         let incoming = incoming.map_err(|status| NodeError::of_status("can't open a session", &status))?;
-        let connection = TokioIo::new(outgoing.join(incoming));
-        let attachments = self.attachments.clone();
-        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let attachments = attachments.clone();
-            async move { Ok::<_, Infallible>(answer(attachments, request.map(Body::new)).await) }
-        });
-        let served = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_connection_window_size(WINDOW_BYTES)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .serve_connection(connection, service)
-            .await;
-        // Daemons end a session by ending the stream, in whatever state the connection within it is.
-        if let Err(error) = served {
-            tracing::debug!("the session ended: {error}");
-        }
+        serve(self.attachments.clone(), outgoing.join(incoming)).await;
         Ok(())
     }
 
+    /// Opens the session at a daemon of this process, without a call between them.
+    #[cfg(test)]
+    pub(crate) async fn join(
+        &self,
+        sessions: &crate::caller::Sessions,
+    ) -> Result<crate::caller::ClientSession, Status> {
+        let (outgoing, messages) = pipe::outgoing();
+        let mut headers = MetadataMap::new();
+        self.describe(&mut headers);
+        let messages = futures_util::StreamExt::map(messages, Ok);
+        let (session, answer) = sessions.accept_stream(&headers, messages).await?;
+        tokio::spawn(serve(self.attachments.clone(), outgoing.join(answer)));
+        Ok(session)
+    }
+
     /// Says who we are and what the daemon may call.
-    fn describe(&self, headers: &mut MetadataMap) {
+    pub(crate) fn describe(&self, headers: &mut MetadataMap) {
         let mut add = |key: &'static str, value: &str| {
             // A value that can't be a header can't be told; no path or name of ours is such.
             if let Ok(value) = AsciiMetadataValue::try_from(value) {
@@ -71,6 +72,29 @@ impl Session {
         for method in self.attachments.methods() {
             add("x-docker-expose-session-grpc-method", method);
         }
+    }
+}
+
+/// Serves what is attached on a connection until it ends.
+async fn serve<C>(attachments: Arc<Attachments>, connection: C)
+where
+    C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let attachments = attachments.clone();
+        async move {
+            Ok::<_, Infallible>(answer(attachments, request.map(|body| Body::new(WholeBody(body)))).await)
+        }
+    });
+    let served = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .serve_connection(TokioIo::new(connection), service)
+        .await;
+    // Daemons end a session by ending the stream, in whatever state the connection within it is.
+    if let Err(error) = served {
+        tracing::debug!("the session ended: {error}");
     }
 }
 
