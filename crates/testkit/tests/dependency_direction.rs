@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Each room and the rooms that it may know.
-const MAY_KNOW: [(&str, &[&str]); 13] = [
+const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("oci", &[]),
     ("solver", &[]),
     ("dockerfile", &["oci"]),
@@ -15,6 +15,7 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
     ("sandbox", &["oci"]),
     ("registry", &["oci"]),
     ("contents", &["oci", "snapshot"]),
+    ("bake", &["oci"]),
     ("build", &["oci", "dockerfile", "solver", "sandbox", "snapshot", "contents", "registry", "store"]),
     ("images", &["oci", "solver", "snapshot", "contents", "registry", "store", "build"]),
     ("buildkit", &["oci", "dockerfile", "solver", "snapshot", "registry", "store", "build"]),
@@ -32,6 +33,7 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
             "build",
             "images",
             "buildkit",
+            "bake",
         ],
     ),
     // The tests' room may look at what it makes images from; no room needs it outside of tests.

@@ -1,0 +1,6 @@
+
+unknown "block" { x = 1 }
+target "default" {
+  unknown = "attribute"
+  tags = ["x"]
+}

@@ -1,0 +1,4 @@
+
+target "app-a" {}
+target "app-b" {}
+target "lib" {}

@@ -1,0 +1,2 @@
+target "default" { contexts = { x = "target:b" } }
+target "b" { contexts = { y = "target:default" } }

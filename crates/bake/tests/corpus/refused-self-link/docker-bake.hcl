@@ -1,0 +1,1 @@
+target "default" { contexts = { x = "target:default" } }

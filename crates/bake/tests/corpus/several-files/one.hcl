@@ -1,0 +1,3 @@
+
+variable "V" { default = "x" }
+target "t" { args = { v = V } }

@@ -1,0 +1,2 @@
+
+target "t" { tags = ["two-${V}"] }
