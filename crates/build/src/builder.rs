@@ -16,12 +16,10 @@ use crate::evaluated::Evaluated;
 use crate::exporter::{self, Exported, PlatformTree};
 use crate::fetch::blocking;
 use crate::frontend::{Frontend, LoweredPlatform};
-use crate::once_map::OnceMap;
 use crate::ops::BuildOp;
 use crate::request::{BuildRequest, DockerfileSource};
 use crate::result::{BuildResult, PlatformResult};
 use crate::services::Services;
-use crate::stats::Stats;
 use crate::tree::Output;
 
 /// How many steps run at a time when nobody says.
@@ -75,32 +73,29 @@ impl Services {
         if let Some(reason) = self.copy_mode_reason() {
             progress.warn(format!("trees are made by copying, which is slower: {reason}"));
         }
-        let (context, text) = self.load(&request, progress).await?;
-        let dockerfile = parse(&text)?;
-        let stats = Arc::new(Stats::default());
-        let frontend = Frontend {
-            services: self.clone(),
-            stats: stats.clone(),
-            request: &request,
-            context: Arc::new(context),
-            dockerfile,
-            file_name: text.name.clone(),
-            text: String::from_utf8_lossy(&text.bytes).into(),
-            host,
-            progress: progress.clone(),
-            images: OnceMap::default(),
+        let (context, text, definition) = self.load(&request, progress).await?;
+        let dockerfile = match parse(&text) {
+            Ok(dockerfile) => dockerfile,
+            Err(error) => {
+                self.warn_about_text(&request, &text, &definition, progress)?;
+                return Err(error);
+            }
         };
+        let frontend = Frontend::new(self, &request, context, &text, dockerfile, progress);
+        let stats = frontend.stats.clone();
         let unused = frontend.unused_build_args();
         if !unused.is_empty() {
             progress.warn(format!("one or more build-args [{}] were not consumed", unused.join(" ")));
         }
         let lowering = async {
             self.preflight(&frontend).await?;
+            let violation = frontend.warn(&definition).await?;
             let mut graph = Graph::new();
             let mut lowered = Vec::new();
             for platform in &request.platforms {
                 lowered.push(frontend.lower(&mut graph, platform).await?);
             }
+            violation.map_or(Ok(()), Err)?;
             Ok::<_, BuildError>((graph, lowered))
         };
         let (graph, lowered) = tokio::select! {
@@ -141,11 +136,12 @@ impl Services {
         Ok(result(request, evaluated, exported))
     }
 
-    async fn load(
+    /// Opens the context and reads the Dockerfile; returns also the step that did it, which warnings are about.
+    pub(crate) async fn load(
         self: &Arc<Self>,
         request: &BuildRequest,
         progress: &Progress,
-    ) -> Result<(LocalContext, DockerfileText), BuildError> {
+    ) -> Result<(LocalContext, DockerfileText, Arc<str>), BuildError> {
         let name = match &request.dockerfile {
             DockerfileSource::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
             DockerfileSource::InContext(name) => Some(name.clone()),
@@ -160,8 +156,9 @@ impl Services {
             Ok((context, text)) => {
                 let size = text.bytes.len() as u64;
                 vertex.status("transferring dockerfile:", size).update(size);
+                let digest = vertex.digest();
                 vertex.done();
-                Ok((context, text))
+                Ok((context, text, digest))
             }
             Err(error) => {
                 vertex.failed(&error);
@@ -264,7 +261,7 @@ impl Services {
     }
 }
 
-fn parse(text: &DockerfileText) -> Result<Dockerfile, BuildError> {
+pub(crate) fn parse(text: &DockerfileText) -> Result<Dockerfile, BuildError> {
     Dockerfile::parse_bytes(&text.bytes).map_err(|error| {
         let location = SourceLocation {
             file: text.name.clone(),

@@ -12,11 +12,12 @@ mod stage;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use polyarch_dockerfile::{Dockerfile, Environment, Expander, Span};
+use polyarch_dockerfile::{Dockerfile, Environment, Expander, Span, nearest_exact};
 use polyarch_oci::{Platform, Reference};
+use polyarch_solver::progress::Progress;
 use polyarch_solver::{Graph, VertexId};
 
-use crate::context::LocalContext;
+use crate::context::{DockerfileText, LocalContext};
 use crate::error::{BuildError, ErrorKind, SourceLocation};
 use crate::fetch::Shown;
 use crate::image::ImageDraft;
@@ -40,7 +41,7 @@ pub(crate) struct Frontend<'a> {
     pub(crate) file_name: String,
     pub(crate) text: Arc<str>,
     pub(crate) host: Platform,
-    pub(crate) progress: polyarch_solver::progress::Progress,
+    pub(crate) progress: Progress,
     /// Images already resolved, by reference and platform.
     pub(crate) images: OnceMap<Arc<ResolvedImage>, BuildError>,
 }
@@ -51,6 +52,31 @@ pub(crate) struct LoweredPlatform {
     pub(crate) draft: ImageDraft,
 }
 
+impl<'a> Frontend<'a> {
+    /// Makes what lowering a request needs; nothing is resolved yet.
+    pub(crate) fn new(
+        services: &Arc<Services>,
+        request: &'a BuildRequest,
+        context: LocalContext,
+        text: &DockerfileText,
+        dockerfile: Dockerfile,
+        progress: &Progress,
+    ) -> Frontend<'a> {
+        Frontend {
+            services: services.clone(),
+            stats: Arc::new(Stats::default()),
+            request,
+            context: Arc::new(context),
+            dockerfile,
+            file_name: text.name.clone(),
+            text: String::from_utf8_lossy(&text.bytes).into(),
+            host: Platform::host(),
+            progress: progress.clone(),
+            images: OnceMap::default(),
+        }
+    }
+}
+
 impl Frontend<'_> {
     /// Lowers the target stage for one platform into the graph.
     pub(crate) async fn lower(
@@ -59,19 +85,8 @@ impl Frontend<'_> {
         platform: &Platform,
     ) -> Result<LoweredPlatform, BuildError> {
         let target = self.target_index()?;
-        let mut lowering = Lowering {
-            frontend: self,
-            graph,
-            global: self.global_scope(platform)?,
-            target: platform.clone(),
-            stages: HashMap::new(),
-        };
-        // Stages refer to earlier ones, so lowering what is needed from the first on never has to recurse.
-        for index in self.needed_stages(target, &lowering.global, platform)? {
-            let lowered = lowering.lower_stage(index).await?;
-            lowering.stages.insert(index, lowered);
-        }
-        let stage = lowering.stages.remove(&target).ok_or_else(|| {
+        let needed = self.needed_stages(target, &self.global_scope(platform)?, platform)?;
+        let stage = self.lower_stages(graph, platform, &needed).await?.remove(&target).ok_or_else(|| {
             BuildError::new(ErrorKind::Dockerfile, "the target stage was not lowered".to_owned())
         })?;
         let mut draft = stage.draft;
@@ -87,6 +102,29 @@ impl Frontend<'_> {
             draft.config.config.labels.insert(name.clone(), value.clone());
         }
         Ok(LoweredPlatform { vertex: stage.vertex, draft })
+    }
+
+    /// Lowers stages for one platform into the graph; `indices` are in the order of the file, and a stage that
+    /// another one needs is among them.
+    pub(crate) async fn lower_stages(
+        &self,
+        graph: &mut Graph<BuildOp>,
+        platform: &Platform,
+        indices: &[usize],
+    ) -> Result<HashMap<usize, LoweredStage>, BuildError> {
+        let mut lowering = Lowering {
+            frontend: self,
+            graph,
+            global: self.global_scope(platform)?,
+            target: platform.clone(),
+            stages: HashMap::new(),
+        };
+        // Stages refer to earlier ones, so lowering what is needed from the first on never has to recurse.
+        for index in indices {
+            let lowered = lowering.lower_stage(*index).await?;
+            lowering.stages.insert(*index, lowered);
+        }
+        Ok(lowering.stages)
     }
 
     /// Returns the platforms whose programs the stages needed for `platform` execute.
@@ -115,7 +153,7 @@ impl Frontend<'_> {
         Ok(platforms)
     }
 
-    fn target_index(&self) -> Result<usize, BuildError> {
+    pub(crate) fn target_index(&self) -> Result<usize, BuildError> {
         let target = self.request.target.as_deref();
         self.dockerfile.target(target).map(|stage| stage.index).ok_or_else(|| {
             let names: Vec<&str> =
@@ -132,7 +170,7 @@ impl Frontend<'_> {
     }
 
     /// Returns the stages that a target needs, in the order of the file.
-    fn needed_stages(
+    pub(crate) fn needed_stages(
         &self,
         target: usize,
         global: &Environment,
@@ -189,7 +227,41 @@ impl Frontend<'_> {
             .with_hint("give the variable a value: ARG NAME=default before the first FROM, or --build-arg NAME=value")
             .at(self.location(stage.span)));
         }
+        if let (Some(written), Some(platform)) = (&stage.from.platform, &from.platform) {
+            self.check_platform(written, platform, global, stage.span)?;
+        }
         Ok(from)
+    }
+
+    /// Makes sure that the value of a `--platform` has the form of a platform; a part that is not there is
+    /// most often a variable that was mistyped.
+    fn check_platform(
+        &self,
+        written: &str,
+        platform: &str,
+        global: &Environment,
+        span: Span,
+    ) -> Result<(), BuildError> {
+        let is_part = |part: &str| {
+            !part.is_empty() && part.chars().all(|it| it.is_ascii_alphanumeric() || "_.-".contains(it))
+        };
+        let message = if platform.is_empty() {
+            format!("empty platform value from expression {written}")
+        } else if let Some(part) = platform.split('/').find(|part| !is_part(part)) {
+            format!(
+                "failed to parse platform {written}: {part:?} is an invalid component of {platform:?}: platform \
+                 specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"
+            )
+        } else {
+            return Ok(());
+        };
+        let mut expander = Expander::new(global, self.dockerfile.escape);
+        // It was expanded before, and can be.
+        let _ = expander.word(written);
+        let near = |name: &String| nearest_exact(name, global.iter().map(|(name, _)| name));
+        let hint = expander.undefined().iter().find_map(near);
+        let hint = hint.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+        Err(BuildError::new(ErrorKind::Dockerfile, format!("{message}{hint}")).at(self.location(span)))
     }
 
     pub(crate) fn parse_platform(&self, text: &str, span: Span) -> Result<Platform, BuildError> {

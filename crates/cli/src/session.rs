@@ -15,6 +15,8 @@ pub struct Session {
     pub environment: Environment,
     /// The way to the outputs.
     pub printer: Printer,
+    /// Whether what happens inside is of interest.
+    pub is_debug: bool,
     /// The store's directory, when a flag names one.
     pub root: Option<PathBuf>,
 }

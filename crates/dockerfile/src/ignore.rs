@@ -47,6 +47,8 @@ pub struct IgnoreRules {
 struct Rule {
     glob: Glob,
     is_exception: bool,
+    /// True for the patterns that match whatever there is.
+    is_everything: bool,
 }
 
 /// What is known about a directory, for deciding about what is in it.
@@ -157,13 +159,24 @@ impl IgnoreRules {
             return Err(IgnoreError::TooLarge { size: MAX_PATTERNS + 1, limit: MAX_PATTERNS });
         }
         let glob = Glob::parse_ignore(pattern).map_err(|source| IgnoreError::Pattern { line, source })?;
-        self.rules.push(Rule { glob, is_exception });
+        let is_everything = matches!(pattern, "*" | "**" | "**/*");
+        self.rules.push(Rule { glob, is_exception, is_everything });
         Ok(())
     }
 
     /// Tells whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// Tells whether there is a `!` that takes something back.
+    pub fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| rule.is_exception)
+    }
+
+    /// Tells whether a pattern leaves out whatever there is.
+    pub fn ignores_everything(&self) -> bool {
+        self.rules.iter().any(|rule| rule.is_everything && !rule.is_exception)
     }
 
     /// Tells whether a path is left out. For many paths walk with [`IgnoreRules::check`], which gives the same

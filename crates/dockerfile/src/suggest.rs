@@ -23,6 +23,29 @@ pub(crate) fn did_you_mean<'a>(word: &str, options: impl IntoIterator<Item = &'a
     nearest(word, options).map(|option| format!(" (did you mean {option}?)")).unwrap_or_default()
 }
 
+/// Returns the first of the options nearest to a word, with its casing; none when the word itself is one of
+/// them, for then its spelling is not what is wrong.
+pub fn nearest_exact<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > 64 {
+        return None;
+    }
+    let mut near: Option<(usize, &str)> = None;
+    for option in options {
+        if option == word {
+            return None;
+        }
+        // Words whose lengths differ by more than the distance need no look.
+        if option.len().abs_diff(word.len()) > 4 * MAX_DISTANCE {
+            continue;
+        }
+        let distance = distance(word, option);
+        if distance <= near.map_or(MAX_DISTANCE, |(best, _)| best.saturating_sub(1)) && distance > 0 {
+            near = Some((distance, option));
+        }
+    }
+    near.map(|(_, option)| option)
+}
+
 /// Counts the letters to insert, delete or change (Levenshtein).
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();

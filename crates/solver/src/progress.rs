@@ -4,6 +4,7 @@
 //! One owner renders them; everyone else sends. A vertex is sent when it starts and again when it
 //! ends; one that came from the cache is sent once, with both times set.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -63,10 +64,42 @@ pub struct VertexLog {
 pub struct VertexWarning {
     /// The step; empty when the warning is about the whole build.
     pub vertex: Arc<str>,
+    /// How important it is, as BuildKit counts; a finding about the Dockerfile has 1.
+    pub level: i32,
     /// The warning in one sentence.
     pub message: String,
-    /// Further lines.
+    /// Further lines: what the rule is about that was broken.
     pub detail: Vec<String>,
+    /// The page that tells more; empty when there is none.
+    pub url: String,
+    /// The text that it is about.
+    pub source: Option<Arc<WarningSource>>,
+    /// The lines of that text, counted from 1.
+    pub lines: Vec<RangeInclusive<u32>>,
+}
+
+impl VertexWarning {
+    /// Makes a warning about the whole build.
+    pub fn new(message: impl Into<String>) -> VertexWarning {
+        VertexWarning {
+            vertex: "".into(),
+            level: 1,
+            message: message.into(),
+            detail: Vec::new(),
+            url: String::new(),
+            source: None,
+            lines: Vec::new(),
+        }
+    }
+}
+
+/// A text that warnings are about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WarningSource {
+    /// The name that people know it by.
+    pub file: String,
+    /// The whole text.
+    pub text: Arc<str>,
 }
 
 /// One message.
@@ -104,8 +137,7 @@ impl Progress {
 
     /// Sends a warning about the whole build.
     pub fn warn(&self, message: impl Into<String>) {
-        let warning = VertexWarning { vertex: "".into(), message: message.into(), detail: Vec::new() };
-        self.send(Event::Warning(warning));
+        self.send(Event::Warning(VertexWarning::new(message)));
     }
 
     /// Starts a step that is not a vertex of a graph (loading the Dockerfile, exporting); `identity` is

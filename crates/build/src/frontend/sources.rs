@@ -34,7 +34,7 @@ impl Frontend<'_> {
     }
 
     /// Finds the named context that stands in for a stage.
-    pub(super) fn context_of_stage(&self, stage: &Stage, platform: &Platform) -> Option<&NamedContext> {
+    pub(crate) fn context_of_stage(&self, stage: &Stage, platform: &Platform) -> Option<&NamedContext> {
         self.named_context(stage.name.as_deref()?, platform)
     }
 

@@ -195,13 +195,17 @@ impl Cli {
     /// # Errors
     /// Why it could not be done.
     pub fn run(self, environment: Environment) -> Result<u8, CommandError> {
-        let session =
-            Session { environment, printer: crate::printer::Printer, root: self.global.root.clone() };
+        let session = Session {
+            environment,
+            printer: crate::printer::Printer,
+            is_debug: self.global.debug,
+            root: self.global.root.clone(),
+        };
         let done = |result: Result<(), CommandError>| result.map(|()| ExitCode::Done.number());
         let builder = self.global.builder.as_deref();
         match self.command {
             Command::Build(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Build(args) }) => {
-                done(build::run(&args, &self.global, &session))
+                build::run(&args, &self.global, &session)
             }
             Command::Run(args) => run::run(*args, &session).map_err(CommandError::of_run),
             Command::Pull(args) => done(pull::run(&args, &session)),

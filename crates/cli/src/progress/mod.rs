@@ -99,6 +99,8 @@ pub struct DisplayOptions {
     pub corner: String,
     /// What is built, as line `#0` of plain; empty for none.
     pub description: String,
+    /// Tell all that is known about warnings.
+    pub is_debug: bool,
 }
 
 enum Message {
@@ -159,12 +161,13 @@ fn renderer(options: &DisplayOptions) -> Option<Box<dyn Renderer>> {
         ProgressMode::Quiet => None,
         ProgressMode::RawJson => Some(Box::new(rawjson::RawJson::default())),
         ProgressMode::Plain | ProgressMode::Auto => {
-            Some(Box::new(plain::Plain::new(options.description.clone())))
+            Some(Box::new(plain::Plain::new(options.description.clone(), options.is_debug)))
         }
         ProgressMode::Tty => Some(Box::new(tty::Tty::new(tty::TtyOptions {
             colors: options.colors,
             log_lines: options.log_lines,
             description: options.corner.clone(),
+            is_debug: options.is_debug,
             size: tty::terminal_size,
         }))),
     }

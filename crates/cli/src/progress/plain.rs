@@ -28,6 +28,7 @@ const STATUS_SHARE: f64 = 0.05;
 #[derive(Debug, Default)]
 pub struct Plain {
     description: String,
+    is_debug: bool,
     trace: Trace,
     /// What was printed of each step of the trace, and what waits.
     steps: Vec<StepText>,
@@ -65,9 +66,9 @@ struct Chunk {
 }
 
 impl Plain {
-    /// Makes a renderer; a description that is not empty becomes line `#0`.
-    pub fn new(description: String) -> Plain {
-        Plain { description, ..Plain::default() }
+    /// Makes a renderer; a description that is not empty becomes line `#0`. With `is_debug` warnings are told in full.
+    pub fn new(description: String, is_debug: bool) -> Plain {
+        Plain { description, is_debug, ..Plain::default() }
     }
 
     fn touch(&mut self, index: usize, activity: u64, now: SystemTime) {
@@ -329,6 +330,6 @@ impl Renderer for Plain {
             }
         }
         self.end_line(out)?;
-        out.write_all(self.trace.warning_summary().as_bytes())
+        out.write_all(self.trace.warning_summary(self.is_debug).as_bytes())
     }
 }

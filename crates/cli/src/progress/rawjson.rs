@@ -11,6 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::Renderer;
 
+/// More lines than this no warning is about; a node may claim any.
+const MAX_LINES: usize = 10_000;
+
 /// Renders events as JSON lines.
 #[derive(Debug, Default)]
 pub struct RawJson {
@@ -85,11 +88,29 @@ fn warning_json(warning: &VertexWarning) -> Value {
     if !warning.vertex.is_empty() {
         map.insert("vertex".into(), json!(&*warning.vertex));
     }
-    map.insert("level".into(), json!(1));
+    map.insert("level".into(), json!(warning.level));
     map.insert("short".into(), json!(STANDARD.encode(&warning.message)));
     if !warning.detail.is_empty() {
         let detail: Vec<String> = warning.detail.iter().map(|line| STANDARD.encode(line)).collect();
         map.insert("detail".into(), json!(detail));
+    }
+    if !warning.url.is_empty() {
+        map.insert("url".into(), json!(warning.url));
+    }
+    if let Some(source) = &warning.source {
+        let source = json!({
+            "filename": source.file,
+            "data": STANDARD.encode(&*source.text),
+            "language": "Dockerfile",
+        });
+        map.insert("sourceInfo".into(), source);
+    }
+    // As BuildKit: each line by itself.
+    let lines = warning.lines.iter().flat_map(|lines| lines.clone().take(MAX_LINES));
+    let ranges: Vec<Value> =
+        lines.map(|line| json!({ "start": { "line": line }, "end": { "line": line } })).collect();
+    if !ranges.is_empty() {
+        map.insert("range".into(), json!(ranges));
     }
     Value::Object(map)
 }

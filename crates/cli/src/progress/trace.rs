@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use polyarch_solver::progress::{Vertex, VertexStatus, VertexWarning};
 
 use super::format::between;
+use crate::visible_text::{visible_line, visible_text};
 
 /// How a step stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl Step {
 
     /// Returns the name on one line.
     pub fn name(&self) -> String {
-        crate::visible_text::visible_line(self.vertex.name.replace(['\n', '\r'], " ").as_bytes())
+        visible_line(self.vertex.name.replace(['\n', '\r'], " ").as_bytes())
     }
 }
 
@@ -117,19 +118,43 @@ impl Trace {
         index
     }
 
-    /// Writes the list of warnings that stands at the end of a build; nothing when there are none.
-    pub fn warning_summary(&self) -> String {
+    /// Writes the list of warnings that stands at the end of a build, in buildx's form; nothing when there are
+    /// none. With `is_debug` each has its rule's description and page, and the lines that it is about.
+    pub fn warning_summary(&self, is_debug: bool) -> String {
         let count = self.warnings.len();
         if count == 0 {
             return String::new();
         }
-        let mut text = format!("\n {count} warning{} found:\n", if count == 1 { "" } else { "s" });
+        let has_more = self.warnings.iter().any(|warning| warning.source.is_some());
+        let hint = if has_more && !is_debug { " (use --debug to expand)" } else { "" };
+        let mut text = format!("\n {count} warning{} found{hint}:\n", if count == 1 { "" } else { "s" });
         for warning in &self.warnings {
-            text.push_str(&format!(" - {}\n", crate::visible_text::visible_line(warning.message.as_bytes())));
-            for line in &warning.detail {
-                text.push_str(&format!("   {}\n", crate::visible_text::visible_line(line.as_bytes())));
+            text.push_str(&format!(" - {}\n", visible_line(warning.message.as_bytes())));
+            if warning.source.is_none() || is_debug {
+                let indent = if warning.source.is_none() { "   " } else { "" };
+                for line in &warning.detail {
+                    text.push_str(&format!("{indent}{}\n", visible_line(line.as_bytes())));
+                }
+            }
+            if is_debug {
+                text.push_str(&expanded(warning));
             }
         }
         text
     }
+}
+
+/// Returns what more there is to tell about a warning.
+fn expanded(warning: &VertexWarning) -> String {
+    let mut text = String::new();
+    if !warning.url.is_empty() {
+        text.push_str(&format!("More info: {}\n", visible_line(warning.url.as_bytes())));
+    }
+    if let (Some(source), Some(lines)) = (&warning.source, warning.lines.first()) {
+        let last = warning.lines.iter().map(|lines| *lines.end()).max().unwrap_or(*lines.end());
+        let excerpt = polyarch_dockerfile::render_excerpt(&source.file, &source.text, *lines.start()..=last);
+        text.push_str(&visible_text(&excerpt));
+        text.push('\n');
+    }
+    text
 }

@@ -33,6 +33,8 @@ pub struct TtyOptions {
     pub log_lines: usize,
     /// A word about the builder, at the right of the header.
     pub description: String,
+    /// Tell all that is known about warnings.
+    pub is_debug: bool,
     /// Tells width and height of the terminal; asked at each refresh, so that it can be resized.
     pub size: fn() -> (usize, usize),
 }
@@ -243,7 +245,7 @@ impl Renderer for Tty {
 
     fn finish(&mut self, out: &mut dyn Write, now: SystemTime) -> std::io::Result<()> {
         self.draw(out, true, now)?;
-        let summary = self.trace.warning_summary();
+        let summary = self.trace.warning_summary(self.options.is_debug);
         let colors = &self.options.colors;
         let painted: String =
             summary.lines().map(|line| format!("{}\n", colors.paint(colors.warning, line))).collect();

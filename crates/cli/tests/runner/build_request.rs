@@ -283,8 +283,6 @@ fn flags_of_later_versions_are_refused_by_name() {
         "--ssh=default",
         "--cache-from=a",
         "--cache-to=type=inline",
-        "--check",
-        "--call=check",
         "--no-cache-filter=a",
         "--allow=network.host",
     ] {
@@ -322,15 +320,7 @@ fn attestations_are_asked_for_by_three_flags() {
 
 #[test]
 fn what_can_be_ignored_is_ignored_and_limits_with_a_word() {
-    let quiet = plan(&[
-        "--provenance=false",
-        "--sbom=false",
-        "--rm",
-        "--force-rm=false",
-        "--compress",
-        "--check=false",
-        ".",
-    ]);
+    let quiet = plan(&["--provenance=false", "--sbom=false", "--rm", "--force-rm=false", "--compress", "."]);
     assert_eq!(quiet.warnings, Vec::<String>::new());
     let warned = plan(&["-m", "1g", "--cpu-quota=5", "--squash", "--security-opt=x", "."]);
     assert_eq!(warned.warnings.len(), 4, "{:?}", warned.warnings);

@@ -67,7 +67,7 @@ fn status(name: &str, id: &str, current: u64, total: u64, started: u64, complete
 
 fn warning(name: &str, message: &str) -> Event {
     let vertex = if name.is_empty() { "".into() } else { format!("sha256:{name}").into() };
-    Event::Warning(VertexWarning { vertex, message: message.to_owned(), detail: Vec::new() })
+    Event::Warning(VertexWarning { vertex, ..VertexWarning::new(message) })
 }
 
 /// Gives events to a renderer at their times, with a refresh after each; returns what it wrote.
@@ -86,7 +86,7 @@ fn render(renderer: &mut dyn Renderer, events: Vec<(u64, Vec<Event>)>) -> Vec<u8
 }
 
 fn plain(events: Vec<(u64, Vec<Event>)>) -> String {
-    let text = render(&mut Plain::new("building with polyarch".to_owned()), events);
+    let text = render(&mut Plain::new("building with polyarch".to_owned(), false), events);
     String::from_utf8(text).unwrap()
 }
 
@@ -277,7 +277,7 @@ fn plain_ends_with_the_warnings() {
 
 fn options(size: fn() -> (usize, usize)) -> TtyOptions {
     let colors = Colors { is_enabled: false, ..Colors::default() };
-    TtyOptions { colors, log_lines: 6, description: "polyarch:local".to_owned(), size }
+    TtyOptions { colors, log_lines: 6, description: "polyarch:local".to_owned(), is_debug: false, size }
 }
 
 /// What a terminal of this size shows after some bytes.

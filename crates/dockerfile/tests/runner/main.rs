@@ -5,6 +5,9 @@ mod differential;
 mod expansion;
 mod golden;
 mod instructions;
+mod lint;
+mod lint_platforms;
+mod outline;
 mod properties;
 
 /// A file that is not a module above would never run.

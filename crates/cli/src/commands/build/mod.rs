@@ -2,6 +2,7 @@
 //! `polyarch build`: from flags to an image, and what is said about it.
 
 mod attestations;
+mod call;
 pub mod contexts;
 mod metadata;
 mod nodes;
@@ -21,9 +22,9 @@ use polyarch_solver::progress::Progress;
 
 use super::flag_values::go_bool;
 use super::{GlobalArgs, buildx_builder};
-use crate::CommandError;
 use crate::progress::{Colors, Display, DisplayOptions, LogLimits, ProgressMode};
 use crate::session::Session;
+use crate::{CommandError, ExitCode};
 use request::BuildPlan;
 
 /// Build an image for one or many platforms
@@ -123,6 +124,18 @@ pub struct BuildArgs {
     /// Attestation: type=provenance|sbom[,KEY=VALUE]; may be repeated
     #[arg(long, value_name = "ATTRIBUTES")]
     pub attest: Vec<String>,
+    /// Answer a question about the Dockerfile instead of building: check, outline, targets or
+    /// subrequests.describe
+    #[arg(long, value_name = "METHOD[,format=json|text][,ignorestatus=BOOL]")]
+    pub call: Option<String>,
+    /// The same as --call=check: what rules find in the Dockerfile
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, value_name = "BOOL",
+          value_parser = go_bool, action = ArgAction::Set)]
+    pub check: bool,
+    /// The old name of --call
+    #[arg(long, value_name = "METHOD", hide = true)]
+    pub print: Option<String>,
     #[command(flatten)]
     unavailable: unavailable::UnavailableFlags,
     /// Context: a directory, or `-` for a tar archive or a Dockerfile on standard input
@@ -130,14 +143,18 @@ pub struct BuildArgs {
     pub context: Vec<String>,
 }
 
-/// Runs the command.
+/// Runs the command; returns the exit code.
 ///
 /// # Errors
 /// How the arguments were wrong, or how the build failed.
-pub fn run(args: &BuildArgs, global: &GlobalArgs, session: &Session) -> Result<(), CommandError> {
+pub fn run(args: &BuildArgs, global: &GlobalArgs, session: &Session) -> Result<u8, CommandError> {
+    let call = call::Call::of(args)?;
     let mut plan = BuildPlan::new(args, &session.environment, &mut std::io::stdin().lock())?;
     let builder = buildx_builder::of_build(global.builder.as_deref(), session)?;
     let settings = session.settings()?;
+    if let Some(call) = call {
+        return call::run(&call, &plan, session, &settings);
+    }
     plan.request.max_parallel = settings.max_parallel;
     plan.request.threads = settings.threads;
     let nodes = builder
@@ -166,7 +183,8 @@ pub fn run(args: &BuildArgs, global: &GlobalArgs, session: &Session) -> Result<(
     };
     display.finish();
     let result = result.map_err(|error| CommandError::from(error).of_build())?;
-    report(&plan, &result, session)
+    report(&plan, &result, session)?;
+    Ok(ExitCode::Done.number())
 }
 
 /// Writes the files and texts that tell about a result.
@@ -207,6 +225,7 @@ pub fn show_progress(session: &Session, mode: ProgressMode, description: &str) -
         log_lines: log_lines.unwrap_or(6),
         corner: "polyarch:local".to_owned(),
         description: description.to_owned(),
+        is_debug: session.is_debug,
     };
     Display::start(options, Box::new(std::io::stderr()))
 }
