@@ -83,7 +83,7 @@ async fn export_image(
     let shown = Shown { progress: progress.clone(), vertex: vertex.digest() };
     let options = LayerOptions {
         image: request.image.clone(),
-        source_date_epoch: request.source_date_epoch,
+        source_date_epoch: request.source_date_epoch.filter(|_| !request.image.keeps_layer_times),
         threads: request.threads,
     };
     let layers = {

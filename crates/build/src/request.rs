@@ -196,6 +196,8 @@ pub struct ImageOptions {
     pub attestations_as_artifacts: bool,
     /// What the names of attestations begin with where they are files.
     pub attestation_prefix: String,
+    /// Leave the times of files in layers as they are, whatever time is given.
+    pub keeps_layer_times: bool,
 }
 
 impl Default for ImageOptions {
@@ -210,6 +212,7 @@ impl Default for ImageOptions {
             index_annotations: Vec::new(),
             attestations_as_artifacts: true,
             attestation_prefix: String::new(),
+            keeps_layer_times: false,
         }
     }
 }

@@ -28,6 +28,9 @@ use crate::{CommandError, Environment, ExitCode};
 /// How long work that is asked to stop may take to clean up after itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The same for a server, whose clients are told first.
+const SERVER_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Whom Ctrl-C is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interrupts {
@@ -130,6 +133,17 @@ impl Engine {
             IdMapping::Single { reason } => Some(format!("only your own user exists in steps: {reason}")),
             _ => None,
         }
+    }
+
+    /// Serves: does work that opens the rooms by itself, as often as it wants, until the flag tells it to end.
+    ///
+    /// # Errors
+    /// What the work gave.
+    pub fn serve<T, F: Future<Output = Result<T, BuildError>>>(
+        &self,
+        work: impl FnOnce(ServiceOptions, CancelFlag) -> F,
+    ) -> Result<T, BuildError> {
+        self.wait(SERVER_PATIENCE, work(self.options.clone(), self.cancel.clone()))
     }
 
     /// Builds.

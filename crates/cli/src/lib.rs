@@ -14,6 +14,7 @@ pub mod environment;
 pub mod error;
 pub mod image_list;
 pub mod inspection;
+pub mod node_server;
 pub mod past;
 pub mod printer;
 pub mod progress;

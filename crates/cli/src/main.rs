@@ -2,6 +2,7 @@
 //! The entry: becomes the launcher, or parses arguments and runs a command.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode as ProcessExitCode;
 
 use polyarch_cli::commands::{self, Parsed};
@@ -26,6 +27,16 @@ fn main() -> ProcessExitCode {
 
 fn run(arguments: Vec<OsString>) -> Result<u8, CommandError> {
     let environment = Environment::from_process();
+    let done = |result: Result<(), CommandError>| result.map(|()| ExitCode::Done.number());
+    // Under the names of BuildKit's programs we are what they are.
+    match arguments.first().and_then(|name| Path::new(name).file_name()?.to_str()) {
+        Some("buildkitd") => {
+            start_tracing(commands::buildkitd::is_debug(&arguments[1..]), &environment);
+            return done(commands::buildkitd::run(&arguments[1..], environment));
+        }
+        Some("buildctl") => return done(commands::buildctl::run(&arguments[1..], environment)),
+        _ => {}
+    }
     match commands::parse(arguments)? {
         Parsed::Text(text) => Printer.data(&text).map(|()| ExitCode::Done.number()),
         Parsed::Command(cli) => {

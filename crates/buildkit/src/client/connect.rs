@@ -195,7 +195,7 @@ impl Service<Uri> for Connector {
 }
 
 /// Bytes to a node and from it.
-pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
 

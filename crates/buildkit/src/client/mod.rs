@@ -13,7 +13,7 @@ mod error_details;
 mod image;
 mod solve;
 mod status;
-mod tls;
+pub(crate) mod tls;
 
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::api::worker::{BuildkitVersion, WorkerRecord};
 use crate::error::NodeError;
 
 pub use connect::ConnectOptions;
+pub use connect::Transport;
 pub use endpoint::Endpoint;
 pub use image::{NodeBuildError, NodeBuildOptions, NodeImage};
 pub use solve::{Exporter, SolveError, SolveRequest, SolveResult};

@@ -62,7 +62,7 @@ impl TlsFiles {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NodeError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NodeError> {
     let bytes = read(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let certificates = certificates.map_err(|error| wrong(path, error))?;
@@ -72,7 +72,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NodeError> 
     Ok(certificates)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, NodeError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, NodeError> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
@@ -80,6 +80,6 @@ fn read(path: &Path) -> Result<Vec<u8>, NodeError> {
     Ok(bytes)
 }
 
-fn wrong(path: &Path, problem: impl std::fmt::Display) -> NodeError {
+pub(crate) fn wrong(path: &Path, problem: impl std::fmt::Display) -> NodeError {
     NodeError::Certificate { path: path.to_owned(), problem: problem.to_string() }
 }

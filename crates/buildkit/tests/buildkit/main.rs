@@ -8,6 +8,7 @@
 
 mod connections;
 mod foreign;
+mod server;
 mod solve;
 
 /// A file that nobody declares would silently not be tested.

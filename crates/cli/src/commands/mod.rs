@@ -3,6 +3,8 @@
 
 mod binfmt;
 pub mod build;
+pub mod buildctl;
+pub mod buildkitd;
 mod buildx_builder;
 mod cache_filters;
 mod cache_rows;

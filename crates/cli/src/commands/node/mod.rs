@@ -3,6 +3,7 @@
 
 mod authority;
 mod certs;
+pub(super) mod serve;
 
 use clap::{Args, Subcommand};
 
@@ -19,6 +20,7 @@ pub struct NodeArgs {
 
 #[derive(Debug, Subcommand)]
 enum NodeCommand {
+    Serve(serve::ServeArgs),
     Certs(certs::CertsArgs),
 }
 
@@ -26,6 +28,7 @@ impl NodeArgs {
     /// Runs the subcommand.
     pub fn run(&self, session: &Session) -> Result<(), CommandError> {
         match &self.command {
+            NodeCommand::Serve(args) => serve::run(args, session),
             NodeCommand::Certs(args) => certs::run(args, session),
         }
     }

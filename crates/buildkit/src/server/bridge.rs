@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `LLBBridge`: what a frontend that runs in the client asks of its build.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use polyarch_build::fetch::Shown;
+use polyarch_build::request::PullPolicy;
+use polyarch_build::{BuildError, ErrorKind};
+use polyarch_dockerfile::Pattern;
+use polyarch_oci::{Platform, Reference};
+use polyarch_snapshot::{Kind, Metadata, TreeRoot};
+use polyarch_solver::progress::{Event, VertexWarning};
+use tonic::Status;
+
+use crate::api::fsutil::Stat;
+use crate::api::gateway::{
+    EvaluateRequest, EvaluateResponse, InputsRequest, InputsResponse, ReadDirRequest, ReadDirResponse,
+    ReadFileRequest, ReadFileResponse, Ref, RefMap, RefMapDeprecated, ResolveImageConfigRequest,
+    ResolveImageConfigResponse, ResolveSourceImageResponse, ResolveSourceMetaRequest,
+    ResolveSourceMetaResponse, Result as GatewayResult, ResultRefs, ReturnRequest, ReturnResponse,
+    SolveRequest, SolveResponse, StatFileRequest, StatFileResponse, WarnRequest, WarnResponse,
+};
+use crate::api::llb;
+use crate::server::Server;
+use crate::server::builds::Build;
+use crate::server::errors::{status_of, status_of_message};
+use crate::server::results::{ResultTree, Solved};
+use crate::session::go_mode;
+
+/// The most that is read of a file at once, in bytes: what fits into a message.
+const MAX_READ_BYTES: u64 = 15 << 20;
+/// The largest file of which a part can be read, in bytes.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+/// The most entries of a directory that are told.
+const MAX_ENTRIES: usize = 50_000;
+/// The most warnings' details.
+const MAX_DETAILS: usize = 100;
+
+impl Server {
+    pub(super) async fn bridge_solve(
+        &self,
+        build: Arc<Build>,
+        request: SolveRequest,
+    ) -> Result<SolveResponse, Status> {
+        let has_definition = request.definition.as_ref().is_some_and(|it| !it.def.is_empty());
+        let solved = match (request.frontend.as_str(), has_definition) {
+            ("", false) => Solved::default(),
+            ("", true) => self.solve_definition(&build, request.definition.as_ref()).await?,
+            (frontend, _) => self.run_frontend(&build, frontend, &request.frontend_opt).await?,
+        };
+        let mut ids = BTreeMap::new();
+        for (name, tree) in &solved.trees {
+            ids.insert(name.clone(), build.results.add(tree.clone())?);
+        }
+        let is_new = request.allow_result_array_ref;
+        let one = || ids.values().next().cloned().unwrap_or_default();
+        let reference = |id: String| Ref { id, def: None };
+        let refs = match (solved.is_map, is_new) {
+            (true, _) if !request.allow_result_return => {
+                return Err(Status::failed_precondition("solve did not return default result"));
+            }
+            (true, true) => {
+                let refs = ids.iter().map(|(name, id)| (name.clone(), reference(id.clone())));
+                ResultRefs::Refs(RefMap { refs: refs.collect() })
+            }
+            (true, false) => ResultRefs::RefsDeprecated(RefMapDeprecated { refs: ids.clone() }),
+            (false, true) => ResultRefs::Ref(reference(one())),
+            (false, false) => ResultRefs::RefDeprecated(one()),
+        };
+        let old = if request.allow_result_return { String::new() } else { one() };
+        let result =
+            GatewayResult { result: Some(refs), metadata: solved.metadata, attestations: BTreeMap::new() };
+        Ok(SolveResponse { r#ref: old, result: Some(result) })
+    }
+
+    pub(super) async fn bridge_return(
+        &self,
+        build: Arc<Build>,
+        request: ReturnRequest,
+    ) -> Result<ReturnResponse, Status> {
+        let returned = match (request.error, request.result) {
+            (Some(error), _) => Err(status_of_message(error)),
+            (None, Some(result)) => Ok(solved_of(&build, result)?),
+            (None, None) => Err(Status::invalid_argument("the frontend returned neither result nor error")),
+        };
+        build.results.give_back(returned)?;
+        Ok(ReturnResponse {})
+    }
+
+    pub(super) async fn bridge_inputs(
+        &self,
+        build: Arc<Build>,
+        _: InputsRequest,
+    ) -> Result<InputsResponse, Status> {
+        Ok(InputsResponse { definitions: build.request.frontend_inputs.clone() })
+    }
+
+    pub(super) async fn bridge_evaluate(
+        &self,
+        build: Arc<Build>,
+        request: EvaluateRequest,
+    ) -> Result<EvaluateResponse, Status> {
+        // Trees are made before they get a name.
+        build.results.get(&request.r#ref).map(|_| EvaluateResponse {})
+    }
+
+    pub(super) async fn bridge_warn(
+        &self,
+        build: Arc<Build>,
+        request: WarnRequest,
+    ) -> Result<WarnResponse, Status> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        build.progress().send(Event::Warning(VertexWarning {
+            vertex: request.digest.as_str().into(),
+            message: text(&request.short),
+            detail: request.detail.iter().take(MAX_DETAILS).map(|line| text(line)).collect(),
+        }));
+        Ok(WarnResponse {})
+    }
+
+    pub(super) async fn resolve_image_config(
+        &self,
+        build: Arc<Build>,
+        request: ResolveImageConfigRequest,
+    ) -> Result<ResolveImageConfigResponse, Status> {
+        let (name, digest, config) =
+            resolve(&build, &request.r#ref, request.platform, &request.resolve_mode, &request.log_name)
+                .await?;
+        Ok(ResolveImageConfigResponse { digest, config, r#ref: name })
+    }
+
+    pub(super) async fn resolve_source_meta(
+        &self,
+        build: Arc<Build>,
+        request: ResolveSourceMetaRequest,
+    ) -> Result<ResolveSourceMetaResponse, Status> {
+        let source = request.source.ok_or_else(|| Status::invalid_argument("the source is missing"))?;
+        let Some(name) = source.identifier.strip_prefix("docker-image://") else {
+            return Err(Status::unimplemented(format!(
+                "{} can't be looked up by this builder",
+                source.identifier
+            )));
+        };
+        let (_, digest, config) =
+            resolve(&build, name, request.platform, &request.resolve_mode, &request.log_name).await?;
+        let wants_config = !request.image.as_ref().is_some_and(|image| image.no_config);
+        let config = if wants_config { config } else { Vec::new() };
+        let image = ResolveSourceImageResponse { digest, config, attestation_chain: None };
+        Ok(ResolveSourceMetaResponse { source: Some(source), image: Some(image), git: None, http: None })
+    }
+
+    pub(super) async fn read_file(
+        &self,
+        build: Arc<Build>,
+        request: ReadFileRequest,
+    ) -> Result<ReadFileResponse, Status> {
+        let tree = open(&build, &request.r#ref).await?;
+        let path = request.file_path.clone();
+        blocking(move || {
+            let missing = || Status::not_found(format!("open {path}: no such file or directory"));
+            let found = tree.metadata(&path).map_err(|error| failed(&error))?.ok_or_else(missing)?;
+            if found.kind != Kind::File {
+                return Err(Status::invalid_argument(format!("{path} is not a regular file")));
+            }
+            let mut data = tree.read(&path, MAX_FILE_BYTES).map_err(|error| failed(&error))?;
+            if let Some(range) = &request.range {
+                let from = usize::try_from(range.offset).unwrap_or(0).min(data.len());
+                data.drain(..from);
+                if range.length > 0 {
+                    data.truncate(usize::try_from(range.length).unwrap_or(usize::MAX));
+                }
+            }
+            match data.len() as u64 <= MAX_READ_BYTES {
+                true => Ok(ReadFileResponse { data }),
+                false => Err(Status::out_of_range(format!(
+                    "{path} has more than {MAX_READ_BYTES} bytes; read a part of it"
+                ))),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn read_dir(
+        &self,
+        build: Arc<Build>,
+        request: ReadDirRequest,
+    ) -> Result<ReadDirResponse, Status> {
+        let tree = open(&build, &request.r#ref).await?;
+        blocking(move || {
+            let directory = request.dir_path.trim_end_matches('/');
+            let names = tree.read_dir(&request.dir_path).map_err(|error| failed(&error))?;
+            let pattern = Some(&request.include_pattern).filter(|pattern| !pattern.is_empty());
+            let pattern = pattern.map(|pattern| Pattern::new(pattern)).transpose();
+            let pattern = pattern.map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let mut entries = Vec::new();
+            for (name, _) in names.into_iter().take(MAX_ENTRIES) {
+                let name = name.to_string_lossy().into_owned();
+                if pattern.as_ref().is_some_and(|pattern| !pattern.matches(&name)) {
+                    continue;
+                }
+                let path = format!("{directory}/{name}");
+                if let Some(found) = tree.symlink_metadata(&path).map_err(|error| failed(&error))? {
+                    entries.push(stat_of(&tree, &path, name, &found));
+                }
+            }
+            entries.sort_by(|a, b| a.path.cmp(&b.path));
+            Ok(ReadDirResponse { entries })
+        })
+        .await
+    }
+
+    pub(super) async fn stat_file(
+        &self,
+        build: Arc<Build>,
+        request: StatFileRequest,
+    ) -> Result<StatFileResponse, Status> {
+        let tree = open(&build, &request.r#ref).await?;
+        blocking(move || {
+            let found = tree.symlink_metadata(&request.path).map_err(|error| failed(&error))?;
+            let missing = || Status::not_found(format!("lstat {}: no such file or directory", request.path));
+            let found = found.ok_or_else(missing)?;
+            let name = request.path.rsplit('/').next().unwrap_or_default().to_owned();
+            Ok(StatFileResponse { stat: Some(stat_of(&tree, &request.path, name, &found)) })
+        })
+        .await
+    }
+}
+
+/// Finds what a frontend returns among the trees of its build.
+fn solved_of(build: &Build, result: GatewayResult) -> Result<Solved, Status> {
+    let tree = |id: &str| -> Result<Option<ResultTree>, Status> {
+        if id.is_empty() { Ok(None) } else { build.results.get(id).map(Some) }
+    };
+    let mut solved = Solved { metadata: result.metadata, ..Solved::default() };
+    let mut add = |name: &str, id: &str| -> Result<(), Status> {
+        solved.trees.extend(tree(id)?.map(|tree| (name.to_owned(), tree)));
+        Ok(())
+    };
+    match result.result {
+        None => {}
+        Some(ResultRefs::RefDeprecated(id)) => add("", &id)?,
+        Some(ResultRefs::Ref(reference)) => add("", &reference.id)?,
+        Some(ResultRefs::RefsDeprecated(map)) => {
+            map.refs.iter().try_for_each(|(name, id)| add(name, id))?;
+            solved.is_map = true;
+        }
+        Some(ResultRefs::Refs(map)) => {
+            map.refs.iter().try_for_each(|(name, reference)| add(name, &reference.id))?;
+            solved.is_map = true;
+        }
+    }
+    // A map has no order; the platforms of the build do.
+    solved.trees.sort_by_key(|(_, tree)| tree.platform);
+    Ok(solved)
+}
+
+/// Resolves an image; returns its name, the digest of its index or manifest, and its config.
+async fn resolve(
+    build: &Build,
+    name: &str,
+    platform: Option<llb::Platform>,
+    mode: &str,
+    log_name: &str,
+) -> Result<(String, String, Vec<u8>), Status> {
+    let reference: Reference = name.parse().map_err(|error| {
+        let error: polyarch_oci::ReferenceError = error;
+        Status::invalid_argument(format!("{name} is not the name of an image: {error}"))
+    })?;
+    let reference = reference.with_default_tag();
+    let platform = match platform {
+        Some(platform) => Platform::new(&platform.os, &platform.architecture, &platform.variant),
+        None => Platform::host(),
+    };
+    let pull = if mode == "pull" { PullPolicy::Always } else { PullPolicy::Default };
+    let label = match log_name {
+        "" => format!("[internal] load metadata for {reference}"),
+        name => name.to_owned(),
+    };
+    let progress = build.progress();
+    let vertex = progress.begin(&format!("metadata {platform} {reference}"), label);
+    let shown = Shown { progress: progress.clone(), vertex: vertex.digest() };
+    match build.services.resolve_image(&reference, &platform, pull, &shown).await {
+        Ok(image) => {
+            vertex.done();
+            Ok((reference.to_string(), image.root.digest.to_string(), image.config.bytes.to_vec()))
+        }
+        Err(error) => {
+            vertex.failed(&error);
+            Err(status_of(&error))
+        }
+    }
+}
+
+async fn open(build: &Build, id: &str) -> Result<TreeRoot, Status> {
+    let tree = build.results.get(id)?;
+    let evaluated = &tree.evaluation.evaluated;
+    let opened = build.services.open_evaluated(evaluated, tree.platform, &build.progress()).await;
+    opened.map_err(|error| status_of(&error))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(Status::internal(panic.to_string())))
+}
+
+fn failed(error: &polyarch_snapshot::SnapshotError) -> Status {
+    status_of(&BuildError::from_source(ErrorKind::Usage, "can't read the result", error))
+}
+
+fn stat_of(tree: &TreeRoot, path: &str, name: String, found: &Metadata) -> Stat {
+    let linkname = match found.kind {
+        Kind::Symlink => tree.read_link(path).map(|target| target.to_string_lossy().into_owned()),
+        _ => Ok(String::new()),
+    };
+    let modified = jiff::Timestamp::try_from(found.modified).map(|time| time.as_nanosecond());
+    Stat {
+        path: name,
+        mode: go_mode::of_kernel(kernel_type(found.kind) | found.mode),
+        uid: found.uid,
+        gid: found.gid,
+        size: i64::try_from(found.size_bytes).unwrap_or(i64::MAX),
+        mod_time: modified.ok().and_then(|time| i64::try_from(time).ok()).unwrap_or_default(),
+        linkname: linkname.unwrap_or_default(),
+        ..Stat::default()
+    }
+}
+
+/// Returns the bits of a mode that say what it is (stat(2)).
+fn kernel_type(kind: Kind) -> u32 {
+    match kind {
+        Kind::File => 0o100_000,
+        Kind::Directory => 0o040_000,
+        Kind::Symlink => 0o120_000,
+        Kind::CharDevice => 0o020_000,
+        Kind::BlockDevice => 0o060_000,
+        Kind::Fifo => 0o010_000,
+        Kind::Socket => 0o140_000,
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The Dockerfile frontend for clients: attributes in, trees and what is known of them out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use polyarch_build::{BuildError, ErrorKind};
+use polyarch_oci::Platform;
+use serde_json::json;
+use tonic::Status;
+
+use crate::server::Server;
+use crate::server::attributes::{granted, request_of, wrong};
+use crate::server::builds::Build;
+use crate::server::contexts::load;
+use crate::server::errors::status_of;
+use crate::server::results::{Evaluation, ResultTree, Solved};
+use crate::server::secrets::ClientSecrets;
+
+/// What our frontend is called.
+const DOCKERFILE: &str = "dockerfile.v0";
+/// What runs an image as frontend; those of the Dockerfile are ours.
+const GATEWAY: &str = "gateway.v0";
+
+impl Server {
+    /// Runs a frontend.
+    pub(super) async fn run_frontend(
+        &self,
+        build: &Arc<Build>,
+        frontend: &str,
+        attributes: &BTreeMap<String, String>,
+    ) -> Result<Solved, Status> {
+        match frontend {
+            DOCKERFILE => {}
+            GATEWAY => check_image(attributes.get("source").map_or("", String::as_str))?,
+            other => return Err(Status::not_found(format!("frontend {other} not found"))),
+        }
+        let solving = self.dockerfile(build, attributes);
+        let solved = tokio::select! {
+            solved = solving => solved,
+            () = build.cancel.cancelled() => Err(BuildError::cancelled()),
+        };
+        solved.map_err(|error| status_of(&error))
+    }
+
+    async fn dockerfile(
+        &self,
+        build: &Arc<Build>,
+        attributes: &BTreeMap<String, String>,
+    ) -> Result<Solved, BuildError> {
+        let options = &self.0.options;
+        let entitlements = granted(&build.request.entitlements, &options.entitlements)?;
+        let mut request = request_of(attributes, entitlements)?;
+        (request.max_parallel, request.threads) = (options.max_parallel, options.threads);
+        if request.platforms.is_empty() {
+            request.platforms.push(Platform::host());
+        }
+        let loaded = load(build, &self.0.sessions, attributes).await?;
+        (request.context, request.dockerfile) = (loaded.context.clone(), loaded.dockerfile.clone());
+        request.contexts.clone_from(&loaded.contexts);
+        let sockets = build.services.scratch()?;
+        if let Some(session) = &build.session {
+            let secrets = ClientSecrets::new(session.clone(), sockets.path().to_owned());
+            request.steps.secrets = Arc::new(secrets);
+        }
+        let evaluated = build.services.evaluate(&request, &build.progress(), &build.cancel).await?;
+        solved_of(Evaluation { request, evaluated })
+    }
+}
+
+/// Puts trees into the form of a frontend's result.
+fn solved_of(evaluation: Evaluation) -> Result<Solved, BuildError> {
+    let is_map = evaluation.request.image.always_index || evaluation.request.platforms.len() > 1;
+    let evaluation = Arc::new(evaluation);
+    let mut solved = Solved { is_map, ..Solved::default() };
+    let mut platforms = Vec::new();
+    for (number, platform) in evaluation.evaluated.platforms().enumerate() {
+        let name = platform.to_string();
+        let config = evaluation.evaluated.config(number).map(serde_json::to_vec);
+        let config = config.transpose().map_err(|error| {
+            BuildError::new(ErrorKind::Usage, format!("the image's config can't be written: {error}"))
+        })?;
+        let key = match is_map {
+            true => format!("containerimage.config/{name}"),
+            false => "containerimage.config".to_owned(),
+        };
+        solved.metadata.insert(key, config.unwrap_or_default());
+        platforms.push(json!({ "ID": name, "Platform": platform }));
+        let tree = ResultTree { evaluation: evaluation.clone(), platform: number };
+        solved.trees.push((if is_map { name } else { String::new() }, tree));
+    }
+    let platforms = json!({ "Platforms": platforms }).to_string().into_bytes();
+    solved.metadata.insert("refs.platforms".to_owned(), platforms);
+    Ok(solved)
+}
+
+/// Accepts images that are BuildKit's own Dockerfile frontend: what they do is done here.
+fn check_image(source: &str) -> Result<(), Status> {
+    let name = source.split(['@', ':']).next().unwrap_or_default();
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    match name {
+        "docker/dockerfile" | "docker/dockerfile-upstream" => Ok(()),
+        _ => Err(status_of(
+            &wrong(format!("the frontend {source:?} can't be run: images as frontends are not supported"))
+                .with_hint("docker/dockerfile is built in"),
+        )),
+    }
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Connections of clients: sockets, TLS with certificates of both sides, HTTP/2.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use polyarch_solver::CancelFlag;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tonic::body::Body;
+
+use crate::client::Transport;
+use crate::client::tls::{certificates, read, wrong};
+use crate::error::NodeError;
+use crate::server::Server;
+
+/// The most connections at a time.
+const MAX_CONNECTIONS: usize = 1024;
+/// The most calls of one connection at a time.
+const MAX_CALLS: u32 = 1024;
+/// How much of a context or a result may be under way, in bytes.
+const WINDOW_BYTES: u32 = 8 << 20;
+/// How long a client may take to prove who it is.
+const HANDSHAKE: Duration = Duration::from_secs(20);
+/// How often a silent client is asked whether it is there, and how long it may take to answer.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(30));
+/// How long running calls may take to end when the server ends.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Where clients connect.
+pub enum Listener {
+    /// A socket of the file system; who may open it may build.
+    Unix(UnixListener),
+    /// A port; without TLS whoever reaches it may build.
+    Tcp(TcpListener, Option<ServerTls>),
+    /// One connection that is there already, such as standard input and output; the server ends with it.
+    One(Box<dyn Transport>),
+}
+
+/// Where connections come from.
+enum Bound {
+    Unix(UnixListener),
+    Tcp(TcpListener, Option<ServerTls>),
+}
+
+/// The certificates of a server.
+#[derive(Clone)]
+pub struct ServerTls(TlsAcceptor);
+
+impl ServerTls {
+    /// Reads the server's certificate and its key, and the CA that certificates of clients must come from.
+    /// Without a CA every client is let in.
+    ///
+    /// # Errors
+    /// When a file can't be read or used.
+    pub fn load(certificate: &Path, key: &Path, client_ca: Option<&PathBuf>) -> Result<ServerTls, NodeError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(certificate, error))?;
+        let builder = match client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(path)? {
+                    roots.add(certificate).map_err(|error| wrong(path, error))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                    .build()
+                    .map_err(|error| wrong(path, error))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let secret = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| wrong(key, error))?;
+        let mut config = builder
+            .with_single_cert(certificates(certificate)?, secret)
+            .map_err(|error| wrong(certificate, error))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(ServerTls(TlsAcceptor::from(Arc::new(config))))
+    }
+}
+
+impl Server {
+    /// Answers clients until asked to stop; then builds are stopped, and their clients told.
+    pub async fn serve(&self, listeners: Vec<Listener>, stop: CancelFlag) {
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let accepting = listeners.into_iter().map(|listener| self.accept(listener, &connections, &stop));
+        futures_util::future::join_all(accepting).await;
+        self.0.builds.cancel_all();
+        // Every connection gives its place back when its calls have ended.
+        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+        let ended = tokio::time::timeout(GRACE, connections.acquire_many(all)).await;
+        if ended.is_err() {
+            tracing::debug!("some calls did not end in time");
+        }
+        self.stop();
+    }
+
+    async fn accept(&self, listener: Listener, connections: &Arc<Semaphore>, stop: &CancelFlag) {
+        let listener = match listener {
+            Listener::One(transport) => return self.clone().connection(transport, None, stop.clone()).await,
+            Listener::Unix(listener) => Bound::Unix(listener),
+            Listener::Tcp(listener, tls) => Bound::Tcp(listener, tls),
+        };
+        loop {
+            let Ok(permit) = connections.clone().acquire_owned().await else { return };
+            let accepted = async {
+                Ok::<(Box<dyn Transport>, Option<ServerTls>), std::io::Error>(match &listener {
+                    Bound::Unix(listener) => (Box::new(listener.accept().await?.0), None),
+                    Bound::Tcp(listener, tls) => {
+                        let (stream, _) = listener.accept().await?;
+                        // Small answers shall not wait for more to come; without it they are only slower.
+                        let _ = stream.set_nodelay(true);
+                        (Box::new(stream), tls.clone())
+                    }
+                })
+            };
+            let accepted = tokio::select! {
+                accepted = accepted => accepted,
+                () = stop.cancelled() => return,
+            };
+            match accepted {
+                Ok((transport, tls)) => {
+                    let (server, stop) = (self.clone(), stop.clone());
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        server.connection(transport, tls, stop).await;
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, or a client that went away before it was accepted.
+                    tracing::debug!("a connection could not be accepted: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self, transport: Box<dyn Transport>, tls: Option<ServerTls>, stop: CancelFlag) {
+        let transport = match tls {
+            None => transport,
+            Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.0.accept(transport)).await {
+                Ok(Ok(stream)) => Box::new(stream),
+                Ok(Err(error)) => return tracing::debug!("a client was not let in: {error}"),
+                Err(_) => return tracing::debug!("a client did not say who it is"),
+            },
+        };
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let server = self.clone();
+            async move { Ok::<_, Infallible>(server.answer(request.map(Body::new)).await) }
+        });
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .max_concurrent_streams(MAX_CALLS)
+            .max_header_list_size(1 << 20)
+            .keep_alive_interval(KEEP_ALIVE.0)
+            .keep_alive_timeout(KEEP_ALIVE.1)
+            .serve_connection(TokioIo::new(transport), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!("a connection ended: {error}");
+        }
+    }
+}

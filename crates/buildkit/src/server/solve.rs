@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `Control.Solve` and `Control.Status`: a build from its request to what its client is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use polyarch_build::{BuildError, ServiceOptions, Services};
+use polyarch_registry::{Credential, CredentialLookup, Credentials};
+use tonic::metadata::AsciiMetadataValue;
+use tonic::{Response, Status};
+
+use crate::api::control::{SolveRequest, SolveResponse, StatusResponse};
+use crate::caller::ClientSession;
+use crate::server::Server;
+use crate::server::attributes::granted;
+use crate::server::builds::{Build, Place};
+use crate::server::errors::status_of;
+use crate::server::exporters;
+use crate::server::outputs::{OutputKind, WantedOutput, outputs_of};
+use crate::server::results::{Results, Solved};
+
+/// How long a build waits for its client's session.
+const SESSION_PATIENCE: Duration = Duration::from_secs(4);
+
+/// The host by which clients know Docker Hub's credentials.
+const DOCKER_HUB: &str = "registry-1.docker.io";
+
+impl Server {
+    /// Answers `Control.Solve` when the build has ended. The build is stopped when nobody waits for the answer
+    /// any more.
+    pub(super) async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Status> {
+        let place = self.0.builds.reserve(&request.r#ref)?;
+        let cancel = place.cancel.clone();
+        let guard = CancelOnDrop(cancel);
+        // The build has a task of its own, so that it can clean up when its client has gone.
+        let task = tokio::spawn(self.clone().run(place, request));
+        let ended = task.await.unwrap_or_else(|panic| Err(Status::internal(panic.to_string())));
+        drop(guard);
+        ended
+    }
+
+    async fn run(self, place: Place, request: SolveRequest) -> Result<SolveResponse, Status> {
+        let outputs = outputs_of(&request).map_err(|error| status_of(&error))?;
+        granted(&request.entitlements, &self.0.options.entitlements).map_err(|error| status_of(&error))?;
+        let session = match request.session.as_str() {
+            "" => None,
+            // What needs the client says so when it is not there.
+            id => self.0.sessions.find(id, SESSION_PATIENCE).await.ok(),
+        };
+        let options = self.service_options(session.clone(), &outputs);
+        let services = Services::open(options).map_err(|error| status_of(&error))?;
+        let build = Arc::new(Build {
+            request,
+            session,
+            services,
+            status: place.status.clone(),
+            cancel: place.cancel.clone(),
+            results: Results::default(),
+        });
+        place.fill(build.clone());
+        let ended = self.build(&build, &outputs).await;
+        place.status.end();
+        ended
+    }
+
+    async fn build(&self, build: &Arc<Build>, outputs: &[WantedOutput]) -> Result<SolveResponse, Status> {
+        let request = &build.request;
+        let has_definition = request.definition.as_ref().is_some_and(|it| !it.def.is_empty());
+        let solved = match (request.frontend.as_str(), has_definition) {
+            ("", false) => self.of_client(build).await?,
+            ("", true) => self.solve_definition(build, request.definition.as_ref()).await?,
+            (frontend, _) => self.run_frontend(build, frontend, &request.frontend_attrs).await?,
+        };
+        let exporting = exporters::export(build, &solved, outputs);
+        let exported = tokio::select! {
+            exported = exporting => exported,
+            () = build.cancel.cancelled() => Err(BuildError::cancelled()),
+        };
+        let mut response = exported.map_err(|error| status_of(&error))?;
+        for (key, value) in &solved.metadata {
+            // What frontends say to clients beside images.
+            if key.starts_with("frontend.") || key.starts_with("result.") {
+                response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
+            }
+        }
+        Ok(SolveResponse { exporter_response: response })
+    }
+
+    /// Waits for the frontend in the client.
+    async fn of_client(&self, build: &Arc<Build>) -> Result<Solved, Status> {
+        tokio::select! {
+            returned = build.results.returned() => returned,
+            () = build.cancel.cancelled() => Err(status_of(&BuildError::cancelled())),
+        }
+    }
+
+    /// Returns how a build opens the rooms: with its client's credentials.
+    fn service_options(&self, session: Option<ClientSession>, outputs: &[WantedOutput]) -> ServiceOptions {
+        let mut options = self.0.options.services.clone();
+        options.registry.credentials = match session {
+            Some(session) => Credentials::of_lookup(Arc::new(Lookup(session)), "the client"),
+            None => Credentials::anonymous(),
+        };
+        for output in outputs {
+            if matches!(output.kind, OutputKind::Image { is_insecure: true, .. }) {
+                for name in &output.names {
+                    options.registry.hosts.entry(name.host()).insecure = true;
+                }
+            }
+        }
+        options
+    }
+
+    /// Answers `Control.Status`.
+    pub(super) async fn status(
+        self,
+        build: String,
+    ) -> Result<Response<impl Stream<Item = Result<StatusResponse, Status>> + Send + 'static>, Status> {
+        let log = self.0.builds.status(&build).await?;
+        let mut response = Response::new(log.follow());
+        if let Ok(now) = AsciiMetadataValue::try_from(Timestamp::now().to_string()) {
+            response.metadata_mut().insert("buildkit-current-timestamp", now);
+        }
+        Ok(response)
+    }
+}
+
+/// Stops a build when its client does not wait for it any more.
+struct CancelOnDrop(polyarch_solver::CancelFlag);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Asks a client for its credentials.
+struct Lookup(ClientSession);
+
+impl CredentialLookup for Lookup {
+    fn find<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Credential>, String>> {
+        Box::pin(async move {
+            let host = if host == "docker.io" { DOCKER_HUB } else { host };
+            let login = self.0.credentials(host).await.map_err(|error| crate::error::chain_of(&error))?;
+            Ok(login.map(|login| match login.user.is_empty() {
+                true => Credential::IdentityToken { token: login.secret },
+                false => Credential::UserPassword { user: login.user, password: login.secret },
+            }))
+        })
+    }
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the cache holds and what goes from it, in BuildKit's terms.
+
+use std::time::{Duration, SystemTime};
+
+use polyarch_build::inventory::{CacheItem, CacheKind, inventory};
+use polyarch_build::{BuildError, ErrorKind, PruneRequest, plan_prune};
+use tonic::Status;
+
+use crate::api::control::{self, DiskUsageRequest, DiskUsageResponse, UsageRecord};
+use crate::server::Server;
+use crate::server::errors::status_of;
+use crate::server::status::timestamp;
+
+impl Server {
+    /// Answers `Control.DiskUsage`.
+    pub(super) async fn disk_usage(&self, request: DiskUsageRequest) -> Result<DiskUsageResponse, Status> {
+        let filters = Filters::parse(&request.filter, request.age_limit)?;
+        let options = self.0.options.services.clone();
+        let items = blocking(move || inventory(&options)).await?;
+        let now = SystemTime::now();
+        let record = items.iter().filter(|item| filters.match_item(item, now)).map(record_of).collect();
+        Ok(DiskUsageResponse { record })
+    }
+
+    /// Answers `Control.Prune` with what went.
+    pub(super) async fn prune(&self, request: control::PruneRequest) -> Result<Vec<UsageRecord>, Status> {
+        let filters = Filters::parse(&request.filter, request.keep_duration)?;
+        let bytes = |count: i64| u64::try_from(count).ok().filter(|count| *count > 0);
+        let prune = PruneRequest {
+            // The cache of builds is what a builder has; without its parts that may be used again there is
+            // nothing to remove.
+            all: true,
+            reserved_bytes: bytes(request.reserved_space),
+            max_used_bytes: bytes(request.max_used_space),
+            min_free_bytes: bytes(request.min_free_space),
+            ..PruneRequest::default()
+        };
+        let options = self.0.options.services.clone();
+        let gone = blocking(move || {
+            let mut plan = plan_prune(&options, &prune)?;
+            let now = SystemTime::now();
+            plan.items.retain(|item| filters.match_item(item, now));
+            polyarch_build::prune(&options, &prune, &plan, |_| {})
+        });
+        Ok(gone.await?.items.iter().map(record_of).collect())
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.unwrap_or_else(|panic| Err(BuildError::new(ErrorKind::Storage, panic.to_string())));
+    done.map_err(|error| status_of(&error))
+}
+
+fn record_of(item: &CacheItem) -> UsageRecord {
+    UsageRecord {
+        id: item.id.clone(),
+        mutable: item.is_mutable(),
+        in_use: item.is_in_use(),
+        size: i64::try_from(item.size_bytes).unwrap_or(i64::MAX),
+        created_at: timestamp(Some(item.created)),
+        last_used_at: timestamp(Some(item.used)),
+        usage_count: 1,
+        description: item.description.clone(),
+        record_type: kind_of(item).to_owned(),
+        shared: item.is_shared,
+        parents: item.parents.clone(),
+        ..UsageRecord::default()
+    }
+}
+
+/// Returns BuildKit's name of a kind.
+fn kind_of(item: &CacheItem) -> &'static str {
+    match item.kind {
+        CacheKind::Record | CacheKind::Temporary => "internal",
+        _ => "regular",
+    }
+}
+
+/// Filters, one of which must match, each of conditions that must all hold.
+struct Filters {
+    any: Vec<Vec<Condition>>,
+    unused_for: Option<Duration>,
+}
+
+struct Condition {
+    key: String,
+    /// `None` asks whether it is so; else how the text is compared.
+    value: Option<(Comparison, String)>,
+}
+
+#[derive(Clone, Copy)]
+enum Comparison {
+    Is,
+    IsNot,
+    Has,
+}
+
+impl Filters {
+    fn parse(filters: &[String], nanoseconds: i64) -> Result<Filters, Status> {
+        let parse = |text: &String| text.split(',').map(|part| Condition::parse(part.trim())).collect();
+        let unused_for = u64::try_from(nanoseconds).ok().filter(|count| *count > 0).map(Duration::from_nanos);
+        let given = filters.iter().filter(|text| !text.trim().is_empty());
+        Ok(Filters { any: given.map(parse).collect::<Result<_, _>>()?, unused_for })
+    }
+
+    fn match_item(&self, item: &CacheItem, now: SystemTime) -> bool {
+        let is_old = |limit: Duration| now.duration_since(item.used).is_ok_and(|unused| unused >= limit);
+        self.unused_for.is_none_or(is_old)
+            && (self.any.is_empty() || self.any.iter().any(|all| all.iter().all(|it| it.match_item(item))))
+    }
+}
+
+impl Condition {
+    fn parse(text: &str) -> Result<Condition, Status> {
+        let known =
+            ["id", "type", "description", "parents", "inuse", "mutable", "immutable", "shared", "private"];
+        let found = [("==", Comparison::Is), ("!=", Comparison::IsNot), ("~=", Comparison::Has)]
+            .into_iter()
+            .find_map(|(sign, comparison)| Some((text.split_once(sign)?, comparison)));
+        let (key, value) = match found {
+            Some(((key, value), comparison)) => (key, Some((comparison, value.trim_matches('"').to_owned()))),
+            None => (text, None),
+        };
+        if !known.contains(&key) {
+            return Err(Status::invalid_argument(format!(
+                "failed to parse prune filters [{text}]: no field {key:?}; there are {}",
+                known.join(", ")
+            )));
+        }
+        Ok(Condition { key: key.to_owned(), value })
+    }
+
+    fn match_item(&self, item: &CacheItem) -> bool {
+        let truth = |is: bool| match &self.value {
+            None => is,
+            Some((Comparison::IsNot, text)) => (text == "true") != is,
+            Some((_, text)) => (text == "true") == is,
+        };
+        let compare = |field: &str| match &self.value {
+            None => !field.is_empty(),
+            Some((Comparison::Is, text)) => field == text,
+            Some((Comparison::IsNot, text)) => field != text,
+            Some((Comparison::Has, text)) => field.contains(text.as_str()),
+        };
+        match self.key.as_str() {
+            "id" => compare(&item.id),
+            "type" => compare(kind_of(item)),
+            "description" => compare(&item.description),
+            "parents" => compare(&item.parents.join(";")),
+            "inuse" => truth(item.is_in_use()),
+            "mutable" => truth(item.is_mutable()),
+            "immutable" => truth(!item.is_mutable()),
+            "shared" => truth(item.is_shared),
+            _ => truth(!item.is_shared),
+        }
+    }
+}
