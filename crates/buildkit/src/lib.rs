@@ -18,6 +18,7 @@ mod error;
 mod method;
 pub mod server;
 pub mod session;
+mod warning;
 
 pub use error::NodeError;
 pub use method::Method;

@@ -11,15 +11,13 @@ use std::time::SystemTime;
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use polyarch_solver::KeyHasher;
-use polyarch_solver::progress::{
-    Event, Progress, Vertex, VertexLog, VertexStatus, VertexWarning, WarningSource,
-};
+use polyarch_solver::progress::{Event, Progress, Vertex, VertexLog, VertexStatus, VertexWarning};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::api::control::{self, StatusRequest, StatusResponse};
-use crate::api::llb;
 use crate::api::methods::daemon;
+use crate::warning;
 
 /// Follows a build until the node ends the stream.
 ///
@@ -102,26 +100,15 @@ impl Translation {
     }
 
     fn warning(&self, warning: &control::VertexWarning) -> VertexWarning {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let lines = |range: &llb::Range| {
-            let line = |position: &Option<llb::Position>| {
-                u32::try_from(position.as_ref().map_or(0, |position| position.line)).unwrap_or_default()
-            };
-            let first = line(&range.start);
-            first..=line(&range.end).max(first)
+        let parts = warning::Parts {
+            level: warning.level,
+            short: &warning.short,
+            detail: &warning.detail,
+            url: &warning.url,
+            info: warning.info.as_ref(),
+            ranges: &warning.ranges,
         };
-        let source = warning.info.as_ref().map(|info| {
-            Arc::new(WarningSource { file: info.filename.clone(), text: text(&info.data).into() })
-        });
-        VertexWarning {
-            vertex: self.digest(&warning.vertex),
-            level: i32::try_from(warning.level).unwrap_or(1),
-            message: text(&warning.short),
-            detail: warning.detail.iter().map(|line| text(line)).collect(),
-            url: warning.url.clone(),
-            source,
-            lines: warning.ranges.iter().map(lines).collect(),
-        }
+        warning::read(self.digest(&warning.vertex), &parts)
     }
 
     fn digest(&self, digest: &str) -> Arc<str> {

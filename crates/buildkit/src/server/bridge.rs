@@ -10,7 +10,7 @@ use polyarch_build::{BuildError, ErrorKind};
 use polyarch_dockerfile::Pattern;
 use polyarch_oci::{Platform, Reference};
 use polyarch_snapshot::{Kind, Metadata, TreeRoot};
-use polyarch_solver::progress::{Event, VertexWarning};
+use polyarch_solver::progress::Event;
 use tonic::Status;
 
 use crate::api::fsutil::Stat;
@@ -27,6 +27,7 @@ use crate::server::builds::Build;
 use crate::server::errors::{status_of, status_of_message};
 use crate::server::results::{ResultTree, Solved};
 use crate::session::go_mode;
+use crate::warning;
 
 /// The most that is read of a file at once, in bytes: what fits into a message.
 const MAX_READ_BYTES: u64 = 15 << 20;
@@ -34,8 +35,6 @@ const MAX_READ_BYTES: u64 = 15 << 20;
 const MAX_FILE_BYTES: u64 = 256 << 20;
 /// The most entries of a directory that are told.
 const MAX_ENTRIES: usize = 50_000;
-/// The most warnings' details.
-const MAX_DETAILS: usize = 100;
 
 impl Server {
     pub(super) async fn bridge_solve(
@@ -110,12 +109,16 @@ impl Server {
         build: Arc<Build>,
         request: WarnRequest,
     ) -> Result<WarnResponse, Status> {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        build.progress().send(Event::Warning(VertexWarning {
-            vertex: request.digest.as_str().into(),
-            message: text(&request.short),
-            detail: request.detail.iter().take(MAX_DETAILS).map(|line| text(line)).collect(),
-        }));
+        let parts = warning::Parts {
+            level: request.level,
+            short: &request.short,
+            detail: &request.detail,
+            url: &request.url,
+            info: request.info.as_ref(),
+            ranges: &request.ranges,
+        };
+        let warning = warning::read(request.digest.as_str().into(), &parts);
+        build.progress().send(Event::Warning(warning));
         Ok(WarnResponse {})
     }
 

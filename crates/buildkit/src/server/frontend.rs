@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use polyarch_build::{BuildError, ErrorKind};
+use polyarch_build::{BuildError, ErrorKind, Subrequest, SubrequestOptions};
 use polyarch_oci::Platform;
 use serde_json::json;
 use tonic::Status;
@@ -35,12 +35,48 @@ impl Server {
             GATEWAY => check_image(attributes.get("source").map_or("", String::as_str))?,
             other => return Err(Status::not_found(format!("frontend {other} not found"))),
         }
-        let solving = self.dockerfile(build, attributes);
+        let subrequest = match attributes.get("requestid") {
+            None => None,
+            Some(id) => Some(
+                Subrequest::parse(id)
+                    .ok_or_else(|| Status::unimplemented(format!("unsupported request {id}")))?,
+            ),
+        };
+        let solving = async {
+            match subrequest {
+                Some(subrequest) => self.question(build, subrequest, attributes).await,
+                None => self.dockerfile(build, attributes).await,
+            }
+        };
         let solved = tokio::select! {
             solved = solving => solved,
             () = build.cancel.cancelled() => Err(BuildError::cancelled()),
         };
         solved.map_err(|error| status_of(&error))
+    }
+
+    /// Answers a question about the Dockerfile, in the metadata of a result that has no trees.
+    async fn question(
+        &self,
+        build: &Arc<Build>,
+        subrequest: Subrequest,
+        attributes: &BTreeMap<String, String>,
+    ) -> Result<Solved, BuildError> {
+        let mut request = request_of(attributes, Vec::new())?;
+        // What can be asked does not depend on the Dockerfile, which need not be there.
+        let loaded = match subrequest {
+            Subrequest::Describe => None,
+            _ => Some(load(build, &self.0.sessions, attributes).await?),
+        };
+        if let Some(loaded) = &loaded {
+            (request.context, request.dockerfile) = (loaded.context.clone(), loaded.dockerfile.clone());
+            request.contexts.clone_from(&loaded.contexts);
+        }
+        // Clients know BuildKit's rules and no others.
+        let options = SubrequestOptions { with_own_rules: false };
+        let answer = build.services.subrequest(subrequest, &request, options, &build.progress()).await?;
+        let metadata = answer.metadata().into_iter().map(|(key, value)| (key.to_owned(), value));
+        Ok(Solved { metadata: metadata.collect(), ..Solved::default() })
     }
 
     async fn dockerfile(

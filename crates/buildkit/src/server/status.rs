@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::api::control::{self, StatusResponse};
+use crate::warning;
 
 /// How much of the output of one step is kept, in bytes; BuildKit's own limit.
 const MAX_STEP_LOG_BYTES: usize = 2 << 20;
@@ -112,13 +113,7 @@ impl StatusLog {
                     stream: i64::from(log.stream),
                     msg: log.data.clone(),
                 }),
-                Event::Warning(warning) => message.warnings.push(control::VertexWarning {
-                    vertex: warning.vertex.to_string(),
-                    level: 1,
-                    short: warning.message.clone().into_bytes(),
-                    detail: warning.detail.iter().map(|line| line.clone().into_bytes()).collect(),
-                    ..control::VertexWarning::default()
-                }),
+                Event::Warning(warning) => message.warnings.push(warning::message(warning)),
             }
         }
         (next > from).then_some((message, next))
@@ -162,7 +157,9 @@ fn size_of(event: &Event) -> usize {
             Event::Status(status) => status.id.len(),
             Event::Log(log) => log.data.len(),
             Event::Warning(warning) => {
-                warning.message.len() + warning.detail.iter().map(String::len).sum::<usize>()
+                // The text is one for all of them here, but each message has it whole.
+                let source = warning.source.as_ref().map_or(0, |source| source.text.len());
+                warning.message.len() + source + warning.detail.iter().map(String::len).sum::<usize>()
             }
         }
 }
