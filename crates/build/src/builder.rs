@@ -17,8 +17,9 @@ use crate::exporter::{self, Exported, PlatformTree};
 use crate::fetch::blocking;
 use crate::frontend::{Frontend, LoweredPlatform};
 use crate::ops::BuildOp;
+use crate::provenance::Capture;
 use crate::request::{BuildRequest, DockerfileSource};
-use crate::result::{BuildResult, PlatformResult};
+use crate::result::{BuildResult, PlatformResult, Provenance};
 use crate::services::Services;
 use crate::tree::Output;
 
@@ -65,6 +66,11 @@ impl Services {
         progress: &Progress,
         cancel: &CancelFlag,
     ) -> Result<Evaluated, BuildError> {
+        if request.attestations.sbom.is_some() {
+            let message = "bills of materials are not available in this version";
+            return Err(BuildError::new(ErrorKind::Usage, message).with_hint("leave out --sbom"));
+        }
+        let started = std::time::SystemTime::now();
         let host = Platform::host();
         let mut request = request.clone();
         if request.platforms.is_empty() {
@@ -103,12 +109,21 @@ impl Services {
             () = cancel.cancelled() => return Err(BuildError::cancelled()),
         };
         let graph = Arc::new(graph);
-        let trees = self.solve(&graph, &lowered, &request, progress, cancel).await?;
+        let captures: Vec<Capture> =
+            lowered.iter().map(|lowered| Capture::new(&frontend, &graph, lowered, started)).collect();
+        if let Some(options) = &request.attestations.provenance {
+            captures.iter().try_for_each(|capture| capture.check(options))?;
+        }
+        let mut trees = self.solve(&graph, &lowered, &request, progress, cancel).await?;
         let runs = lowered.iter().map(|lowered| {
             let digests: Vec<_> =
                 graph.reachable(&[lowered.vertex]).into_iter().map(|id| graph.progress_digest(id)).collect();
             stats.summary(digests.iter())
         });
+        for (tree, mut capture) in trees.iter_mut().zip(captures) {
+            capture.finished(&tree.tree);
+            tree.capture = Some(capture);
+        }
         Ok(Evaluated { runs: runs.collect(), trees })
     }
 
@@ -123,11 +138,6 @@ impl Services {
         progress: &Progress,
         cancel: &CancelFlag,
     ) -> Result<BuildResult, BuildError> {
-        if !request.attestations.is_empty() {
-            let message = "attestations are not available in this version";
-            return Err(BuildError::new(ErrorKind::Usage, message)
-                .with_hint("leave out --attest, --provenance and --sbom"));
-        }
         let exporting = exporter::export(self, request, &evaluated.trees, progress);
         let exported = tokio::select! {
             exported = exporting => exported?,
@@ -239,7 +249,9 @@ impl Services {
             return Err(BuildError::clone(source));
         }
         let trees = lowered.iter().zip(outputs).map(|(lowered, output)| match output {
-            Ok(Output::Tree(tree)) => Ok(PlatformTree { draft: lowered.draft.clone(), tree }),
+            Ok(Output::Tree(tree)) => {
+                Ok(PlatformTree { draft: lowered.draft.clone(), tree, capture: None, scanned: Vec::new() })
+            }
             Ok(Output::Context(_)) | Err(_) => Err(BuildError::cancelled()),
         });
         trees.collect()
@@ -286,10 +298,15 @@ fn result(request: &BuildRequest, evaluated: &Evaluated, exported: Exported) -> 
             duration: *duration,
         }
     });
+    let provenance = evaluated.trees.iter().enumerate().filter_map(|(at, tree)| {
+        let layers = exported.images.get(at).map(|image| image.manifest.value.layers.clone());
+        Some(Provenance::new(tree.capture.clone()?, layers.unwrap_or_default()))
+    });
     BuildResult {
         platforms: platforms.collect(),
         names: if exported.root.is_some() { request.names.clone() } else { Vec::new() },
         pushed: exported.pushed,
         root: exported.root,
+        provenance: provenance.collect(),
     }
 }

@@ -2,6 +2,7 @@
 //! Results leave the build: documents are made once, then every output gets what it asked for.
 
 mod archive;
+mod attestations;
 mod files;
 mod finished;
 
@@ -18,11 +19,15 @@ use crate::fetch::{Shown, blocking};
 use crate::image::{ImageDraft, PlatformImage, assemble};
 use crate::image_source::storage_error;
 use crate::layers::LayerOptions;
+use crate::provenance::Capture;
 use crate::push::PushPlan;
 use crate::request::{BuildRequest, Output};
+use crate::sbom::Scanned;
 use crate::services::Services;
 use crate::tree::Tree;
 
+use attestations::Attestation;
+pub(crate) use attestations::Subject;
 pub use finished::FinishedImage;
 
 /// A platform's result on its way out.
@@ -30,6 +35,10 @@ pub use finished::FinishedImage;
 pub(crate) struct PlatformTree {
     pub(crate) draft: ImageDraft,
     pub(crate) tree: Tree,
+    /// How it was made; not known of images that were made elsewhere.
+    pub(crate) capture: Option<Capture>,
+    /// What scanners found in it.
+    pub(crate) scanned: Vec<Scanned>,
 }
 
 /// What the image outputs made.
@@ -103,14 +112,21 @@ async fn export_image(
             assemble(&it.draft, &it.tree.steps, layers, request.source_date_epoch, &request.image)
         })
         .collect();
-    publish(services, request, images, vertex, &shown).await
+    let wanted = attestations::of_images(request);
+    let attested: Vec<Vec<Attestation>> = platforms
+        .iter()
+        .zip(&images)
+        .map(|(tree, image)| attestations::attest(&wanted, tree, &image.manifest.value.layers))
+        .collect();
+    publish(services, request, images, &attested, vertex, &shown).await
 }
 
-/// Gives images whose documents are made to every image output.
+/// Gives images whose documents are made to every image output; `attested` is what is said about each.
 async fn publish(
     services: &Arc<Services>,
     request: &BuildRequest,
     images: Vec<PlatformImage>,
+    attested: &[Vec<Attestation>],
     vertex: &ActiveVertex,
     shown: &Shown,
 ) -> Result<Exported, BuildError> {
@@ -128,7 +144,11 @@ async fn publish(
         put_document(services, &image.manifest, "manifest", vertex)?;
         image.layers.iter().for_each(|layer| services.remember_origin(layer));
     }
-    let root = root_document(services, request, &images, vertex)?;
+    let mut beside = Vec::new();
+    for (image, attested) in images.iter().zip(attested).filter(|(_, attested)| !attested.is_empty()) {
+        beside.push(attestations::put_manifest(services, request, image, attested, vertex)?);
+    }
+    let root = root_document(services, request, &images, beside, vertex)?;
     for output in &request.outputs {
         match output {
             Output::Oci { destination, tar } => {
@@ -169,14 +189,16 @@ async fn publish(
     Ok(Exported { root: Some(root), images, pushed })
 }
 
-/// Makes the index, unless one platform goes without.
+/// Makes the index, unless one platform goes without; `beside` are its entries that are no images.
 fn root_document(
     services: &Services,
     request: &BuildRequest,
     images: &[PlatformImage],
+    beside: Vec<Descriptor>,
     vertex: &ActiveVertex,
 ) -> Result<Descriptor, BuildError> {
     if let [image] = images
+        && beside.is_empty()
         && !request.image.always_index
         && request.image.index_annotations.is_empty()
     {
@@ -184,8 +206,8 @@ fn root_document(
         descriptor.platform = None;
         return Ok(descriptor);
     }
-    let mut index =
-        ImageIndex::new(request.image.flavour, images.iter().map(PlatformImage::descriptor).collect());
+    let entries = images.iter().map(PlatformImage::descriptor).chain(beside);
+    let mut index = ImageIndex::new(request.image.flavour, entries.collect());
     if request.image.flavour == Flavour::Oci {
         index.annotations = request.image.index_annotations.iter().cloned().collect();
     }

@@ -24,6 +24,7 @@ use crate::image::ImageDraft;
 use crate::image_source::ResolvedImage;
 use crate::once_map::OnceMap;
 use crate::ops::BuildOp;
+use crate::provenance::Material;
 use crate::request::BuildRequest;
 use crate::services::Services;
 use crate::stats::Stats;
@@ -50,6 +51,8 @@ pub(crate) struct Frontend<'a> {
 pub(crate) struct LoweredPlatform {
     pub(crate) vertex: VertexId,
     pub(crate) draft: ImageDraft,
+    /// What it takes in from elsewhere.
+    pub(crate) materials: Vec<Material>,
 }
 
 impl<'a> Frontend<'a> {
@@ -75,6 +78,28 @@ impl<'a> Frontend<'a> {
             images: OnceMap::default(),
         }
     }
+
+    async fn lowering<'f>(
+        &'f self,
+        graph: &'f mut Graph<BuildOp>,
+        platform: &Platform,
+        indices: &[usize],
+    ) -> Result<Lowering<'f, 'a>, BuildError> {
+        let mut lowering = Lowering {
+            frontend: self,
+            graph,
+            global: self.global_scope(platform)?,
+            target: platform.clone(),
+            stages: HashMap::new(),
+            materials: Vec::new(),
+        };
+        // Stages refer to earlier ones, so lowering what is needed from the first on never has to recurse.
+        for index in indices {
+            let lowered = lowering.lower_stage(*index).await?;
+            lowering.stages.insert(*index, lowered);
+        }
+        Ok(lowering)
+    }
 }
 
 impl Frontend<'_> {
@@ -86,7 +111,8 @@ impl Frontend<'_> {
     ) -> Result<LoweredPlatform, BuildError> {
         let target = self.target_index()?;
         let needed = self.needed_stages(target, &self.global_scope(platform)?, platform)?;
-        let stage = self.lower_stages(graph, platform, &needed).await?.remove(&target).ok_or_else(|| {
+        let mut lowering = self.lowering(graph, platform, &needed).await?;
+        let stage = lowering.stages.remove(&target).ok_or_else(|| {
             BuildError::new(ErrorKind::Dockerfile, "the target stage was not lowered".to_owned())
         })?;
         let mut draft = stage.draft;
@@ -101,7 +127,7 @@ impl Frontend<'_> {
         for (name, value) in &self.request.labels {
             draft.config.config.labels.insert(name.clone(), value.clone());
         }
-        Ok(LoweredPlatform { vertex: stage.vertex, draft })
+        Ok(LoweredPlatform { vertex: stage.vertex, draft, materials: lowering.materials })
     }
 
     /// Lowers stages for one platform into the graph; `indices` are in the order of the file, and a stage that
@@ -112,19 +138,7 @@ impl Frontend<'_> {
         platform: &Platform,
         indices: &[usize],
     ) -> Result<HashMap<usize, LoweredStage>, BuildError> {
-        let mut lowering = Lowering {
-            frontend: self,
-            graph,
-            global: self.global_scope(platform)?,
-            target: platform.clone(),
-            stages: HashMap::new(),
-        };
-        // Stages refer to earlier ones, so lowering what is needed from the first on never has to recurse.
-        for index in indices {
-            let lowered = lowering.lower_stage(*index).await?;
-            lowering.stages.insert(*index, lowered);
-        }
-        Ok(lowering.stages)
+        Ok(self.lowering(graph, platform, indices).await?.stages)
     }
 
     /// Returns the platforms whose programs the stages needed for `platform` execute.
@@ -337,4 +351,6 @@ pub(crate) struct Lowering<'f, 'a> {
     pub(crate) global: Environment,
     pub(crate) target: Platform,
     pub(crate) stages: HashMap<usize, LoweredStage>,
+    /// What is taken in from elsewhere, as it is found; provenance tells it.
+    pub(crate) materials: Vec<Material>,
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use polyarch_oci::{Descriptor, Digest, Platform, Reference};
 
+use crate::attest::ProvenanceOptions;
+use crate::provenance::Capture;
+
 /// The result of a build.
 #[derive(Debug, Clone)]
 pub struct BuildResult {
@@ -16,6 +19,26 @@ pub struct BuildResult {
     pub names: Vec<Reference>,
     /// The names that were pushed.
     pub pushed: Vec<Reference>,
+    /// How each platform was built, in the order asked for; empty when it was built elsewhere.
+    pub provenance: Vec<Provenance>,
+}
+
+/// How a platform was built.
+#[derive(Debug, Clone)]
+pub struct Provenance {
+    capture: Box<Capture>,
+    layers: Vec<Descriptor>,
+}
+
+impl Provenance {
+    pub(crate) fn new(capture: Capture, layers: Vec<Descriptor>) -> Provenance {
+        Provenance { capture: Box::new(capture), layers }
+    }
+
+    /// Writes the predicate of SLSA.
+    pub fn predicate(&self, options: &ProvenanceOptions) -> serde_json::Value {
+        self.capture.predicate(options, &self.layers)
+    }
 }
 
 /// One platform's part of a result.

@@ -53,7 +53,7 @@ impl Services {
             true => {
                 let vertex = progress.begin("exporting to image", "exporting to image");
                 let shown = Shown { progress: progress.clone(), vertex: vertex.digest() };
-                match publish(self, request, images, &vertex, &shown).await {
+                match publish(self, request, images, &[], &vertex, &shown).await {
                     Ok(exported) => {
                         vertex.done();
                         exported
@@ -77,6 +77,7 @@ impl Services {
             platforms: platforms.collect(),
             names: if is_image { request.names.clone() } else { Vec::new() },
             pushed: exported.pushed,
+            provenance: Vec::new(),
             root: exported.root,
         })
     }
@@ -123,5 +124,7 @@ fn tree_of(image: &PlatformImage) -> PlatformTree {
             history: Vec::new(),
         },
         tree: Tree { layers: layers.collect(), steps: Vec::new() },
+        capture: None,
+        scanned: Vec::new(),
     }
 }

@@ -18,6 +18,7 @@ use crate::ops::context_op::ContextOp;
 use crate::ops::file::{CopyAction, FileAction};
 use crate::ops::image::ImageOp;
 use crate::ops::{BuildOp, OpKind};
+use crate::provenance::Material;
 
 /// What a named context gives.
 pub(super) enum Named {
@@ -161,8 +162,9 @@ impl Lowering<'_, '_> {
         }
         let target = self.target.clone();
         if let Some(context) = frontend.named_context(from, &target) {
+            let is_layout = matches!(context.source, ContextSource::OciLayout { .. });
             return match self.named(context, &target, span).await? {
-                Named::Image(image) => Ok(self.image_vertex(&image)),
+                Named::Image(image) => Ok(self.image_vertex(&image, is_layout)),
                 Named::Files(vertex) => Ok(vertex),
             };
         }
@@ -180,11 +182,35 @@ impl Lowering<'_, '_> {
                 error.with_hint(format!("no stage has the name {from}{hint}"))
             }
         })?;
-        Ok(self.image_vertex(&image))
+        Ok(self.image_vertex(&image, false))
     }
 
-    fn image_vertex(&mut self, image: &ResolvedImage) -> VertexId {
-        let mut op = hidden(OpKind::Image(ImageOp { layers: image.layers.clone() }));
+    /// Takes in an image that was asked for a platform, as a step.
+    pub(super) fn take_image(
+        &mut self,
+        image: &ResolvedImage,
+        platform: &Platform,
+        is_layout: bool,
+    ) -> ImageOp {
+        let digest = image.reference.digest().unwrap_or(&image.root.digest).clone();
+        let scheme = if is_layout { "oci-layout" } else { "docker-image" };
+        let reference = &image.reference;
+        let identifier = match reference.digest() {
+            Some(_) => format!("{scheme}://{reference}"),
+            None => format!("{scheme}://{reference}@{digest}"),
+        };
+        self.materials.push(Material::Image {
+            reference: reference.clone(),
+            platform: platform.clone(),
+            digest,
+            is_layout,
+        });
+        ImageOp { layers: image.layers.clone(), identifier: Some(identifier) }
+    }
+
+    fn image_vertex(&mut self, image: &ResolvedImage, is_layout: bool) -> VertexId {
+        let platform = self.target.clone();
+        let mut op = hidden(OpKind::Image(self.take_image(image, &platform, is_layout)));
         op.name = format!("FROM {}", image.reference).into();
         self.graph.add(op, Vec::new())
     }

@@ -14,10 +14,9 @@ use super::sources::Named;
 use crate::error::{BuildError, ErrorKind};
 use crate::image::{HistoryEntry, ImageDraft};
 use crate::image_source::ResolvedImage;
-use crate::named_context::NamedContext;
+use crate::named_context::{ContextSource, NamedContext};
 use crate::ops::image::ImageOp;
 use crate::ops::{BuildOp, OpKind};
-use crate::tree::ImageLayer;
 
 /// The search path of images that set none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -80,7 +79,7 @@ impl Lowering<'_, '_> {
                     (Some(vertex), draft, true)
                 } else {
                     let image = frontend.resolve(&from.image, &platform, stage.span).await?;
-                    let (vertex, draft) = self.base_of_image(&image, platform, stage);
+                    let (vertex, draft) = self.base_of_image(&image, platform, stage, false);
                     (Some(vertex), draft, true)
                 }
             }
@@ -113,6 +112,7 @@ impl Lowering<'_, '_> {
         image: &ResolvedImage,
         platform: Platform,
         stage: &Stage,
+        is_layout: bool,
     ) -> (VertexId, ImageDraft) {
         let mut config = image.config.value.clone();
         // The base's own platform is that of an older variant at most: the image is what was asked for.
@@ -120,7 +120,8 @@ impl Lowering<'_, '_> {
         let draft = ImageDraft { platform, config, history: Vec::new() };
         let digest = image.reference.digest().unwrap_or(&image.root.digest);
         let name = format!("FROM {}@{digest}", image.reference);
-        let vertex = self.add_image(&image.layers, stage, &draft.platform, &name);
+        let image = self.take_image(image, &draft.platform, is_layout);
+        let vertex = self.add_image(image, stage, &draft.platform, &name);
         (vertex, draft)
     }
 
@@ -132,7 +133,10 @@ impl Lowering<'_, '_> {
         stage: &Stage,
     ) -> Result<(VertexId, ImageDraft), BuildError> {
         match self.named(context, platform, stage.span).await? {
-            Named::Image(image) => Ok(self.base_of_image(&image, platform.clone(), stage)),
+            Named::Image(image) => {
+                let is_layout = matches!(context.source, ContextSource::OciLayout { .. });
+                Ok(self.base_of_image(&image, platform.clone(), stage, is_layout))
+            }
             Named::Files(files) => {
                 let vertex = self.tree_of(files, &context.name, stage.span);
                 let mut draft = scratch(platform);
@@ -144,17 +148,11 @@ impl Lowering<'_, '_> {
     }
 
     /// Adds the layers of an image as the first step of a stage.
-    fn add_image(
-        &mut self,
-        layers: &[ImageLayer],
-        stage: &Stage,
-        platform: &Platform,
-        name: &str,
-    ) -> VertexId {
+    fn add_image(&mut self, image: ImageOp, stage: &Stage, platform: &Platform, name: &str) -> VertexId {
         let steps = 1 + step_count(&stage.instructions);
         let label = self.label(stage, platform);
         let op = BuildOp {
-            kind: OpKind::Image(ImageOp { layers: layers.to_vec() }),
+            kind: OpKind::Image(image),
             name: format!("{} {name}", prefix(&label, 1, steps)).into(),
             location: Some(self.frontend.location(stage.span)),
             no_cache: false,

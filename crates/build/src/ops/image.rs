@@ -9,6 +9,8 @@ use crate::tree::{ImageLayer, Layer, Output, Tree};
 #[derive(Debug, Default)]
 pub(crate) struct ImageOp {
     pub(crate) layers: Vec<ImageLayer>,
+    /// Where it is from, as provenance tells it: `docker-image://NAME@DIGEST`; none is `scratch`.
+    pub(crate) identifier: Option<String>,
 }
 
 impl ImageOp {

@@ -46,9 +46,14 @@ pub(super) fn request_of(
         names: Vec::new(),
         keeps_names: false,
         contexts: Vec::new(),
-        attestations: Attestations::from_attributes(
-            attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())),
-        )?,
+        attestations: Attestations {
+            frontend_attributes: Some(
+                attributes.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            ),
+            ..Attestations::from_attributes(
+                attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())),
+            )?
+        },
         target: get("target").map(str::to_owned),
         source_date_epoch: source_date_epoch(&build_args)?,
         build_args,

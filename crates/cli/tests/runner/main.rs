@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod binfmt;
 #[cfg(test)]
+mod build_attestations;
+#[cfg(test)]
 mod build_cache;
 mod build_contexts;
 #[cfg(test)]

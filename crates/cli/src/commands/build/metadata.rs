@@ -1,19 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The files that tell other programs what was built: `--metadata-file` and `--iidfile`.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
+use polyarch_build::attest::{ProvenanceOptions, SlsaVersion};
 use polyarch_build::{BuildError, BuildResult, PlatformResult};
 use polyarch_oci::{Descriptor, Digest};
 use serde::Serialize;
+use serde_json::Value;
 
+use super::super::flag_values::go_bool;
 use super::summary::execution;
-use crate::CommandError;
+use crate::{CommandError, Environment};
+
+/// How much of the provenance the metadata tells, by `BUILDX_METADATA_PROVENANCE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetadataProvenance {
+    /// Nothing.
+    Disabled,
+    /// What was asked and taken in.
+    #[default]
+    Min,
+    /// The steps and the run, too.
+    Max,
+}
+
+impl MetadataProvenance {
+    /// Reads the variable; what makes no sense is `min`, as in buildx.
+    pub fn from_environment(environment: &Environment) -> MetadataProvenance {
+        match environment.text("BUILDX_METADATA_PROVENANCE") {
+            Some("max") => MetadataProvenance::Max,
+            Some("disabled") => MetadataProvenance::Disabled,
+            Some(word) if go_bool(word) == Ok(false) => MetadataProvenance::Disabled,
+            _ => MetadataProvenance::Min,
+        }
+    }
+}
 
 /// The keys of buildx in their order, then our own.
 #[derive(Serialize)]
 struct Metadata<'a> {
+    #[serde(flatten)]
+    provenance: BTreeMap<String, Value>,
     #[serde(rename = "containerimage.config.digest", skip_serializing_if = "Option::is_none")]
     config: Option<&'a Digest>,
     #[serde(rename = "containerimage.descriptor", skip_serializing_if = "Option::is_none")]
@@ -36,9 +66,10 @@ struct Platform<'a> {
 }
 
 /// Writes the content of `--metadata-file`.
-pub fn render(result: &BuildResult) -> String {
+pub fn render(result: &BuildResult, mode: MetadataProvenance) -> String {
     let names: Vec<String> = result.names.iter().map(ToString::to_string).collect();
     let metadata = Metadata {
+        provenance: provenance(result, mode),
         config: only_platform(result).and_then(|platform| platform.config.as_ref()),
         descriptor: result.root.as_ref(),
         digest: result.root.as_ref().map(|root| &root.digest),
@@ -56,6 +87,27 @@ pub fn render(result: &BuildResult) -> String {
     };
     let text = serde_json::to_string_pretty(&metadata).expect("strings, digests and numbers are always JSON");
     text + "\n"
+}
+
+/// Returns the keys that tell how each platform was built, in the form that buildx writes.
+fn provenance(result: &BuildResult, mode: MetadataProvenance) -> BTreeMap<String, Value> {
+    if mode == MetadataProvenance::Disabled || result.provenance.len() != result.platforms.len() {
+        return BTreeMap::new();
+    }
+    let options = ProvenanceOptions { version: SlsaVersion::V02, ..ProvenanceOptions::default() };
+    let told = result.platforms.iter().zip(&result.provenance).map(|(platform, provenance)| {
+        let mut predicate = provenance.predicate(&options);
+        if let (MetadataProvenance::Min, Some(fields)) = (mode, predicate.as_object_mut()) {
+            fields.remove("buildConfig");
+            fields.remove("metadata");
+        }
+        let key = match result.platforms.len() {
+            1 => "buildx.build.provenance".to_owned(),
+            _ => format!("buildx.build.provenance/{}", platform.platform),
+        };
+        (key, predicate)
+    });
+    told.collect()
 }
 
 /// Returns the content of `--iidfile`: the config's digest of one platform, the index's of several.
@@ -84,7 +136,7 @@ mod tests {
 
     #[test]
     fn metadata_of_several_platforms_has_no_config() {
-        insta::assert_snapshot!(render(&result()), @r#"
+        insta::assert_snapshot!(render(&result(), MetadataProvenance::Min), @r#"
         {
           "containerimage.descriptor": {
             "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -123,7 +175,7 @@ mod tests {
         let mut one = result();
         one.platforms.truncate(1);
         assert_eq!(image_id(&one), Some(Digest::of("config").to_string()));
-        assert!(render(&one).contains("containerimage.config.digest"));
+        assert!(render(&one, MetadataProvenance::Min).contains("containerimage.config.digest"));
         one.platforms[0].config = None;
         one.root = None;
         assert_eq!(image_id(&one), None);

@@ -168,6 +168,10 @@ pub fn run(args: &BuildArgs, global: &GlobalArgs, session: &Session) -> Result<u
         }
         _ => session.open(&settings)?,
     };
+    if nodes.is_some() && !plan.request.attestations.is_empty() {
+        return Err(CommandError::usage("attestations of images that other nodes build are not available")
+            .with_hint("leave out --attest, --provenance and --sbom, or build here: --builder default"));
+    }
     plan.warnings.extend(engine.shortcoming());
     if !plan.is_quiet {
         for warning in &plan.warnings {
@@ -193,7 +197,8 @@ fn report(plan: &BuildPlan, result: &BuildResult, session: &Session) -> Result<(
         metadata::write_file(path, metadata::image_id(result).unwrap_or_default().as_bytes())?;
     }
     if let Some(path) = &plan.metadata_file {
-        metadata::write_file(path, metadata::render(result).as_bytes())?;
+        let provenance = metadata::MetadataProvenance::from_environment(&session.environment);
+        metadata::write_file(path, metadata::render(result, provenance).as_bytes())?;
     }
     if plan.is_quiet {
         return match &result.root {

@@ -142,6 +142,7 @@ pub(super) mod tests {
             ],
             names: vec!["user/app:v1".parse().unwrap(), "r.example/app:v1".parse().unwrap()],
             pushed: vec!["r.example/app:v1".parse().unwrap()],
+            provenance: Vec::new(),
         }
     }
 

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Provenance: how an image was built, in the forms of SLSA as BuildKit fills them.
+//!
+//! While a build is lowered, a [`Capture`] of each platform is made: what it took in, what it was asked, its
+//! steps. A predicate is written of it when somebody asks. Two builds of the same with a
+//! `SOURCE_DATE_EPOCH` give the same bytes: then no times and no identity of the run are told.
+
+mod invocation;
+mod materials;
+mod predicate;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use polyarch_oci::{Descriptor, Platform};
+use polyarch_solver::Graph;
+
+use crate::attest::{ProvenanceOptions, SlsaVersion};
+use crate::error::{BuildError, ErrorKind};
+use crate::frontend::{Frontend, LoweredPlatform};
+use crate::ops::{BuildOp, OpKind};
+use crate::request::NetworkMode;
+use crate::tree::Tree;
+
+pub(crate) use materials::{Material, package_url};
+use steps::CapturedStep;
+
+/// What is known of how one platform's tree was made.
+#[derive(Debug, Clone)]
+pub(crate) struct Capture {
+    materials: Vec<Material>,
+    /// The names of contexts that lie on somebody's disk: nothing names their content by a digest.
+    locals: BTreeSet<String>,
+    /// Secrets by their identifiers, and whether each may be absent.
+    secrets: BTreeMap<String, bool>,
+    /// Agents, likewise.
+    agents: BTreeMap<String, bool>,
+    has_network: bool,
+    /// What was asked, in the words of BuildKit's Dockerfile frontend.
+    arguments: BTreeMap<String, String>,
+    environment: BTreeMap<String, serde_json::Value>,
+    steps: Vec<CapturedStep>,
+    /// Which of the steps that made the result made a layer, the first one first; known when they are done.
+    layers_made: Vec<bool>,
+    source: DockerfileSource,
+    run: Option<Run>,
+    /// The platform of the machine.
+    builder: Platform,
+}
+
+/// The Dockerfile.
+#[derive(Debug, Clone)]
+struct DockerfileSource {
+    name: String,
+    text: std::sync::Arc<str>,
+}
+
+/// Which run of a build it was.
+#[derive(Debug, Clone)]
+struct Run {
+    id: String,
+    started: SystemTime,
+}
+
+impl Capture {
+    /// Captures how a platform is built.
+    pub(crate) fn new(
+        frontend: &Frontend<'_>,
+        graph: &Graph<BuildOp>,
+        lowered: &LoweredPlatform,
+        started: SystemTime,
+    ) -> Capture {
+        let request = frontend.request;
+        let mut capture = Capture {
+            materials: lowered.materials.clone(),
+            locals: invocation::locals(request),
+            secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            has_network: false,
+            arguments: invocation::arguments(request, &frontend.file_name),
+            environment: request.attestations.environment.clone(),
+            steps: steps::capture(graph, lowered.vertex),
+            layers_made: Vec::new(),
+            source: DockerfileSource { name: frontend.file_name.clone(), text: frontend.text.clone() },
+            run: request.source_date_epoch.is_none().then(|| Run { id: invocation::run_id(), started }),
+            builder: frontend.host.clone(),
+        };
+        for id in graph.reachable(&[lowered.vertex]) {
+            match &graph.op(id).kind {
+                OpKind::Exec(op) => capture.has_network |= op.network != NetworkMode::None,
+                OpKind::Context(op) if !op.identity.is_empty() => {
+                    capture.locals.insert(op.identity.clone());
+                }
+                OpKind::Context(_) | OpKind::File(_) | OpKind::Image(_) => {}
+            }
+        }
+        capture
+    }
+
+    /// Notes what became of the steps.
+    pub(crate) fn finished(&mut self, tree: &Tree) {
+        self.layers_made = tree.steps.iter().map(|step| step.made_layer).collect();
+    }
+
+    /// Refuses a build whose inputs are not all known by a digest, where the request wants that.
+    ///
+    /// # Errors
+    /// Which inputs are not.
+    pub(crate) fn check(&self, options: &ProvenanceOptions) -> Result<(), BuildError> {
+        if !options.complete_materials || self.locals.is_empty() {
+            return Ok(());
+        }
+        let locals: Vec<String> =
+            self.locals.iter().map(|name| format!("\n  - {name}\n    reason: local_source")).collect();
+        let message = format!(
+            "provenance materials are incomplete\n\nThe build requested complete provenance materials, but not \
+             all dependencies could be captured.\n\nUncaptured local sources:{}",
+            locals.concat()
+        );
+        Err(BuildError::new(ErrorKind::Usage, message)
+            .with_hint("build from a git URL, or leave out complete-materials=true"))
+    }
+
+    /// Writes the predicate; `layers` are those of the result, lowest first, where they became blobs.
+    pub(crate) fn predicate(&self, options: &ProvenanceOptions, layers: &[Descriptor]) -> serde_json::Value {
+        predicate::write(self, options, layers)
+    }
+}
+
+/// Returns the type of the predicate.
+pub(crate) fn predicate_type(version: SlsaVersion) -> &'static str {
+    match version {
+        SlsaVersion::V02 => "https://slsa.dev/provenance/v0.2",
+        SlsaVersion::V1 => "https://slsa.dev/provenance/v1",
+    }
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What was asked of a build, in the words of BuildKit's Dockerfile frontend.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::materials::redacted;
+use crate::request::{BuildRequest, Context, DockerfileSource, NetworkMode};
+
+/// Attributes that tell of the machine or the client, not of what was asked.
+const UNTOLD: [&str; 4] = ["cgroup-parent", "image-resolve-mode", "platform", "cache-imports"];
+
+/// Letters of the identities of runs.
+const LETTERS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+/// Returns the names of what is read from somebody's disk, not counting named contexts.
+pub(super) fn locals(request: &BuildRequest) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    match &request.context {
+        Context::Directory(_) | Context::Archive(_) => {
+            names.insert("context".to_owned());
+            names.insert("dockerfile".to_owned());
+        }
+        Context::Empty => {
+            names.insert("dockerfile".to_owned());
+        }
+        Context::Git(_) | Context::Http(_) => {}
+    }
+    if matches!(request.dockerfile, DockerfileSource::File(_) | DockerfileSource::Text(_)) {
+        names.insert("dockerfile".to_owned());
+    }
+    names
+}
+
+/// Returns the attributes of the frontend that are told: the client's own, or else those of the request.
+pub(super) fn arguments(request: &BuildRequest, file_name: &str) -> BTreeMap<String, String> {
+    let attributes = match &request.attestations.frontend_attributes {
+        Some(attributes) => attributes.clone(),
+        None => attributes_of(request, file_name),
+    };
+    let context_key = attributes.get("contextkey").filter(|key| !key.is_empty());
+    let context_key = context_key.cloned().unwrap_or_else(|| "context".to_owned());
+    attributes
+        .into_iter()
+        .filter(|(key, _)| !UNTOLD.contains(&&**key) && !key.starts_with("attest:"))
+        .map(|(key, value)| {
+            let is_context = key == context_key || key.starts_with("context:");
+            let value = if is_context { redacted(&value) } else { value };
+            (key, value)
+        })
+        .collect()
+}
+
+fn attributes_of(request: &BuildRequest, file_name: &str) -> BTreeMap<String, String> {
+    let mut attributes = BTreeMap::new();
+    let mut set = |key: &str, value: String| attributes.insert(key.to_owned(), value);
+    set("filename", file_name.to_owned());
+    match &request.context {
+        Context::Git(url) | Context::Http(url) => set("context", url.clone()),
+        Context::Directory(_) | Context::Archive(_) | Context::Empty => None,
+    };
+    if let Some(target) = &request.target {
+        set("target", target.clone());
+    }
+    for (key, value) in &request.build_args {
+        set(&format!("build-arg:{key}"), value.clone());
+    }
+    for (key, value) in &request.labels {
+        set(&format!("label:{key}"), value.clone());
+    }
+    if request.no_cache {
+        set("no-cache", String::new());
+    }
+    match request.network {
+        NetworkMode::None => set("force-network-mode", "none".to_owned()),
+        NetworkMode::Host => set("force-network-mode", "host".to_owned()),
+        NetworkMode::Default => None,
+    };
+    if !request.extra_hosts.is_empty() {
+        let hosts: Vec<String> =
+            request.extra_hosts.iter().map(|(name, address)| format!("{name}={address}")).collect();
+        set("add-hosts", hosts.join(","));
+    }
+    if let Some(size) = request.shm_size_bytes {
+        set("shm-size", size.to_string());
+    }
+    attributes
+}
+
+/// Makes the identity of a run: 25 letters and digits.
+pub(super) fn run_id() -> String {
+    let mut bytes = [0; 25];
+    // Without randomness the identity says less, and nothing else depends on it.
+    let _ = getrandom::fill(&mut bytes);
+    bytes.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect()
+}
