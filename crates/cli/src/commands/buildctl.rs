@@ -23,7 +23,7 @@ use crate::{CommandError, Environment};
 /// When something else than `dial-stdio` is wanted, or the server does not answer.
 pub fn run(arguments: &[OsString], environment: Environment) -> Result<(), CommandError> {
     let socket = read(arguments)?;
-    let session = Session { environment, printer: Printer, root: None };
+    let session = Session { environment, printer: Printer, root: None, is_debug: false };
     let settings = session.settings()?;
     match socket {
         None => {

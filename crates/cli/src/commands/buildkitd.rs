@@ -180,7 +180,7 @@ pub fn run(arguments: &[OsString], environment: Environment) -> Result<(), Comma
     };
     let (path, config) = read_config(flags.config.as_deref(), &environment)?;
     let root = flags.root.clone().or(config.root);
-    let session = Session { environment, printer: Printer, root };
+    let session = Session { environment, printer: Printer, root, is_debug: false };
     let mut settings = session.settings()?;
     let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
     let registry = RegistryConfig {
