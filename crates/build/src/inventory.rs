@@ -12,6 +12,7 @@ use polyarch_oci::Digest;
 use polyarch_snapshot::{DiskUsage, SnapshotOptions, Snapshots};
 use polyarch_store::Store;
 
+use crate::cache_mounts::{self, StoredCache};
 use crate::error::{BuildError, ErrorKind, chain_of};
 use crate::image_source::storage_error;
 use crate::layers::LAYER_BLOBS;
@@ -32,14 +33,22 @@ pub enum CacheKind {
     Blob,
     /// A record.
     Record,
+    /// A directory of `RUN --mount=type=cache`.
+    CacheMount,
     /// What a running build works in, or a killed one left.
     Temporary,
 }
 
 impl CacheKind {
     /// All kinds.
-    pub const ALL: [CacheKind; 5] =
-        [CacheKind::Step, CacheKind::Image, CacheKind::Blob, CacheKind::Record, CacheKind::Temporary];
+    pub const ALL: [CacheKind; 6] = [
+        CacheKind::Step,
+        CacheKind::Image,
+        CacheKind::Blob,
+        CacheKind::Record,
+        CacheKind::CacheMount,
+        CacheKind::Temporary,
+    ];
 
     /// Returns the name, as filters write it.
     pub fn as_str(self) -> &'static str {
@@ -48,6 +57,7 @@ impl CacheKind {
             CacheKind::Image => "image",
             CacheKind::Blob => "blob",
             CacheKind::Record => "record",
+            CacheKind::CacheMount => "exec.cachemount",
             CacheKind::Temporary => "temporary",
         }
     }
@@ -84,9 +94,9 @@ impl CacheItem {
         self.kind == CacheKind::Temporary && self.is_wanted
     }
 
-    /// Tells whether it changes: only what builds work in does.
+    /// Tells whether it changes: what builds work in, and what steps keep for themselves.
     pub fn is_mutable(&self) -> bool {
-        self.kind == CacheKind::Temporary
+        matches!(self.kind, CacheKind::Temporary | CacheKind::CacheMount)
     }
 }
 
@@ -179,8 +189,30 @@ pub(crate) fn take(
         let leads_to = record.parents.last().and_then(|last| used.get(&(record.place, last.clone())));
         record.used = leads_to.map_or(record.used, |used| record.used.max(*used));
     }
+    items.extend(kept_by_steps(options)?);
     items.extend(temporary(options, store.is_used_by_others())?);
     Ok(items)
+}
+
+/// Lists the directories of `RUN --mount=type=cache`.
+fn kept_by_steps(options: &ServiceOptions) -> Result<Vec<CacheItem>, BuildError> {
+    let mut usage = DiskUsage::default();
+    let item = |cache: StoredCache| {
+        Ok(CacheItem {
+            kind: CacheKind::CacheMount,
+            id: cache.path.strip_prefix(&options.root).unwrap_or(&cache.path).display().to_string(),
+            description: cache.about,
+            size_bytes: usage.add(&cache.path).map_err(failed)?,
+            created: cache.created,
+            used: cache.used,
+            is_wanted: true,
+            is_shared: false,
+            parents: Vec::new(),
+            place: 0,
+            path: cache.path,
+        })
+    };
+    cache_mounts::list(options).into_iter().map(item).collect()
 }
 
 /// Lists what builds work in: with others at the store it is theirs, else it was left.

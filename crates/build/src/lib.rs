@@ -11,6 +11,7 @@ pub mod attest;
 mod builder;
 mod cache;
 pub mod cache_filter;
+mod cache_mounts;
 mod change;
 mod check;
 pub mod context;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The operations of a build's graph: inputs are trees, outputs are trees.
 
+mod agent_socket;
 pub(crate) mod context_op;
 pub(crate) mod exec;
+pub(crate) mod exec_mounts;
 pub(crate) mod file;
 pub(crate) mod image;
 pub(crate) mod user;
@@ -69,8 +71,9 @@ impl Op for BuildOp {
     }
 
     fn is_keyed_by_content(&self, input: usize) -> bool {
-        // What COPY brings decides, not how it came to be; the tree that it is copied into is input 0.
-        matches!(self.kind, OpKind::File(_)) && input > 0
+        // What COPY brings and what a mount shows decides, not how it came to be; the tree that it is brought
+        // to is input 0.
+        matches!(self.kind, OpKind::File(_) | OpKind::Exec(_)) && input > 0
     }
 
     async fn content_key(
@@ -81,8 +84,9 @@ impl Op for BuildOp {
     ) -> Result<CacheKey, BuildError> {
         let key = match &self.kind {
             OpKind::File(op) => op.content_key(input, output, &shown(&context)).await,
+            OpKind::Exec(op) => op.content_key(input, output, &shown(&context)).await,
             // Never asked: `is_keyed_by_content` says so.
-            OpKind::Image(_) | OpKind::Context(_) | OpKind::Exec(_) => Ok(self.digest()),
+            OpKind::Image(_) | OpKind::Context(_) => Ok(self.digest()),
         };
         key.map_err(|error| self.locate(error))
     }

@@ -195,6 +195,10 @@ fn remove(
             place.snapshots.sweep().map_err(failed)?;
         }
     }
+    for item in items.iter().filter(|item| item.kind == CacheKind::CacheMount) {
+        std::fs::remove_dir_all(&item.path)
+            .map_err(|error| BuildError::io("can't remove", &item.path, &error))?;
+    }
     let scratch = options.root.join(SCRATCH);
     for item in left.iter().filter(|item| item.path.starts_with(&scratch)) {
         std::fs::remove_dir_all(&item.path)

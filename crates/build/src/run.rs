@@ -203,7 +203,7 @@ impl Services {
         spec.network = if request.network == NetworkMode::None { Network::None } else { Network::Host };
         spec.hostname = request.hostname.clone().unwrap_or_else(|| "polyarch".to_owned());
         spec.resolv_conf = self.options.resolv_conf.clone();
-        spec.hosts = hosts_file(&request.extra_hosts);
+        spec.hosts = hosts_file(&spec.hostname, &request.extra_hosts);
         spec.is_tty = request.is_tty;
         if let Some((source, target)) = self.emulator_bind() {
             spec.mounts.push(Mount::Bind { source, target: target.into(), read_only: true });

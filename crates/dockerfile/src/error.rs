@@ -106,7 +106,7 @@ pub enum ParseErrorKind {
         expected: &'static str,
     },
     /// A flag holds a variable, but is not expanded.
-    #[error("variables are not expanded in {place}")]
+    #[error("{place} doesn't support variable expansion, define alias stage instead")]
     VariableNotExpanded {
         /// The flag or key.
         place: &'static str,

@@ -11,7 +11,7 @@ mod parse;
 
 pub use command::{Command, Expose, Healthcheck, Onbuild, Volume};
 pub use copy::{Add, Copy, Source};
-pub use mount::{Mount, MountError, MountSpec, Sharing};
+pub use mount::{Mount, MountError, MountOwner, MountSpec, Sharing};
 pub use pairs::{Arg, ArgDefinition, Env, Label};
 pub use run::{Device, Network, Program, Run, Security};
 

@@ -28,7 +28,7 @@ impl Lowering<'_, '_> {
         // What people read of a step has its variables replaced, as in BuildKit.
         let instruction = &Instruction { original: self.display(state, instruction), ..instruction.clone() };
         match expanded.kind {
-            InstructionKind::Run(run) => self.run(state, instruction, &run)?,
+            InstructionKind::Run(run) => self.run(state, instruction, &run).await?,
             InstructionKind::Copy(copy) => self.copy(state, instruction, &copy).await?,
             InstructionKind::Add(add) => self.add(state, instruction, &add)?,
             InstructionKind::Workdir(path) => self.workdir(state, instruction, &path),

@@ -10,6 +10,7 @@ use polyarch_solver::VertexId;
 
 use super::Lowering;
 use super::instruction::absolute;
+use super::run::secret_variables;
 use super::sources::Named;
 use crate::error::{BuildError, ErrorKind};
 use crate::image::{HistoryEntry, ImageDraft};
@@ -47,6 +48,8 @@ pub(super) struct StageState {
     label: String,
     step: usize,
     steps: usize,
+    /// Whether every step is executed, whatever is recorded.
+    no_cache: bool,
     /// Whether CMD stands in this stage: ENTRYPOINT drops only an inherited one.
     pub(super) has_cmd: bool,
 }
@@ -195,7 +198,12 @@ impl Lowering<'_, '_> {
         let steps = usize::from(is_image) + step_count(triggers) + step_count(&stage.instructions);
         let has_cmd = false;
         let (env, arguments) = (Vec::new(), Vec::new());
-        StageState { vertex, draft, env, arguments, label, step: usize::from(is_image), steps, has_cmd }
+        let step = usize::from(is_image);
+        let no_cache = self.frontend.request.steps.no_cache_stages.iter().any(|asked| {
+            *asked == stage.index.to_string()
+                || stage.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(asked))
+        });
+        StageState { vertex, draft, env, arguments, label, step, steps, no_cache, has_cmd }
     }
 
     /// Returns the label of a stage's steps: platforms when there are several, and the stage's name.
@@ -232,7 +240,7 @@ impl Lowering<'_, '_> {
             kind,
             name: format!("{} {shown}", prefix(&state.label, state.step, state.steps)).into(),
             location: Some(self.frontend.location(instruction.span)),
-            no_cache: self.frontend.request.no_cache,
+            no_cache: self.frontend.request.no_cache || state.no_cache,
         };
         if let Some(entry) = state.draft.history.last_mut().filter(|entry| entry.is_step) {
             entry.location = op.location.clone();
@@ -256,7 +264,11 @@ impl Lowering<'_, '_> {
 
     /// Returns an instruction as it is shown.
     pub(super) fn display(&self, state: &StageState, instruction: &Instruction) -> String {
-        Expander::new(&state.scope(), self.frontend.dockerfile.escape).display(&instruction.original)
+        let mut scope = state.scope();
+        for name in secret_variables(&instruction.kind) {
+            scope.set(name, "****");
+        }
+        Expander::new(&scope, self.frontend.dockerfile.escape).display(&instruction.original)
     }
 
     /// Declares the arguments of an ARG instruction.

@@ -9,18 +9,22 @@ use std::time::SystemTime;
 
 use polyarch_oci::Platform;
 use polyarch_sandbox::emulation::{Support, describe_crash};
-use polyarch_sandbox::{CancelFlag, ExitStatus, Mount, Network, ProcessSpec, RootFs, SandboxError, Stdio};
+use polyarch_sandbox::{
+    CancelFlag, ExitStatus, Mount, Network, ProcessSpec, RootFs, SandboxError, Security, Stdio, Ulimit,
+};
 use polyarch_snapshot::{RootMount, TreeRoot};
 use polyarch_solver::progress::{Event, Progress, VertexLog};
 use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::exec_mounts::{ExecMount, Gathered, gather, mount_content_key};
 use super::file::{commit, user_in};
 use super::user::User;
 use crate::error::{BuildError, ErrorKind, StepLog, chain_of};
-use crate::fetch::blocking;
+use crate::fetch::{Shown, blocking};
 use crate::request::NetworkMode;
 use crate::result::Execution;
+use crate::secrets::SecretSource;
 use crate::services::Services;
 use crate::stats::Stats;
 use crate::tree::{Layer, Output};
@@ -51,13 +55,20 @@ pub(crate) struct ExecOp {
     pub(crate) network: NetworkMode,
     pub(crate) extra_hosts: Vec<(String, String)>,
     pub(crate) shm_size_bytes: Option<u64>,
-    /// Directories in memory: target and size.
-    pub(crate) tmpfs: Vec<(String, u64)>,
+    pub(crate) ulimits: Vec<Ulimit>,
+    /// The host name; `buildkitsandbox` when absent.
+    pub(crate) hostname: Option<String>,
+    /// Whether it runs without a sandbox but the namespaces.
+    pub(crate) is_insecure: bool,
+    /// What `--mount` brings.
+    pub(crate) mounts: Vec<ExecMount>,
+    /// Where secrets and agents come from.
+    pub(crate) secrets: Arc<dyn SecretSource>,
 }
 
 impl ExecOp {
     pub(crate) fn digest(&self) -> CacheKey {
-        let mut hasher = KeyHasher::new("exec 1");
+        let mut hasher = KeyHasher::new("exec 2");
         hasher
             .part(self.platform.to_string())
             .parts(&self.args)
@@ -67,8 +78,21 @@ impl ExecOp {
             .part(&self.user)
             .part([self.network as u8])
             .parts(self.extra_hosts.iter().flat_map(|(name, address)| [name, address]))
-            .parts(self.tmpfs.iter().map(|(target, size)| format!("{size} {target}")));
+            .parts(self.mounts.iter().map(ExecMount::key))
+            .parts(self.ulimits.iter().map(|limit| format!("{limit:?}")))
+            .part(self.hostname.as_deref().unwrap_or_default())
+            .part([u8::from(self.is_insecure)]);
         hasher.finish()
+    }
+
+    /// Computes the key of exactly what a mount shows of an input.
+    pub(crate) async fn content_key(
+        &self,
+        input: usize,
+        output: Output,
+        shown: &Shown,
+    ) -> Result<CacheKey, BuildError> {
+        mount_content_key(&self.services, &self.mounts, input, output, shown).await
     }
 
     pub(crate) async fn exec(
@@ -85,6 +109,8 @@ impl ExecOp {
         if let Support::None { reason, fix } = &support {
             return Err(BuildError::platform_unsupported(&self.platform, reason, fix));
         }
+        let gathered =
+            gather(&self.services, &*self.secrets, &self.mounts, &inputs, &super::shown(context)).await?;
         let started = SystemTime::now();
         let cancel = CancelFlag::new().map_err(|error| sandbox_error(&error))?;
         let watched = (context.cancel.clone(), cancel.clone());
@@ -95,6 +121,7 @@ impl ExecOp {
         let run = Run {
             services: self.services.clone(),
             spec: self.spec(),
+            gathered,
             user: self.user.clone(),
             script: self.script.clone(),
             progress: context.progress.clone(),
@@ -121,13 +148,15 @@ impl ExecOp {
             NetworkMode::None => Network::None,
         };
         spec.resolv_conf = self.services.options.resolv_conf.clone();
-        spec.hosts = hosts_file(&self.extra_hosts);
+        if let Some(hostname) = &self.hostname {
+            spec.hostname.clone_from(hostname);
+        }
+        spec.hosts = hosts_file(&spec.hostname, &self.extra_hosts);
+        spec.ulimits.clone_from(&self.ulimits);
+        if self.is_insecure {
+            spec.security = Security::Insecure;
+        }
         spec.shm_size_bytes = self.shm_size_bytes.unwrap_or(0);
-        spec.mounts = self
-            .tmpfs
-            .iter()
-            .map(|(target, size_bytes)| Mount::Tmpfs { target: target.into(), size_bytes: *size_bytes })
-            .collect();
         if let Some((source, target)) = self.services.emulator_bind() {
             spec.mounts.push(Mount::Bind { source, target: target.into(), read_only: true });
         }
@@ -215,9 +244,8 @@ pub(crate) fn sandbox_error(error: &SandboxError) -> BuildError {
 }
 
 /// Returns /etc/hosts of a step.
-pub(crate) fn hosts_file(extra: &[(String, String)]) -> Vec<u8> {
-    let mut text =
-        "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+pub(crate) fn hosts_file(hostname: &str, extra: &[(String, String)]) -> Vec<u8> {
+    let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (name, address) in extra {
         text.push_str(&format!("{address}\t{name}\n"));
     }
@@ -249,6 +277,7 @@ pub(crate) fn apply_user(spec: &mut ProcessSpec, tree: &TreeRoot, user: &str) ->
 struct Run {
     services: Arc<Services>,
     spec: ProcessSpec,
+    gathered: Gathered,
     user: String,
     script: Option<(String, String)>,
     progress: Progress,
@@ -275,12 +304,22 @@ impl Run {
             }
         }
         let _scratch = self.write_script()?;
+        let mut gathered = std::mem::take(&mut self.gathered);
+        for entry in gathered.env.drain(..) {
+            // The later entry of a name would win in most programs, and in none should there be two.
+            let name = entry.split('=').next().unwrap_or_default();
+            self.spec.env.retain(|it| it.split('=').next() != Some(name));
+            self.spec.env.push(entry);
+        }
+        let attached = gathered.attach(&services, &self.cancel)?;
+        self.spec.mounts.extend(attached.mounts.iter().cloned());
         let root = root_fs(active.root_mount().map_err(snapshot_error)?);
         let lines = LastLines::default();
         let (stdio, pump) = self.pump(&lines)?;
         let result = services.launcher()?.run(&root, &self.spec, stdio, &self.cancel);
         // The pipes end with the last process of the container, which has ended.
         let _ = pump.join();
+        drop(attached);
         let layer = match result {
             Ok(ExitStatus::Code(0)) => commit(&services, active)?,
             _ => None,

@@ -118,6 +118,7 @@ fn summarize(usage: &StoreUsage) -> Vec<Row> {
     let mut rows = vec![
         Row { name: "Images", total: count, active: count, size_bytes: images_bytes, reclaimable_bytes: 0 },
         Row::of_cache("Build Cache", &of(&[CacheKind::Step, CacheKind::Image, CacheKind::Blob])),
+        Row::of_cache("Cache Mounts", &of(&[CacheKind::CacheMount])),
         Row::of_cache("Records", &of(&[CacheKind::Record])),
         Row::of_cache("Temporary", &of(&[CacheKind::Temporary])),
     ];

@@ -132,6 +132,7 @@ fn summary(plan: &PrunePlan, is_verbose: bool) -> String {
             CacheKind::Image => "unpacked layers of images",
             CacheKind::Blob => "blobs that no image's name reaches",
             CacheKind::Record => "records",
+            CacheKind::CacheMount => "cache mounts",
             CacheKind::Temporary => "files and directories of killed builds",
         };
         if count > 0 {

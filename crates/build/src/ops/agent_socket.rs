@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A socket of a step's own, behind which the user's SSH agent answers.
+//!
+//! The user's socket may not be the one that a step gets: it belongs to another user and may lie anywhere.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use polyarch_dockerfile::instruction::MountOwner;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+
+use crate::error::{BuildError, ErrorKind};
+use crate::services::Services;
+
+/// Mode of an agent's socket, as in BuildKit.
+const DEFAULT_MODE: u32 = 0o600;
+
+/// A listening socket; nobody answers any more when it is dropped.
+#[derive(Debug)]
+pub(super) struct AgentSocket {
+    directory: tempfile::TempDir,
+    accepting: JoinHandle<()>,
+}
+
+impl AgentSocket {
+    /// Listens in a directory of its own and passes every connection on to `agent`.
+    pub(super) fn listen(
+        services: &Services,
+        agent: PathBuf,
+        owner: MountOwner,
+    ) -> Result<AgentSocket, BuildError> {
+        let directory = services.scratch()?;
+        let failed = |action: &str, error: &std::io::Error| {
+            BuildError::new(ErrorKind::Sandbox, format!("can't {action} a socket for an SSH agent: {error}"))
+        };
+        let listener = by_short_path(directory.path(), |path| UnixListener::bind(path))
+            .map_err(|error| failed("make", &error))?;
+        let path = directory.path().join(NAME);
+        let MountOwner { mode, uid, gid } = owner;
+        if uid.is_some() || gid.is_some() {
+            chown(&path, uid, gid).map_err(|error| failed("give away", &error))?;
+        }
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode.unwrap_or(DEFAULT_MODE) & 0o777))
+            .map_err(|error| failed("set the mode of", &error))?;
+        let accepting = tokio::spawn(accept(listener, agent));
+        Ok(AgentSocket { directory, accepting })
+    }
+
+    /// Returns where the socket is.
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.path().join(NAME)
+    }
+}
+
+const NAME: &str = "agent";
+
+impl Drop for AgentSocket {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Names a socket by its directory's descriptor: the kernel takes no address of more than 107 bytes.
+fn by_short_path<T>(
+    directory: &Path,
+    call: impl FnOnce(PathBuf) -> std::io::Result<T>,
+) -> std::io::Result<T> {
+    let held = std::fs::File::open(directory)?;
+    call(PathBuf::from(format!("/proc/self/fd/{}/{NAME}", held.as_raw_fd())))
+}
+
+/// Accepts until the task is ended; connections end with it.
+async fn accept(listener: UnixListener, agent: PathBuf) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((client, _)) = accepted else { return };
+                connections.spawn(pass_on(client, agent.clone()));
+            }
+            // Those that have ended are forgotten.
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn pass_on(mut client: UnixStream, agent: PathBuf) {
+    // The program in the step sees a connection that ends, as when an agent goes away.
+    let Ok(mut agent) = UnixStream::connect(&agent).await else { return };
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut agent).await;
+}
