@@ -524,15 +524,17 @@ fn kernel_parts_of_trees_are_mounted_and_no_link_leads_out_of_them() {
         target: target.into(),
         read_only,
     };
-    let script = "cat /rw/main; echo new > /rw/new; cat /one; touch /ro/src/x 2>/dev/null || echo refused";
+    let script =
+        "cat /rw/main; echo new > /rw/new; cat /one; touch /ro/src/x 2>/dev/null || echo refused; ls /ro";
     let mut spec = shell(script);
     spec.mounts = vec![
-        mount(&tree, "link", "/rw", false),
         mount(&other, "/", "/ro", true),
+        mount(&tree, "link", "/rw", false),
+        mount(&world.overlay().0, "", "/image", true),
         mount(&RootFs::dir(world.path("lower")), "file", "/one", true),
     ];
     let (root, upper) = world.overlay();
-    assert_eq!(world.run(&root, &spec).output(), "below\na file\nrefused\n");
+    assert_eq!(world.run(&root, &spec).output(), "below\na file\nrefused\nfile\nlink\nout\nsrc\n");
     assert!(tree_upper.join("src/app/new").exists(), "changes are in the tree's own upper directory");
     assert!(self::tree(&upper).is_empty());
     spec.mounts = vec![mount(&RootFs::dir(world.path("lower")), "out", "/x", true)];

@@ -97,8 +97,8 @@ impl Lowering<'_, '_> {
     }
 
     fn hostname(&self) -> Option<String> {
-        let given = self.frontend.request.steps.hostname.as_deref();
-        let given = given.or_else(|| self.frontend.build_arg("BUILDKIT_SANDBOX_HOSTNAME"));
+        let given = self.frontend.build_arg("BUILDKIT_SANDBOX_HOSTNAME");
+        let given = given.or(self.frontend.request.steps.hostname.as_deref());
         given.filter(|name| !name.is_empty()).map(str::to_owned)
     }
 

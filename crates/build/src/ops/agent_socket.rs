@@ -3,6 +3,7 @@
 //!
 //! The user's socket may not be the one that a step gets: it belongs to another user and may lie anywhere.
 
+use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,8 @@ impl AgentSocket {
         let failed = |action: &str, error: &std::io::Error| {
             BuildError::new(ErrorKind::Sandbox, format!("can't {action} a socket for an SSH agent: {error}"))
         };
-        let listener = by_short_path(directory.path(), |path| UnixListener::bind(path))
+        let listener = ShortPath::of(directory.path(), NAME.as_ref())
+            .and_then(|short| UnixListener::bind(&short.path))
             .map_err(|error| failed("make", &error))?;
         let path = directory.path().join(NAME);
         let MountOwner { mode, uid, gid } = owner;
@@ -62,13 +64,18 @@ impl Drop for AgentSocket {
     }
 }
 
-/// Names a socket by its directory's descriptor: the kernel takes no address of more than 107 bytes.
-fn by_short_path<T>(
-    directory: &Path,
-    call: impl FnOnce(PathBuf) -> std::io::Result<T>,
-) -> std::io::Result<T> {
-    let held = std::fs::File::open(directory)?;
-    call(PathBuf::from(format!("/proc/self/fd/{}/{NAME}", held.as_raw_fd())))
+/// A socket named by its directory's descriptor: the kernel takes no address of more than 107 bytes.
+struct ShortPath {
+    path: PathBuf,
+    _directory: std::fs::File,
+}
+
+impl ShortPath {
+    fn of(directory: &Path, name: &OsStr) -> std::io::Result<ShortPath> {
+        let held = std::fs::File::open(directory)?;
+        let path = Path::new("/proc/self/fd").join(held.as_raw_fd().to_string()).join(name);
+        Ok(ShortPath { path, _directory: held })
+    }
 }
 
 /// Accepts until the task is ended; connections end with it.
@@ -88,6 +95,8 @@ async fn accept(listener: UnixListener, agent: PathBuf) {
 
 async fn pass_on(mut client: UnixStream, agent: PathBuf) {
     // The program in the step sees a connection that ends, as when an agent goes away.
-    let Ok(mut agent) = UnixStream::connect(&agent).await else { return };
+    let (Some(directory), Some(name)) = (agent.parent(), agent.file_name()) else { return };
+    let Ok(short) = ShortPath::of(directory, name) else { return };
+    let Ok(mut agent) = UnixStream::connect(&short.path).await else { return };
     let _ = tokio::io::copy_bidirectional(&mut client, &mut agent).await;
 }

@@ -265,7 +265,9 @@ pub(crate) fn apply_user(spec: &mut ProcessSpec, tree: &TreeRoot, user: &str) ->
     let user = user_in(tree, user)?;
     spec.uid = user.uid;
     spec.gid = user.gid;
-    spec.groups = user.groups.clone();
+    // The primary group is among them, as for every login: programs look there only.
+    spec.groups = vec![user.gid];
+    spec.groups.extend(user.groups.iter().filter(|group| **group != user.gid));
     if !spec.env.iter().any(|entry| entry.starts_with("HOME=")) {
         let fallback = if user.uid == 0 { "/root" } else { "/" };
         spec.env.push(format!("HOME={}", user.home.as_deref().unwrap_or(fallback)));

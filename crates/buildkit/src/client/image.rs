@@ -36,10 +36,6 @@ pub struct NodeBuildOptions {
     pub label: Option<String>,
     /// Credentials that the node may ask for, to pull base images.
     pub credentials: Option<Credentials>,
-    /// Secrets by their names.
-    pub secrets: BTreeMap<String, Vec<u8>>,
-    /// Sockets of SSH agents by their names.
-    pub agents: BTreeMap<String, PathBuf>,
 }
 
 /// An image that came home.
@@ -112,8 +108,7 @@ impl Node {
             directories,
             archives: vec![target],
             credentials: options.credentials,
-            secrets: options.secrets,
-            agents: options.agents,
+            secrets: Some(request.steps.secrets.clone()),
         };
         let failed = |error| BuildError::new(ErrorKind::Sandbox, format!("can't open a session: {error}"));
         let session = Session::new(attachments, "").map_err(failed)?;

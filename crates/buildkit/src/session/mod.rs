@@ -17,9 +17,9 @@ mod ssh;
 pub(crate) mod whole_body;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use polyarch_build::secrets::SecretSource;
 use polyarch_registry::Credentials;
 
 pub use directory::{Selection, SharedDirectory, WalkError};
@@ -34,10 +34,8 @@ pub struct Attachments {
     pub archives: Vec<ArchiveTarget>,
     /// Credentials of registries; none are told without.
     pub credentials: Option<Credentials>,
-    /// Secrets by their names.
-    pub secrets: BTreeMap<String, Vec<u8>>,
-    /// Sockets of SSH agents by their names; `default` is the one without.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// Secrets and SSH agents; none are told without.
+    pub secrets: Option<Arc<dyn SecretSource>>,
 }
 
 /// A session: a name that nobody can guess, and what it offers.

@@ -106,9 +106,9 @@ impl Attachments {
             (!self.directories.is_empty(), client::FILE_SYNC.path()),
             (!self.archives.is_empty(), client::FILE_SEND.path()),
             (self.credentials.is_some(), client::CREDENTIALS.path()),
-            (!self.secrets.is_empty(), client::GET_SECRET.path()),
-            (!self.agents.is_empty(), client::CHECK_AGENT.path()),
-            (!self.agents.is_empty(), client::FORWARD_AGENT.path()),
+            (self.secrets.is_some(), client::GET_SECRET.path()),
+            (self.secrets.is_some(), client::CHECK_AGENT.path()),
+            (self.secrets.is_some(), client::FORWARD_AGENT.path()),
         ];
         offered.into_iter().filter_map(|(is_offered, path)| is_offered.then_some(path)).collect()
     }
@@ -130,10 +130,9 @@ async fn answer(attachments: Arc<Attachments>, request: http::Request<Body>) -> 
     } else if path == client::CREDENTIALS.path() {
         client::CREDENTIALS.serve(request, |request| credentials(attachments, request)).await
     } else if path == client::GET_SECRET.path() {
-        client::GET_SECRET.serve(request, |request| ready(secret(&attachments, request.get_ref()))).await
+        client::GET_SECRET.serve(request, |request| secret(attachments, request)).await
     } else if path == client::CHECK_AGENT.path() {
-        let check = |request: Request<_>| ready(ssh::check_agent(&attachments, request.get_ref()));
-        client::CHECK_AGENT.serve(request, check).await
+        client::CHECK_AGENT.serve(request, |request| ssh::check_agent(attachments, request)).await
     } else {
         client::FORWARD_AGENT.exchange(request, |request| ssh::forward_agent(attachments, request)).await
     }
@@ -163,9 +162,19 @@ async fn credentials(
     })
 }
 
-fn secret(attachments: &Attachments, request: &GetSecretRequest) -> Result<GetSecretResponse, Status> {
-    match attachments.secrets.get(&request.id) {
-        Some(data) => Ok(GetSecretResponse { data: data.clone() }),
-        None => Err(Status::not_found(format!("secret {}: not found", request.id))),
+async fn secret(
+    attachments: Arc<Attachments>,
+    request: Request<GetSecretRequest>,
+) -> Result<GetSecretResponse, Status> {
+    let id = &request.get_ref().id;
+    let found = match &attachments.secrets {
+        Some(secrets) => {
+            secrets.secret(id).await.map_err(|error| Status::failed_precondition(error.message))?
+        }
+        None => None,
+    };
+    match found {
+        Some(data) => Ok(GetSecretResponse { data }),
+        None => Err(Status::not_found(format!("secret {id}: not found"))),
     }
 }

@@ -16,11 +16,11 @@ use crate::session::{Attachments, metadata};
 /// What an agent is called when nothing is said.
 const DEFAULT: &str = "default";
 
-pub(crate) fn check_agent(
-    attachments: &Attachments,
-    request: &CheckAgentRequest,
+pub(crate) async fn check_agent(
+    attachments: Arc<Attachments>,
+    request: Request<CheckAgentRequest>,
 ) -> Result<CheckAgentResponse, Status> {
-    socket_of(attachments, &request.id).map(|_| CheckAgentResponse {})
+    socket_of(&attachments, &request.get_ref().id).await.map(|_| CheckAgentResponse {})
 }
 
 /// Serves a connection to an agent.
@@ -29,7 +29,7 @@ pub(crate) async fn forward_agent(
     request: Request<Streaming<BytesMessage>>,
 ) -> Result<Response<impl Stream<Item = Result<BytesMessage, Status>> + Send + 'static>, Status> {
     let id = metadata::first(request.metadata(), "buildkit.ssh.id").unwrap_or_default();
-    let socket = socket_of(&attachments, &id)?;
+    let socket = socket_of(&attachments, &id).await?;
     let mut agent = UnixStream::connect(&socket)
         .await
         .map_err(|error| Status::unavailable(format!("can't connect to the SSH agent {id:?}: {error}")))?;
@@ -43,8 +43,13 @@ pub(crate) async fn forward_agent(
     Ok(Response::new(messages.map(Ok)))
 }
 
-fn socket_of(attachments: &Attachments, id: &str) -> Result<PathBuf, Status> {
+async fn socket_of(attachments: &Attachments, id: &str) -> Result<PathBuf, Status> {
     let id = if id.is_empty() { DEFAULT } else { id };
-    let socket = attachments.agents.get(id).cloned();
+    let socket = match &attachments.secrets {
+        Some(secrets) => {
+            secrets.agent(id).await.map_err(|error| Status::failed_precondition(error.message))?
+        }
+        None => None,
+    };
     socket.ok_or_else(|| Status::not_found(format!("unset ssh forward key {id}")))
 }

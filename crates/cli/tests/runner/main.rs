@@ -13,11 +13,15 @@ mod build_error_texts;
 #[cfg(test)]
 mod build_failures;
 #[cfg(test)]
+mod build_mounts;
+#[cfg(test)]
 mod build_nodes;
 #[cfg(test)]
 mod build_platforms;
 #[cfg(test)]
 mod build_request;
+#[cfg(test)]
+mod build_secrets;
 #[cfg(test)]
 mod build_steps;
 #[cfg(test)]

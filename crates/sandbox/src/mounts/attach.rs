@@ -36,6 +36,8 @@ pub(super) enum Origin {
         kind: Kind,
         /// What the mount gets (`MOUNT_…`), as those beneath it.
         attributes: u64,
+        /// Whether what is mounted beneath comes along.
+        is_recursive: bool,
     },
     /// An empty tmpfs that everybody may write to; 0 is the kernel's own limit.
     Tmpfs {
@@ -49,20 +51,22 @@ impl Origin {
     pub(super) fn existing(path: &Path, read_only: bool) -> Result<Origin, Failure> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).at("open the source of a mount,", path)?;
-        Origin::opened(fd, path, read_only)
+        Origin::opened(fd, path, read_only, true)
     }
 
     /// A path of a tree that somebody else has filled; no link leads out of it.
     pub(super) fn within(tree: BorrowedFd<'_>, path: &Path, read_only: bool) -> Result<Origin, Failure> {
         let fd = resolve(tree, path)?.into_found().ok_or(Errno::NOENT);
-        Origin::opened(fd.at("open the source of a mount,", path)?, path, read_only)
+        // Other trees are mounted on top of this one: they must not come along.
+        Origin::opened(fd.at("open the source of a mount,", path)?, path, read_only, false)
     }
 
-    fn opened(fd: OwnedFd, path: &Path, read_only: bool) -> Result<Origin, Failure> {
+    fn opened(fd: OwnedFd, path: &Path, read_only: bool, is_recursive: bool) -> Result<Origin, Failure> {
         let stat = fstat(&fd).at("examine the source of a mount,", path)?;
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let kind = if is_directory { Kind::Directory } else { Kind::File };
-        Ok(Origin::Existing { fd, kind, attributes: if read_only { MOUNT_READ_ONLY } else { 0 } })
+        let attributes = if read_only { MOUNT_READ_ONLY } else { 0 };
+        Ok(Origin::Existing { fd, kind, attributes, is_recursive })
     }
 
     /// What the target must be.
@@ -76,8 +80,8 @@ impl Origin {
     /// Makes the mount, not attached yet.
     pub(super) fn to_source(&self, target: &Path) -> Result<Source, Failure> {
         let tree = match self {
-            Origin::Existing { fd, attributes, .. } => {
-                let tree = copy(fd.as_fd(), Path::new(""), true).at("copy the mount for", target)?;
+            Origin::Existing { fd, attributes, is_recursive, .. } => {
+                let tree = copy(fd.as_fd(), Path::new(""), *is_recursive).at("copy the mount for", target)?;
                 if *attributes != 0 {
                     set_mount_attributes(tree.as_fd(), *attributes, true)
                         .at("protect the mount at", target)?;
@@ -133,7 +137,7 @@ pub(super) fn files<'a>(
     let memory = Memory::attached(scratch, &contents)?;
     let file = |(index, content): (usize, &&[u8])| {
         let fd = memory.write(index, content, 0o644, None)?;
-        Ok(Origin::Existing { fd, kind: Kind::File, attributes: 0 })
+        Ok(Origin::Existing { fd, kind: Kind::File, attributes: 0, is_recursive: false })
     };
     contents.iter().enumerate().map(file).collect()
 }
@@ -148,7 +152,8 @@ pub(super) fn memory_files(scratch: &Path, files: &[&MemoryFile]) -> Result<Vec<
     let origin = |(index, file): (usize, &&MemoryFile)| {
         let fd = memory.write(index, &file.content, file.mode, Some((file.uid, file.gid)))?;
         let executable = if file.mode & 0o111 == 0 { MOUNT_NO_EXEC } else { 0 };
-        Ok(Origin::Existing { fd, kind: Kind::File, attributes: MOUNT_READ_ONLY | executable })
+        let attributes = MOUNT_READ_ONLY | executable;
+        Ok(Origin::Existing { fd, kind: Kind::File, attributes, is_recursive: false })
     };
     files.iter().enumerate().map(origin).collect()
 }

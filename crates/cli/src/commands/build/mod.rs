@@ -4,12 +4,15 @@
 mod attestations;
 mod call;
 pub mod contexts;
+mod key_agent;
 mod metadata;
 mod nodes;
 pub mod outputs;
 pub mod platforms;
 pub mod request;
+mod secrets;
 mod standard_input;
+mod steps;
 mod summary;
 pub mod table;
 mod unavailable;
@@ -110,6 +113,24 @@ pub struct BuildArgs {
     /// Size of /dev/shm of steps [default: 64m]
     #[arg(long, value_name = "BYTES")]
     pub shm_size: Option<String>,
+    /// Secret for steps that mount it: id=NAME[,src=FILE|,env=VARIABLE]
+    #[arg(long, value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
+    pub secret: Vec<String>,
+    /// SSH agent or keys for steps that mount one: default, or NAME=SOCKET, or NAME=KEY[,KEY]
+    #[arg(long, value_name = "default|NAME[=SOCKET|KEY[,KEY]]")]
+    pub ssh: Vec<String>,
+    /// What steps may do beyond the sandbox: network.host, security.insecure
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub allow: Vec<String>,
+    /// Limit of steps' processes; -1 is unlimited
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub ulimit: Vec<String>,
+    /// Execute every step of these stages, whatever was executed before
+    #[arg(long, value_name = "STAGE[,STAGE]")]
+    pub no_cache_filter: Vec<String>,
+    /// Parent of steps' control groups; nodes with BuildKit heed it, steps here stay in this command's own
+    #[arg(long, value_name = "CGROUP")]
+    pub cgroup_parent: Option<String>,
     /// Let a node emulate a platform that no node of the builder runs by itself
     #[arg(long)]
     pub allow_emulation: bool,

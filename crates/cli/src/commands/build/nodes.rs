@@ -263,7 +263,6 @@ async fn run_remote(
         platforms: placements.iter().map(|placement| placement.platform.clone()).collect(),
         label: is_labelled.then(|| name.to_owned()),
         credentials: Some(work.settings.credentials.clone()),
-        ..NodeBuildOptions::default()
     };
     match connection.build_image(&work.services, work.request, options, work.progress).await {
         Ok(image) => {

@@ -5,9 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use polyarch_build::BuildRequest;
-use polyarch_build::request::{
-    Context, Destination, DockerfileSource, ImageOptions, Output, PullPolicy, StepOptions,
-};
+use polyarch_build::request::{Context, Destination, DockerfileSource, ImageOptions, Output, PullPolicy};
 use polyarch_oci::Reference;
 use tempfile::TempPath;
 
@@ -18,6 +16,7 @@ use super::contexts::named_contexts;
 use super::outputs::{ImageEdits, OutputSpec, parse_output, parse_tag};
 use super::platforms::parse_platforms;
 use super::standard_input::{Input, read_any, read_text};
+use super::steps::step_options;
 use crate::progress::ProgressMode;
 use crate::{CommandError, Environment};
 
@@ -71,6 +70,7 @@ impl BuildPlan {
             return Err(CommandError::usage("--output type=docker: the archive holds one platform only")
                 .with_hint("type=oci holds all platforms; --load keeps them in the local store"));
         }
+        let network = parse_network(&args.network)?;
         let shm_size_bytes = args.shm_size.as_deref().map(parse_size).transpose();
         let request = BuildRequest {
             // Replaced below: standard input is read last, when nothing else can be wrong.
@@ -87,11 +87,11 @@ impl BuildPlan {
             outputs,
             no_cache: args.no_cache,
             pull: if args.pull { PullPolicy::Always } else { PullPolicy::Default },
-            network: parse_network(&args.network)?,
+            network,
             extra_hosts: extra_hosts(&args.add_host)?,
             shm_size_bytes: shm_size_bytes
                 .map_err(|problem| CommandError::usage(format!("--shm-size {problem}")))?,
-            steps: StepOptions::default(),
+            steps: step_options(args, network, environment)?,
             image,
             attestations,
             verify: !args.no_verify,

@@ -33,16 +33,10 @@ const NO_ISOLATION: Fate = Fate::Warned("steps are isolated in one way only");
 const NOT_YET: Fate = Fate::Refused("this version doesn't have it");
 
 const FLAGS: &[Flag] = &[
-    flag("secret", true, Fate::Refused("secrets for steps are not available in this version")),
-    flag("ssh", true, Fate::Refused("SSH agents for steps are not available in this version")),
     flag("cache-from", true, Fate::Refused("only the local store serves as a cache in this version")),
     flag("cache-to", true, Fate::Refused("only the local store serves as a cache in this version")),
-    flag("no-cache-filter", true, Fate::Refused("use --no-cache for the whole build in this version")),
-    flag("allow", true, NOT_YET),
     flag("policy", true, NOT_YET),
     flag("invoke", true, NOT_YET),
-    flag("ulimit", true, LIMITS),
-    flag("cgroup-parent", true, LIMITS),
     flag("resource", true, LIMITS),
     Flag { name: "memory", short: Some('m'), takes_value: true, fate: LIMITS },
     flag("memory-swap", true, LIMITS),
