@@ -4,6 +4,7 @@
 //! A source is asked when a step that mounts one runs, never before. What it tells goes to that step's process
 //! and nowhere else: no key, record, log, layer or file on a disk has it.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::PathBuf;
 
@@ -40,5 +41,30 @@ impl SecretSource for NoSecrets {
 
     fn agent<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, Result<Option<PathBuf>, BuildError>> {
         Box::pin(std::future::ready(Ok(None)))
+    }
+}
+
+/// A source of what is known from the beginning.
+#[derive(Clone, Default)]
+pub struct FixedSecrets {
+    /// Secrets by their names.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Sockets of agents by their names.
+    pub agents: BTreeMap<String, PathBuf>,
+}
+
+impl Debug for FixedSecrets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "FixedSecrets({:?}, {:?})", self.secrets.keys(), self.agents)
+    }
+}
+
+impl SecretSource for FixedSecrets {
+    fn secret<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BuildError>> {
+        Box::pin(std::future::ready(Ok(self.secrets.get(id).cloned())))
+    }
+
+    fn agent<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<PathBuf>, BuildError>> {
+        Box::pin(std::future::ready(Ok(self.agents.get(id).cloned())))
     }
 }

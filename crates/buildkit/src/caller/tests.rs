@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use polyarch_build::secrets::FixedSecrets;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
@@ -171,7 +172,8 @@ async fn an_archive_arrives_whole_or_not_at_all() {
 #[tokio::test]
 async fn secrets_are_those_of_the_session() {
     let secrets = BTreeMap::from([("token".to_owned(), b"1234".to_vec())]);
-    let one = session_of(Attachments { secrets, ..Attachments::default() }).await;
+    let secrets = FixedSecrets { secrets, ..FixedSecrets::default() };
+    let one = session_of(Attachments { secrets: Some(Arc::new(secrets)), ..Attachments::default() }).await;
     assert_eq!(one.secret("token").await.unwrap().as_deref(), Some(&b"1234"[..]));
     assert_eq!(one.secret("other").await.unwrap(), None);
 }
@@ -190,7 +192,9 @@ async fn an_agent_is_reached_through_a_socket() {
         }
     });
     let agents = BTreeMap::from([("default".to_owned(), real)]);
-    let session = session_of(Attachments { agents, ..Attachments::default() }).await;
+    let secrets = FixedSecrets { agents, ..FixedSecrets::default() };
+    let session =
+        session_of(Attachments { secrets: Some(Arc::new(secrets)), ..Attachments::default() }).await;
     let absent = session.agent("other", place.path()).await.unwrap_err();
     assert!(absent.to_string().contains("unset ssh forward key other"), "{absent}");
     let socket = session.agent("", place.path()).await.unwrap();

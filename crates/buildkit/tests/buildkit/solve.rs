@@ -2,17 +2,15 @@
 //! Builds on an unmodified daemon: contexts go there, results come home.
 
 use std::collections::BTreeMap;
-use std::future::ready;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use futures_util::future::BoxFuture;
 use polyarch_build::request::{
     BuildRequest, Context, DockerfileSource, ImageOptions, NetworkMode, PullPolicy, StepOptions,
 };
-use polyarch_build::secrets::SecretSource;
-use polyarch_build::{BuildError, ServiceOptions, Services};
+use polyarch_build::secrets::FixedSecrets;
+use polyarch_build::{ServiceOptions, Services};
 use polyarch_buildkit::client::{Exporter, NodeBuildOptions, SolveRequest};
 use polyarch_buildkit::session::{ArchiveTarget, Attachments, Session, SharedDirectory};
 use polyarch_oci::{ManifestOrIndex, Platform};
@@ -68,17 +66,9 @@ fn into_store(store: &Store) -> (ArchiveTarget, Arc<Mutex<Vec<NamedImage>>>) {
 }
 
 /// A source whose one secret is `token`.
-#[derive(Debug)]
-struct OneSecret;
-
-impl SecretSource for OneSecret {
-    fn secret<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BuildError>> {
-        Box::pin(ready(Ok((id == "token").then(|| b"secret".to_vec()))))
-    }
-
-    fn agent<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, Result<Option<PathBuf>, BuildError>> {
-        Box::pin(ready(Ok(None)))
-    }
+fn one_secret() -> Arc<FixedSecrets> {
+    let secrets = BTreeMap::from([("token".to_owned(), b"secret".to_vec())]);
+    Arc::new(FixedSecrets { secrets, ..FixedSecrets::default() })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +85,7 @@ async fn a_result_comes_home_under_its_digest() {
     let (target, imported) = into_store(&store);
     let mut attachments = attachments(context.path());
     attachments.archives.push(target);
-    attachments.secrets = Some(Arc::new(OneSecret));
+    attachments.secrets = Some(one_secret());
     let session = Session::new(attachments, "").unwrap();
     let (progress, events) = recorder();
 
@@ -161,7 +151,7 @@ async fn what_a_session_does_not_hold_can_not_be_had() {
     let Some(daemon) = Buildkitd::start() else { return };
     let context = context("RUN --mount=type=secret,id=other,required=true cat /run/secrets/other\n", &[]);
     let mut attachments = attachments(context.path());
-    attachments.secrets = Some(Arc::new(OneSecret));
+    attachments.secrets = Some(one_secret());
     let session = Session::new(attachments, "").unwrap();
     let node = connect(&daemon).await;
     let error = node.solve(request(), &session, &Progress::none()).await.unwrap_err();

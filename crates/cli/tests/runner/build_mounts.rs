@@ -95,10 +95,9 @@ fn caches_stay_apart_by_name_owner_and_seed_and_are_seen_and_pruned_needs_root()
     build(&environment, &[]).assert_success();
     let df = environment.run(["du", "--format", "json", "--filter", "type=exec.cachemount"]);
     df.assert_success();
-    let lines: Vec<Value> =
-        df.stdout().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert!(lines.len() >= 7, "{}", df.stdout());
-    assert!(df.stdout().contains("cache mount /c for linux/"), "{}", df.stdout());
+    let lines: Vec<Value> = df.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(lines.len() >= 7, "{}", df.stdout);
+    assert!(df.stdout.contains("cache mount /c for linux/"), "{}", df.stdout);
     // They are of use to the next build, so only --all takes them.
     environment.run(["prune", "--force"]).assert_success();
     dockerfile(&environment, "FROM base\nRUN --mount=type=cache,target=/c ls /c > /list\n");
