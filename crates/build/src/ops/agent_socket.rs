@@ -13,7 +13,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use crate::error::{BuildError, ErrorKind};
-use crate::services::Services;
 
 /// Mode of an agent's socket, as in BuildKit.
 const DEFAULT_MODE: u32 = 0o600;
@@ -28,11 +27,10 @@ pub(super) struct AgentSocket {
 impl AgentSocket {
     /// Listens in a directory of its own and passes every connection on to `agent`.
     pub(super) fn listen(
-        services: &Services,
+        directory: tempfile::TempDir,
         agent: PathBuf,
         owner: MountOwner,
     ) -> Result<AgentSocket, BuildError> {
-        let directory = services.scratch()?;
         let failed = |action: &str, error: &std::io::Error| {
             BuildError::new(ErrorKind::Sandbox, format!("can't {action} a socket for an SSH agent: {error}"))
         };
@@ -99,4 +97,45 @@ async fn pass_on(mut client: UnixStream, agent: PathBuf) {
     let Ok(short) = ShortPath::of(directory, name) else { return };
     let Ok(mut agent) = UnixStream::connect(&short.path).await else { return };
     let _ = tokio::io::copy_bidirectional(&mut client, &mut agent).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_are_passed_on_whatever_the_length_of_the_paths() {
+        let base = tempfile::tempdir().expect("tempdir");
+        let deep = base.path().join("d".repeat(120));
+        std::fs::create_dir(&deep).expect("mkdir");
+        let short = ShortPath::of(&deep, "real".as_ref()).expect("a short path");
+        let listener = UnixListener::bind(&short.path).expect("bind");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut question = [0; 4];
+                stream.read_exact(&mut question).await.expect("read");
+                stream.write_all(&question).await.expect("write");
+            }
+        });
+        let own = tempfile::tempdir_in(&deep).expect("tempdir");
+        let owner = MountOwner { mode: Some(0o741), uid: None, gid: None };
+        let socket = AgentSocket::listen(own, deep.join("real"), owner).expect("listen");
+        let metadata = std::fs::metadata(socket.path()).expect("stat");
+        assert!(metadata.file_type().is_socket() && metadata.mode() & 0o7777 == 0o741);
+        let place = ShortPath::of(socket.directory.path(), NAME.as_ref()).expect("a short path");
+        for question in [*b"one ", *b"two "] {
+            let mut stream = UnixStream::connect(&place.path).await.expect("connect");
+            stream.write_all(&question).await.expect("write");
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.expect("read");
+            assert_eq!(answer, question);
+        }
+        let path = socket.path();
+        drop(socket);
+        assert!(!path.exists(), "the socket goes with its step");
+    }
 }

@@ -278,7 +278,7 @@ pub(super) async fn gather(
             }
             ExecMount::Ssh { id, target, required, owner } => match secrets.agent(id).await? {
                 Some(agent) => {
-                    let socket = AgentSocket::listen(services, agent, *owner)?;
+                    let socket = AgentSocket::listen(services.scratch()?, agent, *owner)?;
                     let (source, target) = (socket.path(), target.into());
                     gathered.parts.push(Part::Ready(Mount::Bind { source, target, read_only: false }));
                     gathered.agents.push(socket);

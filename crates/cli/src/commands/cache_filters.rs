@@ -22,8 +22,7 @@ const KEYS: [&str; 10] = [
     "immutable",
 ];
 /// Types of BuildKit that a store here never holds.
-const ABSENT_TYPES: [&str; 5] =
-    ["internal", "frontend", "source.local", "source.git.checkout", "exec.cachemount"];
+const ABSENT_TYPES: [&str; 4] = ["internal", "frontend", "source.local", "source.git.checkout"];
 
 /// Reads filters.
 ///

@@ -18,8 +18,8 @@ use crate::template::{Listing, Value};
 /// `polyarch df` shows images and everything else as well.
 #[derive(Debug, Args)]
 pub struct DuArgs {
-    /// Show only what matches: until=24h (not used for so long), type=regular|image|blob|record|temporary, type!=…,
-    /// id=TEXT, description=TEXT, shared, private, inuse, mutable, immutable
+    /// Show only what matches: until=24h (not used for so long),
+    /// type=regular|image|blob|record|exec.cachemount|temporary, type!=…, id=TEXT, description=TEXT, shared, private, inuse, mutable, immutable
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
     /// The same as --format=pretty

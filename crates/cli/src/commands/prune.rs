@@ -31,8 +31,8 @@ pub struct PruneArgs {
           default_value = "false", hide_default_value = true, value_name = "BOOL",
           value_parser = go_bool, action = ArgAction::Set)]
     force: bool,
-    /// Remove only what matches: until=24h (not used for so long), type=regular|image|blob|record|temporary,
-    /// type!=…, id=TEXT, description=TEXT, shared, private
+    /// Remove only what matches: until=24h (not used for so long),
+    /// type=regular|image|blob|record|exec.cachemount|temporary, type!=…, id=TEXT, description=TEXT, shared, private
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
     /// Keep this much of the cache: 10g, 500mb

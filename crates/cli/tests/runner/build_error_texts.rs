@@ -27,7 +27,7 @@ const WRONG: &[&str] = &[
     "FROM scratch\nENV a=\"${b:?must be set}\"\n",
     "FROM scratch\nSTOPSIGNAL SIGNONE\n",
     "FROM scratch\nCOPY --chown=nobody file /\n",
-    "FROM scratch\nRUN --mount=type=cache,target=/c true\n",
+    "FROM scratch\nRUN --mount=type=cache,target=/ true\n",
     "BASE\nRUN echo working && echo failed >&2 && exit 3\n",
     "BASE\nRUN [\"/no/such/program\"]\n",
     "BASE\nUSER nobody\nRUN true\n",

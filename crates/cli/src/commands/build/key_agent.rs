@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An SSH agent of this command's own, for `--ssh id=KEY`: OpenSSH's, with nothing but those keys.
 //!
-//! It ends with this command, however that ends: it runs for as long as a program of its own does, and that one
-//! reads from a pipe that this process holds.
+//! It ends with this command, however that ends: its own program reads from a pipe that this process holds, and
+//! ends the agent with the pipe.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ impl KeyAgent {
         let process = Command::new(&agent)
             .arg("-a")
             .arg(&socket)
-            .args(["/bin/sh", "-c", "echo ready; exec cat"])
+            .args(["/bin/sh", "-c", "echo ready; cat; kill \"$SSH_AGENT_PID\""])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -105,4 +105,35 @@ fn find(name: &str, directories: &[PathBuf]) -> Result<PathBuf, BuildError> {
         )
         .with_hint("install OpenSSH's client programs, or name the socket of an agent: --ssh id=SOCKET")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_has_the_keys_that_it_was_given_and_ends_with_its_owner() {
+        let path: Vec<PathBuf> =
+            std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
+        let Ok(add) = find("ssh-add", &path) else { return };
+        let directory = tempfile::tempdir().expect("tempdir");
+        let generate = |name: &str, passphrase: &str| {
+            let key = directory.path().join(name);
+            let mut command = Command::new("ssh-keygen");
+            command.args(["-q", "-t", "ed25519", "-C", "a-key-of-a-test", "-N", passphrase, "-f"]).arg(&key);
+            assert!(command.status().expect("ssh-keygen").success());
+            key
+        };
+        let agent = KeyAgent::start(&[generate("open", "")], &path).expect("started");
+        let list = || Command::new(&add).arg("-l").env("SSH_AUTH_SOCK", agent.socket()).output();
+        let listed = String::from_utf8(list().expect("ssh-add").stdout).expect("text");
+        assert!(listed.contains("a-key-of-a-test"), "{listed}");
+        let socket = agent.socket();
+        drop(agent);
+        assert!(!socket.exists());
+        let refused = KeyAgent::start(&[generate("closed", "passphrase")], &path).expect_err("a passphrase");
+        assert!(refused.message.contains("ssh-add does not take the key"), "{refused}");
+        let absent = KeyAgent::start(&[], &[]).expect_err("no programs");
+        assert!(absent.message.contains("needs ssh-agent"), "{absent}");
+    }
 }
