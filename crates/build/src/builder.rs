@@ -249,9 +249,7 @@ impl Services {
             return Err(BuildError::clone(source));
         }
         let trees = lowered.iter().zip(outputs).map(|(lowered, output)| match output {
-            Ok(Output::Tree(tree)) => {
-                Ok(PlatformTree { draft: lowered.draft.clone(), tree, capture: None, scanned: Vec::new() })
-            }
+            Ok(Output::Tree(tree)) => Ok(PlatformTree { draft: lowered.draft.clone(), tree, capture: None }),
             Ok(Output::Context(_)) | Err(_) => Err(BuildError::cancelled()),
         });
         trees.collect()

@@ -22,12 +22,10 @@ use crate::layers::LayerOptions;
 use crate::provenance::Capture;
 use crate::push::PushPlan;
 use crate::request::{BuildRequest, Output};
-use crate::sbom::Scanned;
 use crate::services::Services;
 use crate::tree::Tree;
 
 use attestations::Attestation;
-pub(crate) use attestations::Subject;
 pub use finished::FinishedImage;
 
 /// A platform's result on its way out.
@@ -37,8 +35,6 @@ pub(crate) struct PlatformTree {
     pub(crate) tree: Tree,
     /// How it was made; not known of images that were made elsewhere.
     pub(crate) capture: Option<Capture>,
-    /// What scanners found in it.
-    pub(crate) scanned: Vec<Scanned>,
 }
 
 /// What the image outputs made.

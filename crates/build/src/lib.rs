@@ -41,7 +41,6 @@ pub mod push;
 pub mod request;
 pub mod result;
 mod run;
-mod sbom;
 pub mod secrets;
 mod services;
 mod stats;

@@ -19,6 +19,7 @@ use polyarch_solver::Graph;
 use crate::attest::{ProvenanceOptions, SlsaVersion};
 use crate::error::{BuildError, ErrorKind};
 use crate::frontend::{Frontend, LoweredPlatform};
+use crate::ops::exec_mounts::ExecMount;
 use crate::ops::{BuildOp, OpKind};
 use crate::request::NetworkMode;
 use crate::tree::Tree;
@@ -88,7 +89,10 @@ impl Capture {
         };
         for id in graph.reachable(&[lowered.vertex]) {
             match &graph.op(id).kind {
-                OpKind::Exec(op) => capture.has_network |= op.network != NetworkMode::None,
+                OpKind::Exec(op) => {
+                    capture.has_network |= op.network != NetworkMode::None;
+                    op.mounts.iter().for_each(|mount| capture.note(mount));
+                }
                 OpKind::Context(op) if !op.identity.is_empty() => {
                     capture.locals.insert(op.identity.clone());
                 }
@@ -96,6 +100,17 @@ impl Capture {
             }
         }
         capture
+    }
+
+    /// Notes what a step may know: by its name, and never what it is.
+    fn note(&mut self, mount: &ExecMount) {
+        let (names, id, required) = match mount {
+            ExecMount::Secret { id, required, .. } => (&mut self.secrets, id, *required),
+            ExecMount::Ssh { id, required, .. } => (&mut self.agents, id, *required),
+            ExecMount::Bind { .. } | ExecMount::Cache(_) | ExecMount::Tmpfs { .. } => return,
+        };
+        let is_optional = names.entry(id.clone()).or_insert(true);
+        *is_optional &= !required;
     }
 
     /// Notes what became of the steps.

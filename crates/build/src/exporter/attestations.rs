@@ -19,7 +19,6 @@ use crate::image::PlatformImage;
 use crate::image_source::storage_error;
 use crate::provenance::{package_url, predicate_type};
 use crate::request::{BuildRequest, Output};
-use crate::sbom::Scanned;
 use crate::services::Services;
 
 /// The media type of an in-toto statement (in-toto attestation framework).
@@ -36,19 +35,17 @@ const EMPTY: &[u8] = b"{}";
 pub(super) struct Attestation {
     predicate_type: String,
     predicate: Value,
-    /// What it is about, where it says so itself; else it is about the result.
-    subjects: Vec<Subject>,
     /// The name of its file.
     pub(super) file_name: String,
 }
 
 /// What a statement is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Subject {
+pub(super) struct Subject {
     /// Its name, a package URL or a path.
-    pub(crate) name: String,
+    name: String,
     /// Its digests, by algorithm.
-    pub(crate) digest: BTreeMap<String, String>,
+    digest: BTreeMap<String, String>,
 }
 
 /// in-toto attestation framework, spec v1, statement.
@@ -82,26 +79,17 @@ fn wanted(attestations: &Attestations, is_inline: bool) -> Attestations {
     wanted
 }
 
-/// Makes what is said about a platform's result: what is in it, then how it was made.
+/// Makes what is said about a platform's result: how it was made.
 pub(super) fn attest(
     attestations: &Attestations,
     tree: &PlatformTree,
     layers: &[Descriptor],
 ) -> Vec<Attestation> {
-    let scanned = tree.scanned.iter().filter(|_| attestations.sbom.is_some());
-    let mut attested: Vec<Attestation> = scanned
-        .map(|Scanned { predicate_type, predicate, subjects, file_name }| Attestation {
-            predicate_type: predicate_type.clone(),
-            predicate: predicate.clone(),
-            subjects: subjects.clone(),
-            file_name: file_name.clone(),
-        })
-        .collect();
+    let mut attested = Vec::new();
     if let (Some(options), Some(capture)) = (&attestations.provenance, &tree.capture) {
         attested.push(Attestation {
             predicate_type: predicate_type(options.version).to_owned(),
             predicate: capture.predicate(options, layers),
-            subjects: Vec::new(),
             file_name: options.filename.clone(),
         });
     }
@@ -115,11 +103,10 @@ impl Attestation {
     }
 
     fn statement<'a>(&'a self, subjects: &'a [Subject]) -> Statement<'a> {
-        let subject = if self.subjects.is_empty() { subjects } else { &self.subjects };
         Statement {
             kind: "https://in-toto.io/Statement/v1",
             predicate_type: &self.predicate_type,
-            subject,
+            subject: subjects,
             predicate: &self.predicate,
         }
     }

@@ -125,6 +125,5 @@ fn tree_of(image: &PlatformImage) -> PlatformTree {
         },
         tree: Tree { layers: layers.collect(), steps: Vec::new() },
         capture: None,
-        scanned: Vec::new(),
     }
 }

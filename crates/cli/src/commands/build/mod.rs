@@ -138,11 +138,11 @@ pub struct BuildArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL|ATTRIBUTES")]
     pub provenance: Option<String>,
-    /// Attest what is in the image: true, false, or generator=IMAGE[,KEY=VALUE]; short for --attest
+    /// Bill of materials; only `false` in this version
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL|ATTRIBUTES")]
     pub sbom: Option<String>,
-    /// Attestation: type=provenance|sbom[,KEY=VALUE]; may be repeated
+    /// Attestation: type=provenance[,KEY=VALUE]; may be repeated
     #[arg(long, value_name = "ATTRIBUTES")]
     pub attest: Vec<String>,
     /// Answer a question about the Dockerfile instead of building: check, outline, targets or
