@@ -237,3 +237,34 @@ fn lease(session: &ClientSession) -> KeptDirectory {
     let place = tempfile::tempdir().unwrap().keep();
     KeptDirectories::new(&place).lease(session, "context").unwrap()
 }
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_what_waits_for_it() {
+    let sessions = Sessions::new();
+    let mut headers = tonic::metadata::MetadataMap::new();
+    for (key, value) in [
+        ("x-docker-expose-session-uuid", "id"),
+        ("x-docker-expose-session-grpc-method", "/moby.buildkit.secrets.v1.Secrets/GetSecret"),
+    ] {
+        headers.insert(key, value.parse().unwrap());
+    }
+    // A client that never answers, and then is gone.
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let incoming = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let (session, _answer) = sessions.accept_stream(&headers, incoming).await.unwrap();
+    let waiting = tokio::spawn({
+        let session = session.clone();
+        async move { session.secret("any").await }
+    });
+    drop::<tokio::sync::mpsc::Sender<Result<crate::api::control::BytesMessage, Status>>>(sender);
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(matches!(error, CallerError::Ended { .. }), "{error}");
+    assert!(session.has_ended());
+}
+
+#[tokio::test]
+async fn sessions_without_an_id_are_refused() {
+    let incoming = tokio_stream::empty();
+    let refused = Sessions::new().accept_stream(&tonic::metadata::MetadataMap::new(), incoming).await;
+    assert_eq!(refused.err().unwrap().code(), tonic::Code::InvalidArgument);
+}

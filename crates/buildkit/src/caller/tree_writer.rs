@@ -431,3 +431,6 @@ fn names(directory: &OwnedFd) -> io::Result<HashSet<OsString>> {
 fn hostile(problem: String) -> CallerError {
     CallerError::Hostile { what: WHAT, problem }
 }
+
+#[cfg(test)]
+mod tests;
