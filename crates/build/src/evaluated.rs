@@ -22,7 +22,28 @@ pub struct Evaluated {
     pub(crate) runs: Vec<(Execution, Duration)>,
 }
 
+/// One platform of what a build has made, as a context of another build.
+#[derive(Clone)]
+pub struct BuiltTree(pub(crate) PlatformTree);
+
+impl std::fmt::Debug for BuiltTree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("BuiltTree").field(&self.0.tree).finish()
+    }
+}
+
+impl PartialEq for BuiltTree {
+    fn eq(&self, other: &BuiltTree) -> bool {
+        self.0.tree == other.0.tree
+    }
+}
+
 impl Evaluated {
+    /// Returns a platform's tree, with its config, for another build of the same store.
+    pub fn built_tree(&self, platform: usize) -> Option<BuiltTree> {
+        self.trees.get(platform).cloned().map(BuiltTree)
+    }
+
     /// Returns the platforms, in the order of the request.
     pub fn platforms(&self) -> impl Iterator<Item = &Platform> {
         self.trees.iter().map(|tree| &tree.draft.platform)

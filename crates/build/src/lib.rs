@@ -50,7 +50,7 @@ pub mod tree;
 
 pub use change::change_config;
 pub use error::{BuildError, ErrorKind};
-pub use evaluated::Evaluated;
+pub use evaluated::{BuiltTree, Evaluated};
 pub use exporter::FinishedImage;
 pub use output_file::{require_directory, write_file};
 pub use prune::{PrunePlan, PruneRequest, plan_prune, prune};

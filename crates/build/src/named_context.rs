@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use polyarch_oci::{Digest, Platform, Reference, ReferenceError};
 
+use crate::evaluated::BuiltTree;
+
 /// A context by a name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedContext {
@@ -43,6 +45,8 @@ pub enum ContextSource {
     Git(String),
     /// What a URL leads to: one file with the name `context`.
     Http(String),
+    /// What another build has made; FROM takes its config, too.
+    Built(Box<BuiltTree>),
 }
 
 /// Says why a text names no context.

@@ -33,6 +33,8 @@ pub struct BuildOp {
 pub(crate) enum OpKind {
     /// Layers of an image.
     Image(image::ImageOp),
+    /// What another build has made.
+    Built(image::BuiltOp),
     /// The user's files.
     Context(context_op::ContextOp),
     /// Files made or copied.
@@ -48,6 +50,7 @@ impl Op for BuildOp {
     fn digest(&self) -> CacheKey {
         match &self.kind {
             OpKind::Image(op) => op.digest(),
+            OpKind::Built(op) => op.digest(),
             OpKind::Context(op) => op.digest(),
             OpKind::File(op) => op.digest(),
             OpKind::Exec(op) => op.digest(),
@@ -86,7 +89,7 @@ impl Op for BuildOp {
             OpKind::File(op) => op.content_key(input, output, &shown(&context)).await,
             OpKind::Exec(op) => op.content_key(input, output, &shown(&context)).await,
             // Never asked: `is_keyed_by_content` says so.
-            OpKind::Image(_) | OpKind::Context(_) => Ok(self.digest()),
+            OpKind::Image(_) | OpKind::Built(_) | OpKind::Context(_) => Ok(self.digest()),
         };
         key.map_err(|error| self.locate(error))
     }
@@ -94,6 +97,7 @@ impl Op for BuildOp {
     async fn exec(&self, inputs: Vec<Output>, context: VertexContext) -> Result<Output, BuildError> {
         let result = match &self.kind {
             OpKind::Image(op) => Ok(op.exec()),
+            OpKind::Built(op) => Ok(op.exec()),
             OpKind::Context(op) => op.exec(&context).await,
             OpKind::File(op) => op.exec(inputs, &context).await,
             OpKind::Exec(op) => op.exec(inputs, &context, &self.name).await,

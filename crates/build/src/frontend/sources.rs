@@ -12,11 +12,12 @@ use super::{Frontend, Lowering};
 use crate::context::LocalContext;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
+use crate::image::ImageDraft;
 use crate::image_source::ResolvedImage;
 use crate::named_context::{ContextSource, NamedContext};
 use crate::ops::context_op::ContextOp;
 use crate::ops::file::{CopyAction, FileAction};
-use crate::ops::image::ImageOp;
+use crate::ops::image::{BuiltOp, ImageOp};
 use crate::ops::{BuildOp, OpKind};
 use crate::provenance::Material;
 
@@ -26,6 +27,8 @@ pub(super) enum Named {
     Image(Arc<ResolvedImage>),
     /// Files only, as a vertex to copy from.
     Files(VertexId),
+    /// What another build has made, with what its image would be.
+    Built(VertexId, Box<ImageDraft>),
 }
 
 impl Frontend<'_> {
@@ -86,7 +89,8 @@ impl Frontend<'_> {
             ContextSource::Directory(_)
             | ContextSource::Scratch
             | ContextSource::Git(_)
-            | ContextSource::Http(_) => Ok(None),
+            | ContextSource::Http(_)
+            | ContextSource::Built(_) => Ok(None),
         }
     }
 }
@@ -110,6 +114,11 @@ impl Lowering<'_, '_> {
         if let Some(image) = self.frontend.named_image(context, platform, span).await? {
             return Ok(Named::Image(image));
         }
+        if let ContextSource::Built(built) = &context.source {
+            let mut op = hidden(OpKind::Built(BuiltOp { tree: built.0.tree.clone() }));
+            op.name = format!("[context {}] take from another build", context.name).into();
+            return Ok(Named::Built(self.graph.add(op, Vec::new()), Box::new(built.0.draft.clone())));
+        }
         let kind = match &context.source {
             ContextSource::Directory(path) => {
                 let (services, path) = (self.frontend.services.clone(), path.clone());
@@ -120,9 +129,10 @@ impl Lowering<'_, '_> {
             }
             ContextSource::Git(_) => return Err(self.not_yet("a named context in git", span)),
             ContextSource::Http(_) => return Err(self.not_yet("a named context from HTTP", span)),
-            ContextSource::Scratch | ContextSource::Image(_) | ContextSource::OciLayout { .. } => {
-                OpKind::Image(ImageOp::default())
-            }
+            ContextSource::Scratch
+            | ContextSource::Image(_)
+            | ContextSource::OciLayout { .. }
+            | ContextSource::Built(_) => OpKind::Image(ImageOp::default()),
         };
         let mut op = hidden(kind);
         op.name = format!("[context {}] load from client", context.name).into();
@@ -165,7 +175,7 @@ impl Lowering<'_, '_> {
             let is_layout = matches!(context.source, ContextSource::OciLayout { .. });
             return match self.named(context, &target, span).await? {
                 Named::Image(image) => Ok(self.image_vertex(&image, is_layout)),
-                Named::Files(vertex) => Ok(vertex),
+                Named::Files(vertex) | Named::Built(vertex, _) => Ok(vertex),
             };
         }
         if from.parse::<usize>().is_ok() {

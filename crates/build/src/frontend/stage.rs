@@ -136,6 +136,11 @@ impl Lowering<'_, '_> {
         stage: &Stage,
     ) -> Result<(VertexId, ImageDraft), BuildError> {
         match self.named(context, platform, stage.span).await? {
+            Named::Built(vertex, mut draft) => {
+                draft.platform = platform.clone();
+                draft.config.set_platform(platform);
+                Ok((vertex, *draft))
+            }
             Named::Image(image) => {
                 let is_layout = matches!(context.source, ContextSource::OciLayout { .. });
                 Ok(self.base_of_image(&image, platform.clone(), stage, is_layout))

@@ -24,6 +24,7 @@ use crate::api::gateway::{
 use crate::api::llb;
 use crate::server::Server;
 use crate::server::builds::Build;
+use crate::server::definition::definition_of;
 use crate::server::errors::{status_of, status_of_message};
 use crate::server::results::{ResultTree, Solved};
 use crate::session::go_mode;
@@ -45,8 +46,12 @@ impl Server {
         let has_definition = request.definition.as_ref().is_some_and(|it| !it.def.is_empty());
         let solved = match (request.frontend.as_str(), has_definition) {
             ("", false) => Solved::default(),
-            ("", true) => self.solve_definition(&build, request.definition.as_ref()).await?,
-            (frontend, _) => self.run_frontend(&build, frontend, &request.frontend_opt).await?,
+            ("", true) => {
+                self.solve_definition(&build, &request.definition.clone().unwrap_or_default()).await?
+            }
+            (frontend, _) => {
+                self.run_frontend(&build, frontend, &request.frontend_opt, &request.frontend_inputs).await?
+            }
         };
         let mut ids = BTreeMap::new();
         for (name, tree) in &solved.trees {
@@ -54,7 +59,10 @@ impl Server {
         }
         let is_new = request.allow_result_array_ref;
         let one = || ids.values().next().cloned().unwrap_or_default();
-        let reference = |id: String| Ref { id, def: None };
+        let reference = |id: String| {
+            let def = Some(definition_of(&id)).filter(|_| !id.is_empty());
+            Ref { id, def }
+        };
         let refs = match (solved.is_map, is_new) {
             (true, _) if !request.allow_result_return => {
                 return Err(Status::failed_precondition("solve did not return default result"));

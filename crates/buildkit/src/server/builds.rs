@@ -17,7 +17,7 @@ use tonic::Status;
 
 use crate::api::control::SolveRequest;
 use crate::caller::ClientSession;
-use crate::server::results::Results;
+use crate::server::results::{ResultTree, Results};
 use crate::server::status::StatusLog;
 
 /// How long a call waits for its build.
@@ -112,6 +112,16 @@ impl Builds {
             Entry::Starting(status) => Some(status.clone()),
         })
         .await
+    }
+
+    /// Returns a result of whichever build: who knows its name may use it.
+    pub(crate) fn result(&self, name: &str) -> Result<ResultTree, Status> {
+        let by_name = self.lock();
+        let found = by_name.values().find_map(|entry| match entry {
+            Entry::Known(build) => build.results.get(name).ok(),
+            Entry::Starting(_) => None,
+        });
+        found.ok_or_else(|| Status::not_found("the build whose result is an input here has ended"))
     }
 
     async fn wait<T>(&self, name: &str, take: impl Fn(&Entry) -> Option<T>) -> Result<T, Status> {

@@ -12,7 +12,7 @@ use polyarch_build::named_context::{ContextSource, NamedContext};
 use polyarch_build::request::{Context, DockerfileSource};
 use polyarch_build::{BuildError, ErrorKind};
 use polyarch_dockerfile::{Dockerfile, IgnoreRules, InstructionKind};
-use polyarch_oci::Platform;
+use polyarch_oci::{Digest, Platform, Reference};
 use polyarch_snapshot::TreeRoot;
 use polyarch_solver::progress::ActiveVertex;
 
@@ -21,6 +21,8 @@ use crate::caller::{
 };
 use crate::server::attributes::wrong;
 use crate::server::builds::Build;
+use crate::server::frontend::Inputs;
+use crate::server::layouts::copy_image;
 
 /// The largest Dockerfile or ignore file, in bytes.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
@@ -43,8 +45,9 @@ pub(super) async fn load(
     build: &Build,
     sessions: &Sessions,
     attributes: &BTreeMap<String, String>,
+    inputs: &Inputs,
 ) -> Result<Loaded, BuildError> {
-    let reader = Reader { build, sessions, attributes, scratch: build.services.scratch()? };
+    let reader = Reader { build, sessions, attributes, inputs, scratch: build.services.scratch()? };
     let get = |key: &str| attributes.get(key).map(String::as_str).filter(|value| !value.is_empty());
     let context_key = get("contextkey").unwrap_or("context");
     let file_name = get("filename").unwrap_or("Dockerfile");
@@ -94,6 +97,7 @@ struct Reader<'a> {
     build: &'a Build,
     sessions: &'a Sessions,
     attributes: &'a BTreeMap<String, String>,
+    inputs: &'a Inputs,
     scratch: tempfile::TempDir,
 }
 
@@ -287,11 +291,13 @@ impl Reader<'_> {
                     directories.push(kept);
                     ContextSource::Directory(path)
                 }
-                ("input" | "oci-layout", _) => {
-                    return Err(wrong(format!(
-                        "the context {name} is {value}, which this builder can't take yet"
-                    ))
-                    .with_hint("give a directory, or docker-image://NAME"));
+                ("input", input) => {
+                    let built = self.inputs.get(input);
+                    let missing = || wrong(format!("invalid input {input} for {name}"));
+                    ContextSource::Built(Box::new(built.ok_or_else(missing)?.clone()))
+                }
+                ("oci-layout", rest) => {
+                    ContextSource::Image(self.layout(name, rest.trim_start_matches("//")).await?)
                 }
                 _ => ContextSource::parse(value)
                     .map_err(|error| wrong(error.to_string()))?
@@ -301,6 +307,33 @@ impl Reader<'_> {
             contexts.push(NamedContext { name, platform, source });
         }
         Ok(contexts)
+    }
+
+    /// Brings an image of a layout of the client's here; returns a name by which the store has it.
+    async fn layout(&self, name: &str, source: &str) -> Result<Reference, BuildError> {
+        let wrong_source =
+            || wrong(format!("oci-layout reference {source:?} is not of the form STORE@DIGEST"));
+        let (store, digest) = source.split_once('@').ok_or_else(wrong_source)?;
+        let digest: Digest = digest.parse().map_err(|_| wrong_source())?;
+        let named: Reference =
+            name.parse().map_err(|_| wrong(format!("{name} is not a name that an image could have")))?;
+        let session = self.session_of(name).await?;
+        let vertex = self
+            .build
+            .progress()
+            .begin(&format!("layout {name}"), format!("[context {name}] OCI load from client"));
+        let copied =
+            copy_image(&session, store.trim_end_matches(':'), &digest, self.build.services.store()).await;
+        match copied {
+            Ok(()) => {
+                vertex.done();
+                Ok(named.with_digest(digest))
+            }
+            Err(error) => {
+                vertex.failed(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Brings the directory of a named context here, without what its ignore file leaves out.

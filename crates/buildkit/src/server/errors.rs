@@ -15,6 +15,8 @@ use crate::api::rpc;
 
 /// The largest Dockerfile that goes into a header; clients take so much and not more.
 const MAX_SOURCE_BYTES: usize = 32 << 10;
+/// The most lines that an error points at.
+const MAX_LINES: usize = 100;
 
 /// Puts an error into a status.
 pub(crate) fn status_of(error: &BuildError) -> Status {
@@ -36,14 +38,17 @@ pub(crate) fn status_of(error: &BuildError) -> Status {
     if let Some(location) = &error.location
         && location.text.len() <= MAX_SOURCE_BYTES
     {
-        let position = |line: u32| json!({ "line": line, "character": 0 });
+        // As BuildKit does, one for each line.
+        let range = |line: u32| json!({ "start": { "line": line }, "end": { "line": line } });
         let source = json!({
             "info": {
                 "filename": location.file,
                 "data": STANDARD.encode(location.text.as_bytes()),
                 "language": "Dockerfile",
+                // Where the file came from; clients only look whether it is there.
+                "definition": {},
             },
-            "ranges": [{ "start": position(*location.lines.start()), "end": position(*location.lines.end()) }],
+            "ranges": location.lines.clone().take(MAX_LINES).map(range).collect::<Vec<_>>(),
         });
         details.push(detail("errdefs.Source+json", &source));
     }
@@ -52,6 +57,14 @@ pub(crate) fn status_of(error: &BuildError) -> Status {
     }
     let status = rpc::Status { code: code.into(), message: message.clone(), details };
     Status::with_details(code, message, status.encode_to_vec().into())
+}
+
+/// Says that a frontend lacks what a client needs.
+pub(crate) fn unsupported_capability(name: &str) -> Status {
+    let message = format!("unsupported frontend capability {name}");
+    let details = vec![detail("errdefs.FrontendCap+json", &json!({ "name": name }))];
+    let status = rpc::Status { code: Code::Unimplemented.into(), message: message.clone(), details };
+    Status::with_details(Code::Unimplemented, message, status.encode_to_vec().into())
 }
 
 fn detail(kind: &str, value: &Value) -> prost_types::Any {

@@ -4,21 +4,28 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use polyarch_build::{BuildError, ErrorKind, Subrequest, SubrequestOptions};
+use polyarch_build::{BuildError, BuiltTree, ErrorKind, Subrequest, SubrequestOptions};
 use polyarch_oci::Platform;
 use serde_json::json;
 use tonic::Status;
 
+use crate::api::llb::Definition;
 use crate::server::Server;
 use crate::server::attributes::{granted, request_of, wrong};
 use crate::server::builds::Build;
 use crate::server::contexts::load;
-use crate::server::errors::status_of;
+use crate::server::errors::{status_of, unsupported_capability};
 use crate::server::results::{Evaluation, ResultTree, Solved};
 use crate::server::secrets::ClientSecrets;
 
 /// What our frontend is called.
 const DOCKERFILE: &str = "dockerfile.v0";
+/// What clients may need of it.
+const CAPABILITIES: [&str; 3] = [
+    "moby.buildkit.frontend.inputs",
+    "moby.buildkit.frontend.contexts",
+    "moby.buildkit.frontend.subrequests",
+];
 /// What runs an image as frontend; those of the Dockerfile are ours.
 const GATEWAY: &str = "gateway.v0";
 
@@ -29,6 +36,7 @@ impl Server {
         build: &Arc<Build>,
         frontend: &str,
         attributes: &BTreeMap<String, String>,
+        inputs: &BTreeMap<String, Definition>,
     ) -> Result<Solved, Status> {
         match frontend {
             DOCKERFILE => {}
@@ -42,10 +50,12 @@ impl Server {
                     .ok_or_else(|| Status::unimplemented(format!("unsupported request {id}")))?,
             ),
         };
+        check_capabilities(attributes.get("frontend.caps").map_or("", String::as_str))?;
+        let inputs = Inputs::read(self, inputs)?;
         let solving = async {
             match subrequest {
-                Some(subrequest) => self.question(build, subrequest, attributes).await,
-                None => self.dockerfile(build, attributes).await,
+                Some(subrequest) => self.question(build, subrequest, attributes, &inputs).await,
+                None => self.dockerfile(build, attributes, &inputs).await,
             }
         };
         let solved = tokio::select! {
@@ -61,12 +71,13 @@ impl Server {
         build: &Arc<Build>,
         subrequest: Subrequest,
         attributes: &BTreeMap<String, String>,
+        inputs: &Inputs,
     ) -> Result<Solved, BuildError> {
         let mut request = request_of(attributes, Vec::new())?;
         // What can be asked does not depend on the Dockerfile, which need not be there.
         let loaded = match subrequest {
             Subrequest::Describe => None,
-            _ => Some(load(build, &self.0.sessions, attributes).await?),
+            _ => Some(load(build, &self.0.sessions, attributes, inputs).await?),
         };
         if let Some(loaded) = &loaded {
             (request.context, request.dockerfile) = (loaded.context.clone(), loaded.dockerfile.clone());
@@ -83,6 +94,7 @@ impl Server {
         &self,
         build: &Arc<Build>,
         attributes: &BTreeMap<String, String>,
+        inputs: &Inputs,
     ) -> Result<Solved, BuildError> {
         let options = &self.0.options;
         let entitlements = granted(&build.request.entitlements, &options.entitlements)?;
@@ -91,7 +103,7 @@ impl Server {
         if request.platforms.is_empty() {
             request.platforms.push(Platform::host());
         }
-        let loaded = load(build, &self.0.sessions, attributes).await?;
+        let loaded = load(build, &self.0.sessions, attributes, inputs).await?;
         (request.context, request.dockerfile) = (loaded.context.clone(), loaded.dockerfile.clone());
         request.contexts.clone_from(&loaded.contexts);
         let sockets = build.services.scratch()?;
@@ -130,12 +142,42 @@ fn solved_of(evaluation: Evaluation) -> Result<Solved, BuildError> {
     Ok(solved)
 }
 
+/// The results of other builds that a build takes as inputs, by name.
+#[derive(Default)]
+pub(super) struct Inputs(BTreeMap<String, BuiltTree>);
+
+impl Inputs {
+    fn read(server: &Server, definitions: &BTreeMap<String, Definition>) -> Result<Inputs, Status> {
+        let mut inputs = Inputs::default();
+        for (name, definition) in definitions {
+            let tree = server.result_of(definition)?;
+            inputs.0.extend(tree.evaluation.evaluated.built_tree(tree.platform).map(|it| (name.clone(), it)));
+        }
+        Ok(inputs)
+    }
+
+    /// Returns an input.
+    pub(super) fn get(&self, name: &str) -> Option<&BuiltTree> {
+        self.0.get(name)
+    }
+}
+
+/// Refuses what a client needs of a frontend and ours has not, in the form that clients look for.
+fn check_capabilities(list: &str) -> Result<(), Status> {
+    let wanted = list.split(',').map(|name| name.trim().trim_end_matches("+forward"));
+    let missing = wanted.filter(|name| !name.is_empty()).find(|name| !CAPABILITIES.contains(name));
+    match missing {
+        None => Ok(()),
+        Some(name) => Err(unsupported_capability(name)),
+    }
+}
+
 /// Accepts images that are BuildKit's own Dockerfile frontend: what they do is done here.
 fn check_image(source: &str) -> Result<(), Status> {
     let name = source.split(['@', ':']).next().unwrap_or_default();
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
     match name {
-        "docker/dockerfile" | "docker/dockerfile-upstream" => Ok(()),
+        DOCKERFILE | "docker/dockerfile" | "docker/dockerfile-upstream" => Ok(()),
         _ => Err(status_of(
             &wrong(format!("the frontend {source:?} can't be run: images as frontends are not supported"))
                 .with_hint("docker/dockerfile is built in"),

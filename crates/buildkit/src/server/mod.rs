@@ -17,6 +17,7 @@ mod dispatch;
 mod errors;
 mod exporters;
 mod frontend;
+mod layouts;
 mod listen;
 mod outputs;
 mod results;

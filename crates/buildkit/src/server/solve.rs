@@ -71,8 +71,12 @@ impl Server {
         let has_definition = request.definition.as_ref().is_some_and(|it| !it.def.is_empty());
         let solved = match (request.frontend.as_str(), has_definition) {
             ("", false) => self.of_client(build).await?,
-            ("", true) => self.solve_definition(build, request.definition.as_ref()).await?,
-            (frontend, _) => self.run_frontend(build, frontend, &request.frontend_attrs).await?,
+            ("", true) => {
+                self.solve_definition(build, &request.definition.clone().unwrap_or_default()).await?
+            }
+            (frontend, _) => {
+                self.run_frontend(build, frontend, &request.frontend_attrs, &request.frontend_inputs).await?
+            }
         };
         let exporting = exporters::export(build, &solved, outputs);
         let exported = tokio::select! {

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Images of layouts that clients have: their blobs come into our store, each under the digest that it has.
+
+use polyarch_build::{BuildError, ErrorKind};
+use polyarch_oci::{Descriptor, Digest, ManifestOrIndex};
+use polyarch_store::{Store, StoreError};
+
+use crate::caller::{ClientContent, ClientSession};
+use crate::server::attributes::wrong;
+
+/// The largest manifest or index, in bytes.
+const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
+/// The largest config or layer, in bytes.
+const MAX_BLOB_BYTES: u64 = 64 << 30;
+/// The most manifests of an index.
+const MAX_MANIFESTS: usize = 256;
+/// The most layers of a manifest.
+const MAX_LAYERS: usize = 1000;
+
+/// Copies an image, with all its platforms that the client has, from a client's store of a name.
+pub(super) async fn copy_image(
+    session: &ClientSession,
+    store_name: &str,
+    digest: &Digest,
+    store: &Store,
+) -> Result<(), BuildError> {
+    let content = session.content(&format!("oci:{store_name}"))?;
+    match copy_document(&content, digest, "", store).await? {
+        ManifestOrIndex::Manifest(manifest) => {
+            copy_blobs(&content, &manifest.value.layers, &manifest.value.config, store).await
+        }
+        ManifestOrIndex::Index(index) => {
+            let mut found = 0;
+            for entry in index.value.images().take(MAX_MANIFESTS) {
+                // A layout may have only some of the platforms that its index names.
+                let Ok(document) = copy_document(&content, &entry.digest, &entry.media_type, store).await
+                else {
+                    continue;
+                };
+                if let ManifestOrIndex::Manifest(manifest) = document {
+                    copy_blobs(&content, &manifest.value.layers, &manifest.value.config, store).await?;
+                    found += 1;
+                }
+            }
+            match found {
+                0 => Err(wrong(format!("the client's layout has no image of the index {digest}"))),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+async fn copy_document(
+    content: &ClientContent,
+    digest: &Digest,
+    media_type: &str,
+    store: &Store,
+) -> Result<ManifestOrIndex, BuildError> {
+    let bytes = content.read(digest, MAX_DOCUMENT_BYTES).await?;
+    store.put_as(digest, &bytes).map_err(|error| failed(&error))?;
+    ManifestOrIndex::parse(bytes, media_type).map_err(|error| {
+        BuildError::from_source(ErrorKind::Usage, format!("the client's layout: {digest}"), &error)
+    })
+}
+
+async fn copy_blobs(
+    content: &ClientContent,
+    layers: &[Descriptor],
+    config: &Descriptor,
+    store: &Store,
+) -> Result<(), BuildError> {
+    if layers.len() > MAX_LAYERS {
+        return Err(wrong(format!("an image has at most {MAX_LAYERS} layers")));
+    }
+    for blob in layers.iter().chain([config]) {
+        if store.contains(&blob.digest) {
+            continue;
+        }
+        let mut writer = store.writer_of(blob.digest.algorithm()).map_err(|error| failed(&error))?;
+        content.copy(&blob.digest, blob.size.min(MAX_BLOB_BYTES), &mut writer).await?;
+        writer.commit(Some((&blob.digest, blob.size))).map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}
+
+fn failed(error: &StoreError) -> BuildError {
+    BuildError::from_source(ErrorKind::Storage, "can't keep the client's image", error)
+}

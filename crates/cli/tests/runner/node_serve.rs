@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `polyarch node serve`: this program as a node of others, of itself, and under BuildKit's names.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use polyarch_testkit::{Need, TestEnvironment, busybox_rootfs, program_of, requires};
+
+/// A node with a store of its own; it ends with the value.
+struct Node {
+    environment: TestEnvironment,
+    child: Child,
+}
+
+impl Node {
+    fn start() -> Node {
+        let environment = TestEnvironment::new(env!("CARGO_BIN_EXE_polyarch"));
+        let socket = environment.work().join("node.sock");
+        let address = format!("unix://{}", socket.display());
+        let mut command = environment.command(["node", "serve", "--listen", &address]);
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut node = Node { environment, child };
+        let mut log = BufReader::new(node.child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("running server on") {
+            assert!(log.read_line(&mut said).unwrap() > 0, "the node did not start:\n{said}");
+        }
+        // A full pipe would stop it.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        node
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.environment.work().join("node.sock")
+    }
+
+    fn address(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    fn terminate(&mut self) -> std::process::ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.terminate();
+        }
+    }
+}
+
+const DOCKERFILE: &str = "FROM scratch AS base\nADD rootfs.tar /\nFROM base AS make\nCOPY word /word\n\
+    RUN cat /word > /made && test ! -e /left-out\nFROM scratch\nCOPY --from=make /made /\nENV made=there\n";
+
+/// A client with a context.
+fn client() -> TestEnvironment {
+    let environment = TestEnvironment::new(env!("CARGO_BIN_EXE_polyarch"));
+    environment.write("rootfs.tar", busybox_rootfs());
+    environment.write("word", "over the wire\n");
+    environment.write("left-out", "x");
+    environment.write(".dockerignore", "left-out\n");
+    environment.write("Dockerfile", DOCKERFILE);
+    environment
+}
+
+#[test]
+fn our_client_builds_on_our_node() {
+    if requires(&[Need::UserNamespaces]).is_some() {
+        return;
+    }
+    let mut node = Node::start();
+    let client = client();
+    let create = ["buildx", "create", "--name", "far", "--driver", "remote", "--bootstrap", &node.address()];
+    client.run(create).assert_success();
+    let build = ["build", "--builder", "far", "--progress", "plain", "-t", "example.com/app:1"];
+    let built = client.run(build.iter().chain(&["-o", "type=image", "-o", "type=local,dest=out", "."]));
+    built.assert_success().assert_stderr("RUN cat /word");
+    let made = std::fs::read_to_string(client.work().join("out/made")).unwrap();
+    assert_eq!(made, "over the wire\n");
+    assert!(client.run(["images"]).stdout.contains("example.com/app"));
+    assert!(
+        !node.environment.run(["images"]).stdout.contains("example.com/app"),
+        "names stay with the client"
+    );
+
+    client.write("Dockerfile", DOCKERFILE.replace("cat /word", "exit 3; cat /word"));
+    let failed = client.run(build.iter().chain(&["."]));
+    failed.assert_code(1).assert_stderr("exit code: 3").assert_stderr("Dockerfile:5");
+
+    assert!(node.terminate().success(), "it was asked to end");
+    assert!(!node.socket().exists(), "nobody listens there any more");
+}
+
+#[test]
+fn an_open_port_is_refused() {
+    let environment = TestEnvironment::new(env!("CARGO_BIN_EXE_polyarch"));
+    let refused = environment.run(["node", "serve", "--listen", "tcp://0.0.0.0:0"]);
+    refused.assert_code(2).assert_stderr("whoever can reach").assert_stderr("polyarch node certs");
+}
+
+#[test]
+fn under_buildkits_names_it_is_what_they_are() {
+    let environment = TestEnvironment::new(env!("CARGO_BIN_EXE_polyarch"));
+    let link = |name: &str| {
+        let link = environment.work().join(name);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_polyarch"), &link).unwrap();
+        link
+    };
+    let daemon = environment.program(link("buildkitd")).arg("--version").output().unwrap();
+    assert!(String::from_utf8_lossy(&daemon.stdout).starts_with("buildkitd polyarch v"), "{daemon:?}");
+    let client = environment.program(link("buildctl")).arg("build").output().unwrap();
+    assert_eq!(client.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&client.stderr).contains("dial-stdio"), "{client:?}");
+}
+
+#[test]
+fn unmodified_buildctl_builds() {
+    let Some(buildctl) = program_of("POLYARCH_TEST_BUILDCTL") else { return };
+    if requires(&[Need::UserNamespaces]).is_some() {
+        return;
+    }
+    let node = Node::start();
+    let client = client();
+    for output in [
+        "type=local,dest=out",
+        "type=oci,dest=image.tar",
+        "type=docker,dest=docker.tar",
+        "type=tar,dest=files.tar",
+    ] {
+        let status = Command::new(&buildctl)
+            .args(["--addr", &node.address(), "build", "--frontend", "dockerfile.v0", "--progress", "plain"])
+            .args(["--local", "context=.", "--local", "dockerfile=.", "--output", output])
+            .current_dir(client.work())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{output}");
+    }
+    let made = std::fs::read_to_string(client.work().join("out/made")).unwrap();
+    assert_eq!(made, "over the wire\n");
+    assert!(client.work().join("image.tar").metadata().unwrap().len() > 0);
+}
+
+#[test]
+fn unmodified_buildx_builds() {
+    let Some(buildx) = program_of("POLYARCH_TEST_BUILDX") else { return };
+    if requires(&[Need::UserNamespaces]).is_some() {
+        return;
+    }
+    let node = Node::start();
+    let client = client();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(&buildx)
+            .args(arguments)
+            .env("BUILDX_CONFIG", client.home().join("buildx"))
+            .current_dir(client.work())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {text}");
+        text.into_owned()
+    };
+    run(&["create", "--name", "far", "--driver", "remote", &node.address()]);
+    assert!(run(&["inspect", "far"]).contains("running"));
+    run(&["build", "--builder", "far", "-o", "out", "."]);
+    let made = std::fs::read_to_string(client.work().join("out/made")).unwrap();
+    assert_eq!(made, "over the wire\n");
+    run(&["build", "--builder", "far", "-o", "type=oci,dest=image.tar", "."]);
+    assert!(run(&["du", "--builder", "far"]).contains("Total:"));
+    run(&["prune", "--builder", "far", "-af"]);
+}
