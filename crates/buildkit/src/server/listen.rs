@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -157,7 +158,9 @@ impl Server {
         };
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
             let server = self.clone();
-            async move { Ok::<_, Infallible>(server.answer(request.map(Body::new)).await) }
+            // Boxed, because the types of all methods together are too deep for the compiler elsewhere.
+            let answer = server.answer(request.map(Body::new)).boxed();
+            async move { Ok::<_, Infallible>(answer.await) }
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())

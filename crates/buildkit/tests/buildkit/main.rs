@@ -4,6 +4,7 @@
 //! No distribution has that program, so these tests run only where `POLYARCH_TEST_BUILDKITD` names it (and
 //! `POLYARCH_TEST_BUILDCTL` its client, for connections through a program).
 
+#![recursion_limit = "256"]
 #![expect(clippy::unwrap_used, reason = "everything in this binary is a test")]
 
 mod connections;
