@@ -96,6 +96,10 @@ impl Capture {
                 OpKind::Context(op) if !op.identity.is_empty() => {
                     capture.locals.insert(op.identity.clone());
                 }
+                // Like a directory of somebody's it has no name that others could look up.
+                OpKind::Built(_) => {
+                    capture.locals.insert("input".to_owned());
+                }
                 OpKind::Context(_) | OpKind::File(_) | OpKind::Image(_) => {}
             }
         }

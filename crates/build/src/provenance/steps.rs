@@ -103,6 +103,8 @@ fn describe(op: &BuildOp, inputs: &[Option<usize>]) -> Option<Value> {
             let identifier = image.identifier.as_ref()?;
             Some(json!({ "Op": { "source": { "identifier": identifier } }, "constraints": {} }))
         }
+        // How it came to be is told by the build that made it.
+        OpKind::Built(_) => None,
         OpKind::Context(context) => {
             let name = if context.identity.is_empty() { "context" } else { &context.identity };
             let identifier = format!("local://{name}");

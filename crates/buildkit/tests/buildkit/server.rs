@@ -221,10 +221,8 @@ async fn one_build_has_nothing_of_another() {
     let server = Running::start();
     let channel = server.channel().await;
     for name in ["one", "two"] {
-        let channel = channel.clone();
-        tokio::spawn(async move { daemon::SOLVE.call(&channel, solve(name, "")).await });
-    }
-    for name in ["one", "two"] {
+        let building = channel.clone();
+        tokio::spawn(async move { daemon::SOLVE.call(&building, solve(name, "")).await });
         bridge::PING.call(&channel, of_build(PingRequest {}, name)).await.unwrap();
         let read = ReadFileRequest {
             r#ref: "0123456789abcdef".to_owned(),

@@ -68,8 +68,6 @@ mod manifest_sources;
 #[cfg(test)]
 mod node_certs;
 #[cfg(test)]
-mod node_serve;
-#[cfg(test)]
 mod progress;
 #[cfg(test)]
 mod reference;
