@@ -8,7 +8,7 @@ use crate::request::ImageOptions;
 use crate::tree::Step;
 
 /// The remark on history entries that this builder makes.
-const HISTORY_COMMENT: &str = "polyarch.dockerfile.v0";
+pub(crate) const HISTORY_COMMENT: &str = "polyarch.dockerfile.v0";
 
 /// An image as the Dockerfile describes it, before its layers are known.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use polyarch_oci::{Descriptor, ManifestOrIndex, Platform};
 use polyarch_solver::progress::Progress;
 
 use super::{Exported, PlatformTree, files, publish};
+use crate::check::check_finished;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::Shown;
 use crate::image::{ImageDraft, LayerBlob, PlatformImage};
@@ -35,7 +36,8 @@ impl Services {
     /// one index over their manifests as they are. Names change last, and only when all else has succeeded.
     ///
     /// # Errors
-    /// When an image is not whole, or an output can't be written or pushed.
+    /// When an image is not whole, when its own layers have programs of another platform, or when an output can't be
+    /// written or pushed.
     pub async fn export_finished(
         self: &Arc<Self>,
         request: &BuildRequest,
@@ -43,6 +45,9 @@ impl Services {
         progress: &Progress,
     ) -> Result<BuildResult, BuildError> {
         let images = finished.iter().map(|image| self.read_finished(image)).collect::<Result<Vec<_>, _>>()?;
+        if request.verify {
+            check_finished(self, &images).await?;
+        }
         let is_image = request.outputs.is_empty() || request.outputs.iter().any(Output::is_image);
         if request.outputs.iter().any(|output| !output.is_image()) {
             let trees: Vec<PlatformTree> = images.iter().map(tree_of).collect();
