@@ -19,7 +19,7 @@ pub enum NodeError {
     /// A connection to another machine would be open to everybody.
     #[error(
         "a connection to {endpoint} is not protected, and whoever can reach that port can build there; \
-         use certificates (cacert, cert, key), or ssh://"
+         use certificates (cacert, cert, key), or ssh://, or say insecure=true"
     )]
     Unprotected {
         /// The endpoint.
@@ -41,6 +41,16 @@ pub enum NodeError {
         endpoint: String,
         /// How long was waited.
         seconds: u64,
+    },
+    /// A node's program does not know what builds need.
+    #[error("the node at {endpoint} runs BuildKit {version}, and {needed} or newer is needed; update it")]
+    TooOld {
+        /// The endpoint.
+        endpoint: String,
+        /// What it runs, `v0.9.3`, or `older than v0.11`.
+        version: String,
+        /// The oldest version that will do.
+        needed: &'static str,
     },
     /// A certificate or key can't be used.
     #[error("can't use {}: {problem}", path.display())]
@@ -96,6 +106,7 @@ impl NodeError {
             | NodeError::Unprotected { .. }
             | NodeError::Certificate { .. }
             | NodeError::Build { .. }
+            | NodeError::TooOld { .. }
             | NodeError::Answer { .. } => false,
         }
     }
@@ -112,6 +123,7 @@ impl From<NodeError> for BuildError {
             NodeError::Call { .. }
             | NodeError::Connect { .. }
             | NodeError::TimedOut { .. }
+            | NodeError::TooOld { .. }
             | NodeError::Answer { .. } => ErrorKind::Registry,
         };
         BuildError::new(kind, chain_of(&error))

@@ -3,8 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::process::Stdio;
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,22 +12,26 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
 use tower_service::Service;
 
+use crate::client::docker;
 use crate::client::endpoint::Endpoint;
+use crate::client::program::{self, DialedAhead, Program};
 use crate::client::tls::{Tls, TlsFiles};
 use crate::error::NodeError;
 
 /// How much may be under way before the other side has taken it, in bytes: contexts and results pass through.
 const WINDOW_BYTES: u32 = 8 << 20;
 
-/// How much of what a helper program says is kept, in bytes.
-const MAX_STDERR_BYTES: usize = 4 << 10;
+/// What runs at the other end of ssh, whose login shell need not look into a user's own directory: `buildctl`, or what
+/// polyarch has in its place.
+const REMOTE_SCRIPT: &str = r#"PATH="$PATH:$HOME/.local/bin:/usr/local/bin"
+command -v buildctl >/dev/null || exec polyarch node dial-stdio "$@"
+exec buildctl "$@""#;
 
 /// How to connect.
 #[derive(Debug, Clone)]
@@ -43,6 +46,8 @@ pub struct ConnectOptions {
     pub ssh_program: PathBuf,
     /// The program for `docker-container://`.
     pub docker_program: PathBuf,
+    /// A connection that was begun already; it is used first.
+    pub dialed: Option<DialedAhead>,
 }
 
 impl Default for ConnectOptions {
@@ -53,6 +58,7 @@ impl Default for ConnectOptions {
             timeout: Duration::from_secs(20),
             ssh_program: "ssh".into(),
             docker_program: "docker".into(),
+            dialed: None,
         }
     }
 }
@@ -70,8 +76,12 @@ pub(crate) struct Connector {
 impl Connector {
     pub(crate) fn new(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Connector, NodeError> {
         let tls = match (endpoint, &options.tls) {
-            (Endpoint::Tcp { host, .. }, Some(files)) => Some(files.load(host)?),
-            (Endpoint::Tcp { .. }, None) if !endpoint.is_local() && !options.is_plain_allowed => {
+            (Endpoint::Tcp { host, .. } | Endpoint::Docker { host, .. }, Some(files)) => {
+                Some(files.load(host)?)
+            }
+            (Endpoint::Tcp { .. } | Endpoint::Docker { .. }, None)
+                if !endpoint.is_local() && !options.is_plain_allowed =>
+            {
                 return Err(NodeError::Unprotected { endpoint: endpoint.to_string() });
             }
             _ => None,
@@ -83,7 +93,9 @@ impl Connector {
     pub(crate) async fn open(&self) -> Result<Channel, NodeError> {
         let failed = |source| NodeError::Connect { endpoint: self.endpoint.to_string(), source };
         let authority = match &self.endpoint {
-            Endpoint::Tcp { .. } => self.endpoint.to_string().replacen("tcp://", "http://", 1),
+            Endpoint::Tcp { .. } | Endpoint::Docker { .. } => {
+                self.endpoint.to_string().replacen("tcp://", "http://", 1)
+            }
             _ => "http://localhost".to_owned(),
         };
         let channel = tonic::transport::Endpoint::from_shared(authority)
@@ -128,38 +140,66 @@ impl Connector {
     async fn connect(self) -> io::Result<TokioIo<Box<dyn Transport>>> {
         let transport: Box<dyn Transport> = match &self.endpoint {
             Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
-            Endpoint::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                prepare(&stream)?;
-                match self.tls {
-                    Some(tls) => {
-                        Box::new(TlsConnector::from(tls.config).connect(tls.server_name, stream).await?)
-                    }
-                    None => Box::new(stream),
-                }
+            Endpoint::Tcp { host, port } => self.dial(host, *port).await?,
+            Endpoint::Docker { host, port } => {
+                let mut stream = self.dial(host, *port).await?;
+                docker::upgrade(&mut stream, &format!("{host}:{port}")).await?;
+                stream
             }
-            Endpoint::Ssh { user, host, port, socket } => {
-                let mut command = Command::new(&self.options.ssh_program);
-                if let Some(user) = user {
-                    command.args(["-l", user]);
-                }
-                if let Some(port) = port {
-                    command.args(["-p", &port.to_string()]);
-                }
-                command.args(["--", host, "buildctl"]);
-                if let Some(socket) = socket {
-                    command.arg("--addr").arg(quote(&format!("unix://{socket}")));
-                }
-                command.arg("dial-stdio");
-                Box::new(Program::start(command, self.stderr.clone())?)
-            }
-            Endpoint::DockerContainer { container } => {
-                let mut command = Command::new(&self.options.docker_program);
-                command.args(["exec", "-i", container, "buildctl", "dial-stdio"]);
-                Box::new(Program::start(command, self.stderr.clone())?)
+            Endpoint::Ssh { .. } | Endpoint::DockerContainer { .. } => {
+                let ahead = self.options.dialed.as_ref().and_then(DialedAhead::take);
+                let child = match (ahead, command_of(&self.endpoint, &self.options)) {
+                    (Some(child), _) => child,
+                    (None, Some(command)) => program::spawn(command)?,
+                    (None, None) => return Err(io::Error::other("no program reaches this endpoint")),
+                };
+                Box::new(Program::new(child, self.stderr.clone())?)
             }
         };
         Ok(TokioIo::new(transport))
+    }
+}
+
+impl Connector {
+    async fn dial(&self, host: &str, port: u16) -> io::Result<Box<dyn Transport>> {
+        let stream = TcpStream::connect((host, port)).await?;
+        prepare(&stream)?;
+        Ok(match &self.tls {
+            Some(tls) => {
+                let connector = TlsConnector::from(tls.config.clone());
+                Box::new(connector.connect(tls.server_name.clone(), stream).await?)
+            }
+            None => Box::new(stream),
+        })
+    }
+}
+
+/// Returns the program that reaches an endpoint; `None` for endpoints that need none.
+pub(super) fn command_of(endpoint: &Endpoint, options: &ConnectOptions) -> Option<Command> {
+    match endpoint {
+        Endpoint::Unix(_) | Endpoint::Tcp { .. } | Endpoint::Docker { .. } => None,
+        Endpoint::Ssh { user, host, port, socket } => {
+            let mut command = Command::new(&options.ssh_program);
+            // A dead link ends within 40 s, as a socket's of our own does.
+            command.args(["-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"]);
+            if let Some(user) = user {
+                command.args(["-l", user]);
+            }
+            if let Some(port) = port {
+                command.args(["-p", &port.to_string()]);
+            }
+            command.args(["--", host, "sh", "-c", &quote(REMOTE_SCRIPT), "sh"]);
+            if let Some(socket) = socket {
+                command.arg("--addr").arg(quote(&format!("unix://{socket}")));
+            }
+            command.arg("dial-stdio");
+            Some(command)
+        }
+        Endpoint::DockerContainer { container } => {
+            let mut command = Command::new(&options.docker_program);
+            command.args(["exec", "-i", container, "buildctl", "dial-stdio"]);
+            Some(command)
+        }
     }
 }
 
@@ -198,57 +238,3 @@ impl Service<Uri> for Connector {
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
-
-/// A program whose standard input and output are the connection; it ends with it.
-struct Program {
-    stdout: ChildStdout,
-    stdin: ChildStdin,
-    _child: Child,
-}
-
-impl Program {
-    fn start(mut command: Command, stderr: Arc<Mutex<Vec<u8>>>) -> io::Result<Program> {
-        let program = command.as_std().get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command
-            .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("can't start {program}: {error}")))?;
-        let missing = || io::Error::other("a program's pipe is missing");
-        let (stdin, stdout) =
-            (child.stdin.take().ok_or_else(missing)?, child.stdout.take().ok_or_else(missing)?);
-        let mut said = child.stderr.take().ok_or_else(missing)?;
-        tokio::spawn(async move {
-            let mut buffer = [0; 1024];
-            while let Ok(count @ 1..) = said.read(&mut buffer).await {
-                let mut kept = stderr.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = MAX_STDERR_BYTES.saturating_sub(kept.len());
-                kept.extend_from_slice(&buffer[..count.min(room)]);
-            }
-        });
-        Ok(Program { stdout, stdin, _child: child })
-    }
-}
-
-impl AsyncRead for Program {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdout).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Program {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stdin).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdin).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdin).poll_shutdown(cx)
-    }
-}

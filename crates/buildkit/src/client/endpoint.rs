@@ -31,6 +31,13 @@ pub enum Endpoint {
         /// The socket on that host; the program's own choice when absent.
         socket: Option<String>,
     },
+    /// The BuildKit within a docker daemon that listens on a port of a host.
+    Docker {
+        /// Its name or address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
     /// A daemon in a container of this machine's docker.
     DockerContainer {
         /// The container.
@@ -43,11 +50,21 @@ impl Endpoint {
     pub fn is_local(&self) -> bool {
         match self {
             Endpoint::Unix(_) | Endpoint::DockerContainer { .. } => true,
-            Endpoint::Tcp { host, .. } => {
+            Endpoint::Tcp { host, .. } | Endpoint::Docker { host, .. } => {
                 let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
                 is_loopback || host == "localhost" || host.ends_with(".localhost")
             }
             Endpoint::Ssh { .. } => false,
+        }
+    }
+
+    /// Returns the same port as one of a docker daemon; `None` when it is no port.
+    pub fn of_docker(self) -> Option<Endpoint> {
+        match self {
+            Endpoint::Tcp { host, port } | Endpoint::Docker { host, port } => {
+                Some(Endpoint::Docker { host, port })
+            }
+            Endpoint::Unix(_) | Endpoint::Ssh { .. } | Endpoint::DockerContainer { .. } => None,
         }
     }
 }
@@ -57,7 +74,9 @@ impl fmt::Display for Endpoint {
         let bracketed = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         match self {
             Endpoint::Unix(path) => write!(f, "unix://{}", path.display()),
-            Endpoint::Tcp { host, port } => write!(f, "tcp://{}:{port}", bracketed(host)),
+            Endpoint::Tcp { host, port } | Endpoint::Docker { host, port } => {
+                write!(f, "tcp://{}:{port}", bracketed(host))
+            }
             Endpoint::Ssh { user, host, port, socket } => {
                 f.write_str("ssh://")?;
                 if let Some(user) = user {

@@ -8,9 +8,11 @@
 
 mod attributes;
 mod connect;
+mod docker;
 mod endpoint;
 mod error_details;
 mod image;
+mod program;
 mod solve;
 mod status;
 pub(crate) mod tls;
@@ -31,8 +33,12 @@ pub use connect::ConnectOptions;
 pub use connect::Transport;
 pub use endpoint::Endpoint;
 pub use image::{NodeBuildError, NodeBuildOptions, NodeImage};
+pub use program::DialedAhead;
 pub use solve::{Exporter, SolveError, SolveRequest, SolveResult};
 pub use tls::TlsFiles;
+
+/// What BuildKit calls itself.
+const BUILDKIT_PACKAGE: &str = "github.com/moby/buildkit";
 
 /// A connection to a node; cheap to clone.
 #[derive(Clone)]
@@ -45,14 +51,24 @@ impl Node {
     /// Connects to a node and asks it for its workers, whose platforms it returns beside.
     ///
     /// # Errors
-    /// When the node can't be reached, does not answer, or is no BuildKit.
+    /// When the node can't be reached, does not answer, or is no BuildKit that is new enough.
     pub async fn connect(
         endpoint: &Endpoint,
         options: &ConnectOptions,
     ) -> Result<(Node, Vec<WorkerRecord>), NodeError> {
         let connector = connect::Connector::new(endpoint, options)?;
         let node = Node { endpoint: endpoint.clone(), channel: connector.open().await? };
-        let workers = in_time(endpoint, options.timeout, node.workers()).await;
+        let asked = async { tokio::try_join!(node.workers(), node.version()) };
+        let answers = in_time(endpoint, options.timeout, asked).await;
+        let workers = match answers {
+            Ok((_, version)) if too_old(version.as_ref()).is_some() => Err(NodeError::TooOld {
+                endpoint: endpoint.to_string(),
+                version: too_old(version.as_ref()).unwrap_or_default(),
+                needed: OLDEST,
+            }),
+            Ok((workers, _)) => Ok(workers),
+            Err(error) => Err(error),
+        };
         match (workers, connector.said()) {
             (Ok(workers), _) if workers.is_empty() => Err(NodeError::Answer {
                 endpoint: endpoint.to_string(),
@@ -95,12 +111,17 @@ impl Node {
         }
     }
 
-    /// Asks what the node's cache holds; `filter` has the words of containerd's filters.
+    /// Asks what the node's cache holds; `filter` has the words of containerd's filters, and what was used within
+    /// `unused_for` nanoseconds is left out.
     ///
     /// # Errors
     /// The status of the call.
-    pub async fn disk_usage(&self, filter: Vec<String>) -> Result<Vec<UsageRecord>, NodeError> {
-        let request = Request::new(DiskUsageRequest { filter, age_limit: 0 });
+    pub async fn disk_usage(
+        &self,
+        filter: Vec<String>,
+        unused_for: i64,
+    ) -> Result<Vec<UsageRecord>, NodeError> {
+        let request = Request::new(DiskUsageRequest { filter, age_limit: unused_for });
         let answer = daemon::DISK_USAGE.call(&self.channel, request).await;
         let answer = answer.map_err(|status| NodeError::of_status("can't ask for the cache", &status))?;
         Ok(answer.record)
@@ -125,6 +146,22 @@ impl Node {
     }
 }
 
+/// The oldest BuildKit that is driven: the first that tells its version.
+const OLDEST: &str = "v0.11";
+
+/// Returns what is too old about a version; `None` when it will do. What is no version of BuildKit's tells nothing.
+fn too_old(version: Option<&BuildkitVersion>) -> Option<String> {
+    let Some(version) = version else { return Some(format!("older than {OLDEST}")) };
+    if version.package != BUILDKIT_PACKAGE {
+        return None;
+    }
+    let mut numbers = version.version.trim_start_matches('v').split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(0)), Some(Ok(minor))) if minor < 11 => Some(version.version.clone()),
+        _ => None,
+    }
+}
+
 /// Returns the platforms of a worker in its order, each once; what is no platform is left out.
 pub fn platforms_of(worker: &WorkerRecord) -> Vec<Platform> {
     let mut platforms = Vec::new();
@@ -146,5 +183,28 @@ async fn in_time<T>(
     match tokio::time::timeout(timeout, answer).await {
         Ok(result) => result,
         Err(_) => Err(NodeError::TimedOut { endpoint: endpoint.to_string(), seconds: timeout.as_secs() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_daemons_are_told_from_others() {
+        let of = |package: &str, version: &str| {
+            let version = BuildkitVersion {
+                package: package.to_owned(),
+                version: version.to_owned(),
+                ..BuildkitVersion::default()
+            };
+            too_old(Some(&version))
+        };
+        for fine in ["v0.11.0", "v0.32.2", "v1.0.0", "", "devel", "v0.12.0-rc1"] {
+            assert_eq!(of(BUILDKIT_PACKAGE, fine), None, "{fine}");
+        }
+        assert_eq!(of(BUILDKIT_PACKAGE, "v0.10.6").as_deref(), Some("v0.10.6"));
+        assert_eq!(of("polyarch", "v0.1.0"), None);
+        assert_eq!(too_old(None).as_deref(), Some("older than v0.11"));
     }
 }

@@ -111,12 +111,14 @@ impl Node {
             async move { session.run(&channel).await }
         }));
         let activity = Arc::new(Notify::new());
+        // However this ends, no step stays open in the progress.
+        let steps = EndSteps(Arc::new(status::OpenSteps::new(progress.clone())));
         let following = AbortOnDropHandle::new(tokio::spawn({
             let (channel, build, label) = (self.channel.clone(), build.clone(), request.label.clone());
-            let (progress, activity) = (progress.clone(), activity.clone());
+            let (steps, activity) = (steps.0.clone(), activity.clone());
             async move {
                 let active = || activity.notify_one();
-                status::follow(&channel, &build, label.as_deref(), &progress, active).await
+                status::follow(&channel, &build, label.as_deref(), &steps, active).await
             }
         }));
         let message = Request::new(request.message(build, session.id()));
@@ -127,6 +129,15 @@ impl Node {
             Ok(answer) => Ok(SolveResult { response: answer.exporter_response }),
             Err(status) => Err(solve_error(&status)),
         }
+    }
+}
+
+/// Ends the steps of a build with the build.
+struct EndSteps(Arc<status::OpenSteps>);
+
+impl Drop for EndSteps {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

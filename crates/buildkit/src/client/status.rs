@@ -5,7 +5,8 @@
 //! the digests and names of its steps. Times are the node's clock's, set right by what the node says it is
 //! now when the stream begins.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use futures_util::StreamExt as _;
@@ -19,6 +20,9 @@ use crate::api::control::{self, StatusRequest, StatusResponse};
 use crate::api::methods::daemon;
 use crate::warning;
 
+/// How many steps at a time are told as canceled when a node is lost in the middle of them.
+const MAX_OPEN_STEPS: usize = 4096;
+
 /// Follows a build until the node ends the stream.
 ///
 /// # Errors
@@ -27,7 +31,7 @@ pub(super) async fn follow(
     channel: &Channel,
     build: &str,
     label: Option<&str>,
-    progress: &Progress,
+    steps: &OpenSteps,
     mut active: impl FnMut(),
 ) -> Result<(), Status> {
     let request = Request::new(StatusRequest { r#ref: build.to_owned() });
@@ -39,10 +43,47 @@ pub(super) async fn follow(
     while let Some(message) = messages.next().await {
         active();
         for event in translation.events(message?) {
-            progress.send(event);
+            steps.send(event);
         }
     }
     Ok(())
+}
+
+/// The way of a node's events to the progress, which knows the steps that have begun and not ended.
+pub(super) struct OpenSteps {
+    progress: Progress,
+    /// `None` after the end.
+    open: Mutex<Option<BTreeMap<Arc<str>, Vertex>>>,
+}
+
+impl OpenSteps {
+    pub(super) fn new(progress: Progress) -> OpenSteps {
+        OpenSteps { progress, open: Mutex::new(Some(BTreeMap::new())) }
+    }
+
+    fn send(&self, event: Event) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whatever comes after the end would open a step again.
+        let Some(steps) = open.as_mut() else { return };
+        if let Event::Vertex(vertex) = &event {
+            let is_open = vertex.started.is_some() && vertex.completed.is_none();
+            if !is_open {
+                steps.remove(&vertex.digest);
+            } else if steps.len() < MAX_OPEN_STEPS {
+                steps.insert(vertex.digest.clone(), vertex.clone());
+            }
+        }
+        self.progress.send(event);
+    }
+
+    /// Tells the steps that are still open as canceled: the build is over, whatever the node last said.
+    pub(super) fn end(&self) {
+        let steps = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for vertex in steps.into_iter().flat_map(BTreeMap::into_values) {
+            let error = "canceled".to_owned();
+            self.progress.send(Event::Vertex(Vertex { completed: Some(SystemTime::now()), error, ..vertex }));
+        }
+    }
 }
 
 /// Returns how far the node's clock is behind ours.
@@ -159,6 +200,29 @@ mod tests {
             }],
             ..StatusResponse::default()
         }
+    }
+
+    #[test]
+    fn steps_of_a_lost_node_are_closed() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let noted = told.clone();
+        let steps = OpenSteps::new(Progress::new(move |event| noted.lock().unwrap().push(event)));
+        let translation = Translation { label: None, skew: SignedDuration::ZERO };
+        let mut ended = message();
+        ended.vertexes[0].digest = "sha256:cc".into();
+        let mut end = ended.clone();
+        end.vertexes[0].completed = end.vertexes[0].started;
+        for message in [message(), ended, end] {
+            translation.events(message).into_iter().for_each(|event| steps.send(event));
+        }
+        told.lock().unwrap().clear();
+        steps.end();
+        steps.end();
+        translation.events(message()).into_iter().for_each(|event| steps.send(event));
+        let told = told.lock().unwrap();
+        let [Event::Vertex(vertex)] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((&*vertex.digest, vertex.error.as_str()), ("sha256:aa", "canceled"));
+        assert!(vertex.completed.is_some());
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! A directory that a daemon may read, walked in the order and with the filters of file transfers.
 //!
 //! Entries come parents first, names in the order of their bytes. Owners are left out: a context belongs
-//! to nobody. Neither a walk nor an open leaves the directory: symlinks are told, never followed.
+//! to nobody. A file of several names is told once, and its other names as links to the first. Neither a walk nor an open leaves the directory: symlinks are told, never followed.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{File, FileType};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -14,7 +16,7 @@ use polyarch_snapshot::TreeRoot;
 
 use crate::api::fsutil::Stat;
 use crate::session::follow::follow_paths;
-use crate::session::go_mode;
+use crate::session::{attributes, go_mode};
 
 /// The deepest directory that is walked.
 const MAX_DEPTH: usize = 256;
@@ -101,7 +103,8 @@ impl SharedDirectory {
         selection: &Selection,
         take: &mut dyn FnMut(Stat) -> Result<(), WalkError>,
     ) -> Result<(), WalkError> {
-        let mut walk = Walk { root: &self.path, selection, take, pending: Vec::new() };
+        let mut walk =
+            Walk { root: &self.path, selection, take, pending: Vec::new(), first_names: HashMap::new() };
         walk.directory("", &IgnoreState::default(), &IgnoreState::default(), 0)
     }
 
@@ -120,6 +123,8 @@ struct Walk<'a> {
     take: &'a mut dyn FnMut(Stat) -> Result<(), WalkError>,
     /// Directories on the way that were not told yet.
     pending: Vec<Stat>,
+    /// The first name of each file that has several, by device and inode.
+    first_names: HashMap<(u64, u64), String>,
 }
 
 impl Walk<'_> {
@@ -160,7 +165,10 @@ impl Walk<'_> {
         if !metadata.is_dir() {
             return match is_skipped || !is_sendable(metadata.file_type()) {
                 true => Ok(()),
-                false => self.tell(stat(path, &full, &metadata)?),
+                false => match stat(path, &full, &metadata)? {
+                    Some(stat) => self.tell_file(stat, &metadata),
+                    None => Ok(()),
+                },
             };
         }
         let is_pruned = !is_included
@@ -169,7 +177,7 @@ impl Walk<'_> {
         if is_pruned {
             return Ok(());
         }
-        let stat = stat(path, &full, &metadata)?;
+        let Some(stat) = stat(path, &full, &metadata)? else { return Ok(()) };
         let before = self.pending.len();
         match is_skipped {
             true => self.pending.push(stat),
@@ -180,6 +188,17 @@ impl Walk<'_> {
         // It was told when something below it was.
         self.pending.truncate(before);
         Ok(())
+    }
+
+    /// Tells a file; one that was told under another name as a link to that.
+    fn tell_file(&mut self, mut stat: Stat, metadata: &std::fs::Metadata) -> Result<(), WalkError> {
+        if metadata.is_file() && metadata.nlink() > 1 {
+            match self.first_names.entry((metadata.dev(), metadata.ino())) {
+                Entry::Occupied(first) => stat.linkname.clone_from(first.get()),
+                Entry::Vacant(place) => drop(place.insert(stat.path.clone())),
+            }
+        }
+        self.tell(stat)
     }
 
     fn tell(&mut self, stat: Stat) -> Result<(), WalkError> {
@@ -215,7 +234,8 @@ fn is_sendable(kind: FileType) -> bool {
     !kind.is_socket()
 }
 
-fn stat(path: &str, full: &Path, metadata: &std::fs::Metadata) -> Result<Stat, WalkError> {
+/// Returns what a path is; `None` when it went away meanwhile.
+fn stat(path: &str, full: &Path, metadata: &std::fs::Metadata) -> Result<Option<Stat>, WalkError> {
     let kind = metadata.file_type();
     let is_device = kind.is_char_device() || kind.is_block_device();
     let linkname = match kind.is_symlink() {
@@ -230,7 +250,8 @@ fn stat(path: &str, full: &Path, metadata: &std::fs::Metadata) -> Result<Stat, W
     let mod_time = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
     let device = metadata.rdev();
     let number = |number: u32| if is_device { i64::from(number) } else { 0 };
-    Ok(Stat {
+    let Some(xattrs) = present(full, attributes::read(full))? else { return Ok(None) };
+    Ok(Some(Stat {
         path: path.to_owned(),
         mode: go_mode::of_kernel(metadata.mode()),
         uid: 0,
@@ -240,8 +261,8 @@ fn stat(path: &str, full: &Path, metadata: &std::fs::Metadata) -> Result<Stat, W
         linkname,
         devmajor: number(rustix::fs::major(device)),
         devminor: number(rustix::fs::minor(device)),
-        xattrs: std::collections::BTreeMap::new(),
-    })
+        xattrs,
+    }))
 }
 
 #[cfg(test)]
@@ -303,6 +324,52 @@ mod tests {
         assert_eq!(listed(&[], &[], &["link/c"]), ["a", "a/b", "a/b/c", "link"]);
         assert_eq!(listed(&[], &[], &["nothing"]), [""; 0]);
         assert_eq!(listed(&[], &["z"], &["."]).len(), 10);
+    }
+
+    fn stats(root: &Path, exclude: &[&str]) -> Vec<Stat> {
+        let directory = SharedDirectory::open(root).unwrap();
+        let exclude: Vec<String> = exclude.iter().map(|text| (*text).to_owned()).collect();
+        let selection = directory.select(&[], &exclude, &[]).unwrap();
+        let mut stats = Vec::new();
+        let mut take = |stat| {
+            stats.push(stat);
+            Ok(())
+        };
+        directory.walk(&selection, &mut take).unwrap();
+        stats
+    }
+
+    #[test]
+    fn names_of_one_file_are_links_to_the_first_that_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("b")).unwrap();
+        std::fs::write(root.path().join("a"), "1234").unwrap();
+        std::fs::hard_link(root.path().join("a"), root.path().join("b/c")).unwrap();
+        std::fs::hard_link(root.path().join("a"), root.path().join("d")).unwrap();
+        let links = |exclude: &[&str]| -> Vec<String> {
+            stats(root.path(), exclude)
+                .iter()
+                .map(|stat| format!("{}>{}", stat.path, stat.linkname))
+                .collect()
+        };
+        assert_eq!(links(&[]), ["a>", "b>", "b/c>a", "d>a"]);
+        // What was not told can't be linked to.
+        assert_eq!(links(&["a"]), ["b>", "b/c>", "d>b/c"]);
+    }
+
+    #[test]
+    fn attributes_of_users_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let set = rustix::fs::setxattr(&file, "user.note", b"x", rustix::fs::XattrFlags::empty());
+        if set == Err(rustix::io::Errno::NOTSUP) {
+            // A file system without them, tmpfs of older kernels, has nothing to tell.
+            return;
+        }
+        set.unwrap();
+        let attributes = &stats(root.path(), &[])[0].xattrs;
+        assert_eq!(attributes.iter().collect::<Vec<_>>(), [(&"user.note".to_owned(), &b"x".to_vec())]);
     }
 
     #[test]

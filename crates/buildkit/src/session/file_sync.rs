@@ -106,7 +106,7 @@ fn walk(
 ) -> Result<(), Status> {
     let mut id = 0u32;
     let mut tell = |stat: Stat| {
-        if go_mode::is_regular(stat.mode) {
+        if go_mode::is_regular(stat.mode) && stat.linkname.is_empty() {
             told.add(id, stat.path.clone());
         }
         id = id.checked_add(1).ok_or(WalkError::Stopped)?;

@@ -5,6 +5,7 @@
 //! (`Control.Session`): the daemon calls back through it. It offers exactly what its [`Attachments`] hold,
 //! and ends with the build.
 
+mod attributes;
 mod directory;
 mod file_send;
 pub(crate) mod file_sync;

@@ -21,7 +21,7 @@ async fn a_socket_tells_workers_version_and_cache() {
     assert_eq!(platforms[0].architecture, Platform::host().architecture);
     let version = node.version().await.unwrap().unwrap();
     assert_eq!(version.package, "github.com/moby/buildkit");
-    assert!(node.disk_usage(Vec::new()).await.unwrap().is_empty());
+    assert!(node.disk_usage(Vec::new(), 0).await.unwrap().is_empty());
     let mut removed = 0;
     node.prune(PruneRequest { all: true, ..PruneRequest::default() }, |_| removed += 1).await.unwrap();
     assert_eq!(removed, 0);
@@ -48,12 +48,12 @@ async fn a_program_is_a_connection() {
     let Some(daemon) = Buildkitd::start() else { return };
     let directory = tempfile::tempdir().unwrap();
     let ssh = directory.path().join("ssh");
-    // A shell at the other end gets one line, as with ssh.
+    // The other end gives one line to a shell.
     let script = format!(
-        "#!/bin/sh\necho \"$@\" >> {0}/arguments\nwhile [ \"$1\" != -- ]; do shift; done; shift 3\n\
-         eval \"exec {1} $*\"\n",
+        "#!/bin/sh\necho \"$@\" >> {0}/arguments\nwhile [ \"$1\" != -- ]; do shift; done; shift 2\n\
+         PATH={1}:$PATH exec sh -c \"$*\"\n",
         directory.path().display(),
-        buildctl.display(),
+        buildctl.parent().unwrap().display(),
     );
     std::fs::write(&ssh, script).unwrap();
     std::fs::set_permissions(&ssh, PermissionsExt::from_mode(0o755)).unwrap();
@@ -62,7 +62,11 @@ async fn a_program_is_a_connection() {
     let (node, _) = Node::connect(&endpoint, &options).await.unwrap();
     assert!(node.version().await.unwrap().is_some());
     let arguments = std::fs::read_to_string(directory.path().join("arguments")).unwrap();
-    assert!(arguments.starts_with("-l me -p 2222 -- pi buildctl --addr "), "{arguments}");
+    assert!(
+        arguments
+            .starts_with("-o ServerAliveInterval=10 -o ServerAliveCountMax=3 -l me -p 2222 -- pi sh -c "),
+        "{arguments}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

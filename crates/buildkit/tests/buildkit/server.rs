@@ -131,7 +131,7 @@ async fn our_client_learns_what_the_worker_is() {
     let platforms: Vec<String> =
         polyarch_buildkit::client::platforms_of(worker).iter().map(ToString::to_string).collect();
     assert_eq!(platforms, ["linux/s390x"]);
-    assert_eq!(node.disk_usage(Default::default()).await.unwrap(), []);
+    assert_eq!(node.disk_usage(Vec::new(), 0).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

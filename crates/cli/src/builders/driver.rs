@@ -2,7 +2,7 @@
 //! Drivers: what a builder's nodes are, and which options and endpoints they take.
 //!
 //! `local` is this program itself, and so is `docker-container` at this machine's own docker: it needs
-//! no container. `remote` is whatever speaks BuildKit's protocol elsewhere.
+//! no container; a docker daemon on another machine is the BuildKit within it. `remote` is whatever speaks BuildKit's protocol elsewhere.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,7 @@ const KNOWN: [&str; 4] = [LOCAL, DOCKER_CONTAINER, REMOTE, KUBERNETES];
 pub const DOCKER_SOCKET: &str = "unix:///var/run/docker.sock";
 
 const REMOTE_OPTIONS: [&str; 6] = ["cacert", "cert", "key", "servername", "default-load", "insecure"];
-const CONTAINER_OPTIONS: [&str; 14] = [
+const CONTAINER_OPTIONS: [&str; 15] = [
     "image",
     "network",
     "memory",
@@ -42,6 +42,7 @@ const CONTAINER_OPTIONS: [&str; 14] = [
     "default-load",
     "provenance-add-gha",
     "allow-untrusted-image",
+    "insecure",
 ];
 
 /// What a node is, by its builder's driver and its endpoint.
@@ -85,11 +86,13 @@ pub fn node_kind(driver: &str, endpoint: &str) -> Result<NodeKind, CommandError>
         REMOTE => remote(endpoint),
         LOCAL | DOCKER_CONTAINER if is_this_machine(endpoint) => Ok(NodeKind::Local),
         DOCKER_CONTAINER if endpoint.starts_with("ssh://") => remote(endpoint),
-        DOCKER_CONTAINER if endpoint.starts_with("tcp://") => Err(CommandError::usage(format!(
-            "{endpoint} is a docker daemon's endpoint, and docker is not needed there"
-        ))
-        .with_hint("put polyarch on that machine and name it by ssh: polyarch node add USER@HOST")
-        .with_hint("or start `polyarch node serve` or buildkitd there and use --driver remote")),
+        DOCKER_CONTAINER if endpoint.starts_with("tcp://") => match remote(endpoint)? {
+            NodeKind::Remote(endpoint) => match endpoint.of_docker() {
+                Some(endpoint) => Ok(NodeKind::Remote(endpoint)),
+                None => Err(CommandError::usage("a docker daemon's endpoint has a host and a port")),
+            },
+            NodeKind::Local => Ok(NodeKind::Local),
+        },
         LOCAL => Err(CommandError::usage(format!(
             "the driver local builds on this machine and has no endpoint {endpoint:?}"
         ))
@@ -176,8 +179,11 @@ mod tests {
         let ssh = NodeKind::Remote("ssh://me@pi".parse().unwrap());
         assert_eq!(node_kind(DOCKER_CONTAINER, "ssh://me@pi").unwrap(), ssh);
         assert_eq!(node_kind(REMOTE, "ssh://me@pi").unwrap(), ssh);
+        let docker = Endpoint::Docker { host: "172.31.154.79".to_owned(), port: 2375 };
+        let kind = node_kind(DOCKER_CONTAINER, "tcp://172.31.154.79:2375").unwrap();
+        assert_eq!(kind, NodeKind::Remote(docker));
         for (driver, endpoint, problem) in [
-            (DOCKER_CONTAINER, "tcp://172.31.154.79:2375", "docker daemon's endpoint"),
+            (DOCKER_CONTAINER, "tcp://172.31.154.79", "port is missing"),
             (LOCAL, "tcp://h:1", "builds on this machine"),
             (REMOTE, "default", "no scheme"),
             (DOCKER_CONTAINER, "somecontext", "no endpoint for the driver"),

@@ -92,23 +92,7 @@ impl BuilderFiles {
     /// # Errors
     /// When the directory can't be read.
     pub fn list(&self) -> Result<(Vec<Builder>, Vec<CommandError>), CommandError> {
-        let path = self.directory.join("instances");
-        let failed = |error: io::Error| CommandError::io("can't read", &path, &error);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&path).map_err(failed)?.take(MAX_BUILDERS) {
-            names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
-        }
-        names.sort();
-        let (mut builders, mut wrong) = (Vec::new(), Vec::new());
-        // Files that are being written begin with a dot.
-        for name in names.iter().filter(|name| !name.starts_with('.')) {
-            match self.get(name) {
-                Ok(Some(builder)) => builders.push(builder),
-                Ok(None) => {}
-                Err(error) => wrong.push(error),
-            }
-        }
-        Ok((builders, wrong))
+        read_builders(&self.directory)
     }
 
     /// Returns a builder.
@@ -116,19 +100,7 @@ impl BuilderFiles {
     /// # Errors
     /// When the name is none, or its file is no builder.
     pub fn get(&self, name: &str) -> Result<Option<Builder>, CommandError> {
-        let name = name::validate(name)?;
-        let path = self.directory.join("instances").join(&name);
-        let Some(bytes) = read(&path)? else { return Ok(None) };
-        let malformed = |problem: String| {
-            CommandError::usage(format!("{} is not a builder: {problem}", path.display()))
-                .with_hint(format!("remove it: polyarch buildx rm {name}"))
-        };
-        let builder: Builder =
-            serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
-        match builder.nodes.is_empty() {
-            true => Err(malformed("it has no nodes".to_owned())),
-            false => Ok(Some(Builder { name, ..builder })),
-        }
+        read_builder(&self.directory, name)
     }
 
     /// Keeps a builder under its name.
@@ -228,6 +200,46 @@ impl BuilderFiles {
             Ok(())
         });
         written.map_err(|error| CommandError::io("can't write", &path, &error))
+    }
+}
+
+/// Reads all builders of a directory, by name, and what is wrong with files that are none. Nothing is locked: each file
+/// is one state.
+///
+/// # Errors
+/// When the directory can't be read.
+pub fn read_builders(directory: &Path) -> Result<(Vec<Builder>, Vec<CommandError>), CommandError> {
+    let path = directory.join("instances");
+    let failed = |error: io::Error| CommandError::io("can't read", &path, &error);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&path).map_err(failed)?.take(MAX_BUILDERS) {
+        names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    let (mut builders, mut wrong) = (Vec::new(), Vec::new());
+    // Files that are being written begin with a dot.
+    for name in names.iter().filter(|name| !name.starts_with('.')) {
+        match read_builder(directory, name) {
+            Ok(Some(builder)) => builders.push(builder),
+            Ok(None) => {}
+            Err(error) => wrong.push(error),
+        }
+    }
+    Ok((builders, wrong))
+}
+
+fn read_builder(directory: &Path, name: &str) -> Result<Option<Builder>, CommandError> {
+    let name = name::validate(name)?;
+    let path = directory.join("instances").join(&name);
+    let Some(bytes) = read(&path)? else { return Ok(None) };
+    let malformed = |problem: String| {
+        CommandError::usage(format!("{} is not a builder: {problem}", path.display()))
+            .with_hint(format!("remove it: polyarch buildx rm {name}"))
+    };
+    let builder: Builder = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+    match builder.nodes.is_empty() {
+        true => Err(malformed("it has no nodes".to_owned())),
+        false => Ok(Some(Builder { name, ..builder })),
     }
 }
 

@@ -87,7 +87,8 @@ fn read_kind(name: &str) -> Result<Option<CacheKind>, String> {
 }
 
 /// Reads `24h` or a point in time.
-fn read_age(text: &str) -> Result<Duration, String> {
+/// Reads how long ago something was last used: a duration, or a time.
+pub(super) fn read_age(text: &str) -> Result<Duration, String> {
     if let Ok(nanoseconds) = polyarch_dockerfile::value::duration::parse(text) {
         let nanoseconds = u64::try_from(nanoseconds).map_err(|_| "the time is negative".to_owned())?;
         return Ok(Duration::from_nanos(nanoseconds));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pieces of the build cache as rows, in the columns of buildx.
+//! Pieces of the build cache, of this machine or of a node, as rows in the columns of buildx.
 
 use std::time::SystemTime;
 
@@ -29,24 +29,77 @@ pub(super) const TITLES: [(&str, &str); 10] = [
     ("Type", "TYPE"),
 ];
 
+/// A piece of a cache.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct CacheRow {
+    /// Its name.
+    pub(super) id: String,
+    /// What it is, in the words of filters.
+    pub(super) kind: String,
+    /// What people read.
+    pub(super) description: String,
+    /// What it takes of the disk.
+    pub(super) size_bytes: u64,
+    /// When it was made.
+    pub(super) created: SystemTime,
+    /// When it was last used.
+    pub(super) used: SystemTime,
+    /// Whether something uses it now, so that nothing removes it.
+    pub(super) is_in_use: bool,
+    /// Whether it changes.
+    pub(super) is_mutable: bool,
+    /// Whether more than one step needs it.
+    pub(super) is_shared: bool,
+    /// Whether a build may use it again as it is; a node does not say.
+    pub(super) is_wanted: Option<bool>,
+    /// What it lies upon.
+    pub(super) parents: Vec<String>,
+    /// The node that has it; `None` stands for this machine.
+    pub(super) node: Option<String>,
+}
+
+impl From<&CacheItem> for CacheRow {
+    fn from(item: &CacheItem) -> CacheRow {
+        CacheRow {
+            id: item.id.clone(),
+            kind: item.kind.as_str().to_owned(),
+            description: item.description.clone(),
+            size_bytes: item.size_bytes,
+            created: item.created,
+            used: item.used,
+            is_in_use: item.is_in_use(),
+            is_mutable: item.is_mutable(),
+            is_shared: item.is_shared,
+            is_wanted: Some(item.is_wanted),
+            parents: item.parents.clone(),
+            node: None,
+        }
+    }
+}
+
+/// Makes rows of this machine's pieces.
+pub(super) fn rows_of(items: &[CacheItem]) -> Vec<CacheRow> {
+    items.iter().map(CacheRow::from).collect()
+}
+
 /// Writes a table with the columns of buildx, and what a piece is after them; records stand in one row.
-pub(super) fn table(items: &[CacheItem], now: SystemTime) -> String {
+pub(super) fn table(items: &[CacheRow], now: SystemTime) -> String {
     let mut rows = vec![
         ["ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED", "TYPE", "DESCRIPTION"].map(str::to_owned).to_vec(),
     ];
     let (mut records, mut record_bytes) = (0, 0);
     for item in items {
-        if item.kind == CacheKind::Record {
+        if item.kind == CacheKind::Record.as_str() {
             records += 1;
             record_bytes += item.size_bytes;
             continue;
         }
         rows.push(vec![
             short_id(item),
-            (!item.is_in_use()).to_string(),
+            (!item.is_in_use).to_string(),
             short_size(item.size_bytes) + if item.is_shared { "*" } else { "" },
             ago(item.used, now),
-            item.kind.as_str().to_owned(),
+            item.kind.clone(),
             clip(&visible_line(item.description.as_bytes())),
         ]);
     }
@@ -59,21 +112,21 @@ pub(super) fn table(items: &[CacheItem], now: SystemTime) -> String {
 }
 
 /// Writes each piece on lines of its own, as buildx does with `--verbose`.
-pub(super) fn pretty(items: &[CacheItem], now: SystemTime) -> String {
+pub(super) fn pretty(items: &[CacheRow], now: SystemTime) -> String {
     let mut text = String::new();
     for item in items {
         text.push_str(&format!("ID:           {}\n", visible_line(item.id.as_bytes())));
         if !item.parents.is_empty() {
             text.push_str("Parents:\n");
             for parent in &item.parents {
-                text.push_str(&format!(" - {parent}\n"));
+                text.push_str(&format!(" - {}\n", visible_line(parent.as_bytes())));
             }
         }
         text.push_str(&format!(
             "Created at:   {}\nMutable:      {}\nReclaimable:  {}\nShared:       {}\nSize:         {}\n",
             go_time(item.created),
-            item.is_mutable(),
-            !item.is_in_use(),
+            item.is_mutable,
+            !item.is_in_use,
             item.is_shared,
             short_size(item.size_bytes)
         ));
@@ -81,43 +134,49 @@ pub(super) fn pretty(items: &[CacheItem], now: SystemTime) -> String {
             text.push_str(&format!("Description:  {}\n", visible_line(item.description.as_bytes())));
         }
         text.push_str(&format!("Last used:    {}\n", ago(item.used, now)));
-        text.push_str(&format!("Type:         {}\n\n", item.kind.as_str()));
+        text.push_str(&format!("Type:         {}\n\n", visible_line(item.kind.as_bytes())));
     }
     text
 }
 
 /// Returns the fields of a row under the names of buildx, for templates.
-pub(super) fn value(item: &CacheItem, now: SystemTime) -> Value {
+pub(super) fn value(item: &CacheRow, now: SystemTime) -> Value {
     Value::from(json(item, now))
 }
 
 /// Writes rows as one JSON object per line.
-pub(super) fn json_lines(items: &[CacheItem], now: SystemTime) -> String {
+pub(super) fn json_lines(items: &[CacheRow], now: SystemTime) -> String {
     items.iter().map(|item| json(item, now).to_string() + "\n").collect()
 }
 
 /// Returns the fields of a row: those of buildx, and for programs the numbers and times behind them.
-pub(super) fn json(item: &CacheItem, now: SystemTime) -> serde_json::Value {
-    serde_json::json!({
+pub(super) fn json(item: &CacheRow, now: SystemTime) -> serde_json::Value {
+    let mut row = serde_json::json!({
         "CreatedAt": go_time(item.created),
         "Description": item.description,
         "ID": item.id,
         "LastUsed": Timestamp::try_from(item.used).map(|time| time.to_string()).unwrap_or_default(),
         "LastUsedAt": ago(item.used, now),
-        "Mutable": item.is_mutable(),
+        "Mutable": item.is_mutable,
         "Parents": item.parents,
-        "Reclaimable": !item.is_in_use(),
-        "Reusable": item.is_wanted,
+        "Reclaimable": !item.is_in_use,
         "Shared": item.is_shared,
         "Size": short_size(item.size_bytes),
         "SizeBytes": item.size_bytes,
-        "Type": item.kind.as_str(),
-    })
+        "Type": item.kind,
+    });
+    if let Some(is_wanted) = item.is_wanted {
+        row["Reusable"] = is_wanted.into();
+    }
+    if let Some(node) = &item.node {
+        row["Node"] = node.as_str().into();
+    }
+    row
 }
 
-fn short_id(item: &CacheItem) -> String {
+fn short_id(item: &CacheRow) -> String {
     let mut short: String = item.id.chars().take(SHOWN_ID_CHARS).collect();
-    if item.is_mutable() {
+    if item.is_mutable {
         short.push('*');
     }
     visible_line(short.as_bytes())

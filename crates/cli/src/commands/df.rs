@@ -9,7 +9,7 @@ use polyarch_build::inventory::{CacheItem, CacheKind};
 use polyarch_build::store_usage::StoreUsage;
 
 use super::build::table::render_table;
-use super::cache_rows::{json, table};
+use super::cache_rows::{CacheRow, json, rows_of, table};
 use crate::CommandError;
 use crate::past::ago;
 use crate::progress::format::short_size as size;
@@ -162,7 +162,7 @@ fn render_verbose(usage: &StoreUsage, rows: &[Row], now: SystemTime) -> String {
     }
     let cache: u64 = usage.cache.iter().map(|item| item.size_bytes).sum();
     let mut text = format!("Images space usage: {}\n\n{}", size(usage.images_bytes), render_table(&images));
-    text.push_str(&format!("\nBuild cache usage: {}\n\n{}", size(cache), table(&usage.cache, now)));
+    text.push_str(&format!("\nBuild cache usage: {}\n\n{}", size(cache), table(&rows_of(&usage.cache), now)));
     text.push_str(&format!("\n{}", render_summary(rows)));
     text
 }
@@ -185,7 +185,8 @@ fn render_json(usage: &StoreUsage, rows: &[Row]) -> String {
         })
         .collect();
     let now = SystemTime::now();
-    let cache: Vec<serde_json::Value> = usage.cache.iter().map(|item| json(item, now)).collect();
+    let cache: Vec<serde_json::Value> =
+        usage.cache.iter().map(|item| json(&CacheRow::from(item), now)).collect();
     let value = serde_json::json!({
         "Images": images,
         "ImagesSizeBytes": usage.images_bytes,

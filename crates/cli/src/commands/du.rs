@@ -4,10 +4,10 @@
 use std::time::SystemTime;
 
 use clap::Args;
-use polyarch_build::inventory::CacheItem;
 
+use super::buildx_builder::{self, node_cache};
 use super::cache_filters::read_filters;
-use super::cache_rows::{TITLES, json_lines, pretty, table, value};
+use super::cache_rows::{CacheRow, TITLES, json_lines, pretty, rows_of, table, value};
 use crate::CommandError;
 use crate::progress::format::short_size as size;
 use crate::session::Session;
@@ -15,7 +15,7 @@ use crate::template::{Listing, Value};
 
 /// Show what the build cache takes of the disk
 ///
-/// `polyarch df` shows images and everything else as well.
+/// Of a builder with nodes elsewhere, their caches are shown. `polyarch df` shows images and everything else as well.
 #[derive(Debug, Args)]
 pub struct DuArgs {
     /// Show only what matches: until=24h (not used for so long),
@@ -31,17 +31,25 @@ pub struct DuArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &DuArgs, session: &Session) -> Result<(), CommandError> {
-    let filter = read_filters(&args.filter).map_err(CommandError::usage)?;
+pub fn run(args: &DuArgs, builder: Option<&str>, session: &Session) -> Result<(), CommandError> {
     let format = if args.verbose { "pretty" } else { args.format.as_deref().unwrap_or("table") };
     let listing = match format {
         "table" | "pretty" | "json" => None,
         template => Some(Listing::parse(template)?),
     };
-    let settings = session.settings()?;
-    let mut items = session.open(&settings)?.build_cache()?;
+    let nodes = match buildx_builder::of_build(builder, session)? {
+        Some(builder) => node_cache::disk_usage(&builder, &args.filter, session)?,
+        None => node_cache::Answers::of_this_machine(),
+    };
     let now = SystemTime::now();
-    items.retain(|item| filter.matches(item, now));
+    let mut items = nodes.rows;
+    if nodes.is_local_meant {
+        let filter = read_filters(&args.filter).map_err(CommandError::usage)?;
+        let settings = session.settings()?;
+        let mut own = session.open(&settings)?.build_cache()?;
+        own.retain(|item| filter.matches(item, now));
+        items.extend(rows_of(&own));
+    }
     items.sort_by_key(|item| std::cmp::Reverse(item.used));
     // As in buildx, a sum is of everything.
     let footer = if args.filter.is_empty() { footer(&items) } else { String::new() };
@@ -53,15 +61,16 @@ pub fn run(args: &DuArgs, session: &Session) -> Result<(), CommandError> {
         ("json", None) => json_lines(&items, now),
         ("pretty", None) => pretty(&items, now) + &footer,
         _ => table(&items, now) + &footer,
-    })
+    })?;
+    nodes.failure.map_or(Ok(()), Err)
 }
 
-fn footer(items: &[CacheItem]) -> String {
-    let sum = |is_counted: fn(&CacheItem) -> bool| -> u64 {
+fn footer(items: &[CacheRow]) -> String {
+    let sum = |is_counted: fn(&CacheRow) -> bool| -> u64 {
         items.iter().filter(|item| is_counted(item)).map(|item| item.size_bytes).sum()
     };
     let (total, shared) = (sum(|_| true), sum(|item| item.is_shared));
-    let reclaimable = sum(|item| !item.is_in_use());
+    let reclaimable = sum(|item| !item.is_in_use);
     let mut text = String::new();
     if shared > 0 {
         text.push_str(&format!("Shared:\t\t{}\nPrivate:\t{}\n", size(shared), size(total - shared)));

@@ -136,6 +136,7 @@ enum BuildxCommand {
     Inspect(buildx_builder::inspect::InspectArgs),
     Stop(buildx_builder::stop::StopArgs),
     Rm(buildx_builder::rm::RmArgs),
+    Import(buildx_builder::import::ImportArgs),
     Imagetools(imagetools::ImagetoolsArgs),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
@@ -236,14 +237,15 @@ impl Cli {
             Command::Doctor(args) => doctor::run(&args, &session),
             Command::Df(args) => done(df::run(&args, &session)),
             Command::Buildx(BuildxArgs { command: BuildxCommand::Du(args) }) => {
-                done(du::run(&args, &session))
+                done(du::run(&args, builder, &session))
             }
             Command::System(args) => done(args.run(&session)),
-            Command::Node(args) => done(args.run(&session)),
+            Command::Node(args) => done(args.run(builder, &session)),
             Command::Ps(args) => done(ps::run(&args, &session)),
             Command::Rm(args) => done(rm::run(&args, &session)),
-            Command::Prune(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Prune(args) }) => {
-                done(prune::run(&args, &session))
+            Command::Prune(args) => done(prune::run(&args, &session)),
+            Command::Buildx(BuildxArgs { command: BuildxCommand::Prune(args) }) => {
+                done(prune::run_buildx(&args, builder, &session))
             }
             Command::Buildx(BuildxArgs { command: BuildxCommand::Create(args) }) => {
                 done(buildx_builder::create::run(&args, &session))
@@ -263,9 +265,12 @@ impl Cli {
             Command::Buildx(BuildxArgs { command: BuildxCommand::Rm(args) }) => {
                 done(buildx_builder::rm::run(&args, builder, &session))
             }
+            Command::Buildx(BuildxArgs { command: BuildxCommand::Import(args) }) => {
+                done(buildx_builder::import::run(&args, &session))
+            }
             Command::Version(args) => done(version::run(&args, &session)),
             Command::Buildx(BuildxArgs { command: BuildxCommand::Version(args) }) => {
-                done(version::run_buildx(&args, &session))
+                done(version::run_buildx(&args, builder, &session))
             }
             Command::PluginMetadata => done(version::plugin_metadata(&session)),
         }

@@ -8,8 +8,9 @@ use clap::{ArgAction, Args};
 use polyarch_build::inventory::CacheKind;
 use polyarch_build::{PrunePlan, PruneRequest};
 
+use super::buildx_builder::{self, node_cache};
 use super::cache_filters::read_filters;
-use super::cache_rows::{pretty, table};
+use super::cache_rows::{CacheRow, pretty, rows_of, table};
 use super::flag_values::{go_bool, parse_size};
 use crate::CommandError;
 use crate::progress::format::short_size as size;
@@ -59,6 +60,35 @@ pub fn run(args: &PruneArgs, session: &Session) -> Result<(), CommandError> {
     prune(args, request(args)?, session)
 }
 
+/// The same for `buildx prune`: over all nodes of a builder.
+pub fn run_buildx(args: &PruneArgs, builder: Option<&str>, session: &Session) -> Result<(), CommandError> {
+    let Some(builder) = buildx_builder::of_build(builder, session)? else { return run(args, session) };
+    let nodes = node_cache::remote_nodes(&builder)?;
+    if nodes.is_empty() {
+        return run(args, session);
+    }
+    if args.dry_run {
+        return Err(CommandError::usage("a node can't say beforehand what would go: it knows no --dry-run")
+            .with_hint(format!("see what there is: polyarch buildx du --builder {}", builder.name)));
+    }
+    let asked = node_cache::prune_request(
+        args.all,
+        &args.filter,
+        [args.reserved_space, args.max_used_space, args.min_free_space],
+    )?;
+    let names: Vec<&str> = nodes.iter().map(|(node, _)| node.name.as_str()).collect();
+    let what = format!("cache of {}", names.join(", "));
+    if !args.force && !confirm(&what)? {
+        return Err(CommandError::usage("nothing was removed").with_hint("--force removes without asking"));
+    }
+    let removed = node_cache::prune(&builder, &asked, session)?;
+    session.printer.data(&render(&removed.rows, args.verbose))?;
+    if let Some(failure) = removed.failure {
+        return Err(failure);
+    }
+    if removed.is_local_meant { run(args, session) } else { Ok(()) }
+}
+
 /// The same for `image prune`: only blobs that no name reaches.
 pub fn run_images(args: &PruneArgs, session: &Session) -> Result<(), CommandError> {
     let mut request = request(args)?;
@@ -86,15 +116,15 @@ fn prune(args: &PruneArgs, request: PruneRequest, session: &Session) -> Result<(
     let engine = session.open(&settings)?;
     let plan = engine.plan_prune(&request)?;
     if args.dry_run {
-        return session.printer.data(&render(&plan, args.verbose));
+        return session.printer.data(&render(&rows_of(&plan.items), args.verbose));
     }
     if plan.items.is_empty() {
         session.printer.message(&summary(&plan, false));
-        return session.printer.data(&render(&plan, false));
+        return session.printer.data(&render(&[], false));
     }
     if !args.force {
         session.printer.message(&summary(&plan, args.verbose));
-        if !confirm(&plan)? {
+        if !confirm(&size(plan.size_bytes()))? {
             return Err(
                 CommandError::usage("nothing was removed").with_hint("--force removes without asking")
             );
@@ -103,15 +133,14 @@ fn prune(args: &PruneArgs, request: PruneRequest, session: &Session) -> Result<(
     let removed = engine.prune(&request, &plan, |holders| {
         session.printer.message(&format!("waiting for those who use the store{holders}\n"));
     })?;
-    session.printer.data(&render(&removed, args.verbose))
+    session.printer.data(&render(&rows_of(&removed.items), args.verbose))
 }
 
 /// Asks on standard error, reads the answer from standard input.
-fn confirm(plan: &PrunePlan) -> Result<bool, CommandError> {
-    let size = size(plan.size_bytes());
+fn confirm(what: &str) -> Result<bool, CommandError> {
     let mut stderr = std::io::stderr().lock();
     // A question that nobody can read still gets its answer, usually none, from standard input.
-    let _ = write!(stderr, "WARNING! This will remove {size}. Are you sure you want to continue? [y/N] ")
+    let _ = write!(stderr, "WARNING! This will remove {what}. Are you sure you want to continue? [y/N] ")
         .and_then(|()| stderr.flush());
     let mut answer = String::new();
     std::io::stdin()
@@ -123,7 +152,7 @@ fn confirm(plan: &PrunePlan) -> Result<bool, CommandError> {
 
 /// Says what would go, in a few lines, or piece by piece.
 fn summary(plan: &PrunePlan, is_verbose: bool) -> String {
-    let mut text = if is_verbose { table(&plan.items, SystemTime::now()) } else { String::new() };
+    let mut text = if is_verbose { table(&rows_of(&plan.items), SystemTime::now()) } else { String::new() };
     for kind in CacheKind::ALL {
         let of_kind = plan.items.iter().filter(|item| item.kind == kind);
         let (count, bytes) = of_kind.fold((0u64, 0), |(count, sum), item| (count + 1, sum + item.size_bytes));
@@ -146,12 +175,13 @@ fn summary(plan: &PrunePlan, is_verbose: bool) -> String {
     }
 }
 
-fn render(plan: &PrunePlan, is_verbose: bool) -> String {
+fn render(removed: &[CacheRow], is_verbose: bool) -> String {
     let now = SystemTime::now();
-    let rows = match (plan.items.is_empty(), is_verbose) {
+    let text = match (removed.is_empty(), is_verbose) {
         (true, _) => String::new(),
-        (false, true) => pretty(&plan.items, now),
-        (false, false) => table(&plan.items, now),
+        (false, true) => pretty(removed, now),
+        (false, false) => table(removed, now),
     };
-    format!("{rows}Total:\t{}\n", size(plan.size_bytes()))
+    let total: u64 = removed.iter().map(|row| row.size_bytes).sum();
+    format!("{text}Total:\t{}\n", size(total))
 }

@@ -44,8 +44,17 @@ fn describe(host: &Platform, kernel: &str) -> serde_json::Value {
 }
 
 /// Prints one line in the form of `buildx version`, which CI tools read: a name, then the version.
-pub fn run_buildx(_args: &BuildxVersionArgs, session: &Session) -> Result<(), CommandError> {
-    session.printer.data(concat!("polyarch v", env!("CARGO_PKG_VERSION"), "\n"))
+/// Of a builder that a flag names, the versions of its nodes follow.
+pub fn run_buildx(
+    _args: &BuildxVersionArgs,
+    builder: Option<&str>,
+    session: &Session,
+) -> Result<(), CommandError> {
+    let mut text = concat!("polyarch v", env!("CARGO_PKG_VERSION"), "\n").to_owned();
+    if builder.is_some() {
+        text.push_str(&super::buildx_builder::versions(builder, session)?);
+    }
+    session.printer.data(&text)
 }
 
 fn render(host: &Platform, kernel: &str) -> String {

@@ -113,3 +113,39 @@ fn a_file_that_is_no_builder_is_told_and_left_alone() {
     buildx(&environment, "rm broken").assert_success();
     assert!(!file.exists());
 }
+
+#[test]
+fn builders_of_buildx_are_taken_over() {
+    let environment = environment();
+    let instance = |name: &str, driver: &str, endpoint: &str| {
+        let node = format!(
+            r#"{{"Name":"{name}0","Endpoint":"{endpoint}","Platforms":null,"DriverOpts":null,"Flags":null,"Files":null}}"#
+        );
+        let text = format!(r#"{{"Name":"{name}","Driver":"{driver}","Nodes":[{node}],"Dynamic":false}}"#);
+        environment.write(&format!("stored/instances/{name}"), text);
+    };
+    instance("far", "remote", "unix:///nonexistent/a.sock");
+    instance("mine", "docker-container", "unix:///var/run/docker.sock");
+    instance("pods", "kubernetes", "kubernetes:///pods");
+    environment.write("stored/instances/broken", "{");
+    let imported = buildx(&environment, "import stored");
+    imported.assert_success().assert_stdout("far\nmine\n");
+    imported
+        .assert_stderr("pods is left out: the driver kubernetes")
+        .assert_stderr("broken is not a builder");
+    assert_eq!(
+        listed(&environment),
+        [
+            "far remote far0@unix:///nonexistent/a.sock:inactive",
+            "mine docker-container mine0@unix:///var/run/docker.sock:running",
+            "default* local default@local:running"
+        ]
+    );
+    // What is here stays as it is.
+    instance("far", "remote", "unix:///nonexistent/b.sock");
+    buildx(&environment, "import stored")
+        .assert_success()
+        .assert_stdout("")
+        .assert_stderr("another builder of this name");
+    buildx(&environment, "import nothing").assert_code(2).assert_stderr("has no builders");
+}

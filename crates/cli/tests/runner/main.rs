@@ -66,6 +66,8 @@ mod manifest;
 #[cfg(test)]
 mod manifest_sources;
 #[cfg(test)]
+mod node_add;
+#[cfg(test)]
 mod node_certs;
 #[cfg(test)]
 mod progress;

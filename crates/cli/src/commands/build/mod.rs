@@ -178,16 +178,20 @@ pub fn run(args: &BuildArgs, global: &GlobalArgs, session: &Session) -> Result<u
     }
     plan.request.max_parallel = settings.max_parallel;
     plan.request.threads = settings.threads;
-    let nodes = builder
+    let mut nodes = builder
         .as_ref()
         .map(nodes::nodes_of)
         .transpose()?
         .filter(|nodes| nodes.iter().any(nodes::BuildNode::is_remote));
-    let engine = match &nodes {
+    let engine = match &mut nodes {
         Some(nodes) if nodes::need_documents_only(nodes, &plan.request) => {
             session.open_for_documents(&settings)?
         }
-        _ => session.open(&settings)?,
+        Some(nodes) => {
+            nodes::dial_ahead(nodes, session)?;
+            session.open(&settings)?
+        }
+        None => session.open(&settings)?,
     };
     if nodes.is_some() && !plan.request.attestations.is_empty() {
         return Err(CommandError::usage("attestations of images that other nodes build are not available")

@@ -2,19 +2,23 @@
 //! A build on several nodes: each platform on one of them, all results home, one image.
 //!
 //! Nothing is published until every platform has succeeded. A node that fails, or the way to it, is left out,
-//! and its platforms are tried once more on another that fits; a step that fails ends the build.
+//! and its platforms are tried once more on another that fits, at once; a step that fails ends the build.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use polyarch_build::fetch::blocking;
 use polyarch_build::nodes::{NodeOffer, Placement, place};
 use polyarch_build::request::Output;
 use polyarch_build::result::Execution;
 use polyarch_build::{BuildError, BuildRequest, BuildResult, ErrorKind, FinishedImage, Services};
-use polyarch_buildkit::client::{Endpoint, Node, NodeBuildOptions, platforms_of};
+use polyarch_buildkit::client::{
+    ConnectOptions, DialedAhead, Endpoint, Node, NodeBuildOptions, platforms_of,
+};
 use polyarch_oci::Platform;
 use polyarch_sandbox::emulation::Support;
 use polyarch_solver::CancelFlag;
@@ -35,6 +39,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 pub struct BuildNode {
     node: BuilderNode,
     kind: NodeKind,
+    dialed: Option<DialedAhead>,
 }
 
 impl BuildNode {
@@ -50,7 +55,7 @@ impl BuildNode {
 /// When one has an endpoint that makes no sense.
 pub fn nodes_of(builder: &Builder) -> Result<Vec<BuildNode>, CommandError> {
     let of = |node: &BuilderNode| {
-        Ok(BuildNode { kind: node_kind(&builder.driver, &node.endpoint)?, node: node.clone() })
+        Ok(BuildNode { kind: node_kind(&builder.driver, &node.endpoint)?, node: node.clone(), dialed: None })
     };
     builder.nodes.iter().map(of).collect()
 }
@@ -60,6 +65,23 @@ pub fn nodes_of(builder: &Builder) -> Result<Vec<BuildNode>, CommandError> {
 pub fn need_documents_only(nodes: &[BuildNode], request: &BuildRequest) -> bool {
     nodes.iter().all(BuildNode::is_remote)
         && request.outputs.iter().all(|output| output.is_image() || matches!(output, Output::CacheOnly))
+}
+
+/// Begins the connections that go through a program of the user's, ssh for one. To be called before a user namespace is
+/// entered: in there the program would not be the user's any more.
+///
+/// # Errors
+/// When a program can't be started.
+pub fn dial_ahead(nodes: &mut [BuildNode], session: &Session) -> Result<(), CommandError> {
+    for node in nodes {
+        if let NodeKind::Remote(endpoint) = &node.kind {
+            let options = connect_options(&session.environment, &node.node, TIMEOUT);
+            let dialed = DialedAhead::start(endpoint, &options);
+            node.dialed =
+                dialed.map_err(|error| CommandError::io("can't connect to", &node.node.endpoint, &error))?;
+        }
+    }
+    Ok(())
 }
 
 /// A node that may get work.
@@ -117,7 +139,7 @@ async fn get_ready(node: &BuildNode, work: &Work<'_>, session: &Session) -> Read
             let platforms = std::iter::once(host.clone()).chain(others.map(|(platform, _)| platform.clone()));
             Ready { offer: offer(Ok(platforms.collect())), connection: None }
         }
-        NodeKind::Remote(endpoint) => match connect(endpoint, &node.node, session).await {
+        NodeKind::Remote(endpoint) => match connect(endpoint, node, session).await {
             Ok((connection, platforms)) => {
                 Ready { offer: offer(Ok(platforms)), connection: Some(connection) }
             }
@@ -128,10 +150,11 @@ async fn get_ready(node: &BuildNode, work: &Work<'_>, session: &Session) -> Read
 
 async fn connect(
     endpoint: &Endpoint,
-    node: &BuilderNode,
+    node: &BuildNode,
     session: &Session,
 ) -> Result<(Node, Vec<Platform>), String> {
-    let options = connect_options(&session.environment, node, TIMEOUT);
+    let options = connect_options(&session.environment, &node.node, TIMEOUT);
+    let options = ConnectOptions { dialed: node.dialed.clone(), ..options };
     let connected = Node::connect(endpoint, &options).await;
     let (connection, workers) = connected.map_err(|error| polyarch_build::error::chain_of(&error))?;
     // The first worker is the one that builds.
@@ -154,7 +177,7 @@ fn default_platform(ready: &[Ready]) -> Result<Platform, BuildError> {
     })
 }
 
-/// Builds every platform, and once more those whose node failed.
+/// Builds every platform, and at once again those whose node is lost, each of them once more at most.
 async fn build_everywhere(
     ready: &[Ready],
     platforms: &[Platform],
@@ -163,30 +186,42 @@ async fn build_everywhere(
 ) -> Result<Vec<FinishedImage>, BuildError> {
     let offers: Vec<NodeOffer> = ready.iter().map(|ready| ready.offer.clone()).collect();
     let placements = place(platforms, &offers, &[], allow_emulation)?;
+    warn_of_silent(&offers, work.progress);
     let is_labelled = placements.iter().any(|placement| placement.node != placements[0].node);
-    let outcomes = run(ready, &placements, is_labelled, work).await?;
-    let (mut images, mut failed_nodes, mut left) = (Vec::new(), Vec::new(), Vec::new());
-    for outcome in outcomes {
-        match outcome {
-            Ok(finished) => images.extend(finished),
-            Err(failure) => {
-                work.progress.warn(format!(
-                    "the node {} failed and is left out: {}",
-                    ready[failure.node].offer.name, failure.error.message
-                ));
-                failed_nodes.push(failure.node);
-                left.extend(
-                    failure.platforms.iter().cloned().map(|platform| (platform, failure.error.clone())),
-                );
+    let mut running: FuturesUnordered<_> = by_node(placements)
+        .into_iter()
+        .map(|(node, its)| run(ready, node, its, is_labelled, false, work))
+        .collect();
+    let (mut images, mut lost_nodes) = (Vec::new(), Vec::new());
+    // A failure of the work itself ends the others, as what they make is of no use then.
+    while let Some(outcome) = running.next().await {
+        let lost = match outcome? {
+            Ok(finished) => {
+                images.extend(finished);
+                continue;
             }
-        }
-    }
-    if let Some((_, error)) = left.first() {
-        let again: Vec<Platform> = left.iter().map(|(platform, _)| platform.clone()).collect();
-        // Without another node the first failure is what went wrong.
-        let placements = place(&again, &offers, &failed_nodes, allow_emulation).map_err(|_| error.clone())?;
-        for outcome in run(ready, &placements, true, work).await? {
-            images.extend(outcome.map_err(|failure| failure.error)?);
+            Err(lost) => lost,
+        };
+        lost_nodes.push(lost.node);
+        let again: Vec<Platform> =
+            lost.placements.iter().map(|placement| placement.platform.clone()).collect();
+        let placements = match lost.is_second_try {
+            true => return Err(lost.error),
+            // Without another node the loss is what went wrong.
+            false => place(&again, &offers, &lost_nodes, allow_emulation).map_err(|_| lost.error.clone())?,
+        };
+        let others: Vec<String> = placements
+            .iter()
+            .map(|placement| format!("{} on {}", placement.platform, offers[placement.node].name))
+            .collect();
+        work.progress.warn(format!(
+            "the node {} failed and is left out: {}; building {} instead",
+            offers[lost.node].name,
+            lost.error.message,
+            others.join(", ")
+        ));
+        for (node, its) in by_node(placements) {
+            running.push(run(ready, node, its, true, true, work));
         }
     }
     let in_order =
@@ -194,40 +229,46 @@ async fn build_everywhere(
     Ok(in_order.cloned().collect())
 }
 
-/// A node that could not be reached, or was lost.
-struct NodeFailure {
+/// Says which nodes are left out because they do not answer.
+fn warn_of_silent(offers: &[NodeOffer], progress: &Progress) {
+    for offer in offers {
+        if let Err(reason) = &offer.platforms {
+            progress.warn(format!("the node {} does not answer and is left out: {reason}", offer.name));
+        }
+    }
+}
+
+/// Gathers what each node builds.
+fn by_node(placements: Vec<Placement>) -> BTreeMap<usize, Vec<Placement>> {
+    let mut by_node: BTreeMap<usize, Vec<Placement>> = BTreeMap::new();
+    for placement in placements {
+        by_node.entry(placement.node).or_default().push(placement);
+    }
+    by_node
+}
+
+/// A node that was lost, and what it should have built.
+struct LostNode {
     node: usize,
-    platforms: Vec<Platform>,
+    placements: Vec<Placement>,
+    is_second_try: bool,
     error: BuildError,
 }
 
-/// Runs all placements, node by node at the same time. A failure of the work itself stops the others.
+/// Builds what was placed on a node; the inner error is the loss of the node.
 async fn run(
     ready: &[Ready],
-    placements: &[Placement],
+    node: usize,
+    placements: Vec<Placement>,
     is_labelled: bool,
+    is_second_try: bool,
     work: &Work<'_>,
-) -> Result<Vec<Result<Vec<FinishedImage>, NodeFailure>>, BuildError> {
-    let mut by_node: BTreeMap<usize, Vec<Placement>> = BTreeMap::new();
-    for placement in placements {
-        by_node.entry(placement.node).or_default().push(placement.clone());
-    }
-    let runs = by_node.into_iter().map(|(node, placements)| async move {
-        match &ready[node].connection {
-            Some(connection) => {
-                let name = &ready[node].offer.name;
-                run_remote(connection, name, &placements, is_labelled, work).await.map(|result| {
-                    result.map_err(|error| NodeFailure {
-                        node,
-                        platforms: placements.iter().map(|placement| placement.platform.clone()).collect(),
-                        error,
-                    })
-                })
-            }
-            None => run_local(&placements, work).await.map(Ok),
-        }
-    });
-    try_join_all(runs).await
+) -> Result<Result<Vec<FinishedImage>, LostNode>, BuildError> {
+    let Some(connection) = &ready[node].connection else {
+        return run_local(&placements, work).await.map(Ok);
+    };
+    let built = run_remote(connection, &ready[node].offer.name, &placements, is_labelled, work).await?;
+    Ok(built.map_err(|error| LostNode { node, placements, is_second_try, error }))
 }
 
 /// Builds here, without any output: the images stay in the store until all others are there.

@@ -12,6 +12,7 @@ use polyarch_build::{BuildError, ErrorKind};
 use polyarch_oci::Platform;
 
 use super::examine::{NodeStatus, examine, judge_claims};
+
 use super::{TIMEOUT, go_duration, open};
 use crate::CommandError;
 use crate::builders::change::{self, Changed, CreateRequest, Surroundings};
@@ -88,25 +89,69 @@ pub fn run(args: &CreateArgs, session: &Session) -> Result<(), CommandError> {
         return Err(CommandError::usage(format!("failed to find instance {name:?} for append"))
             .with_hint(format!("make it first: polyarch buildx create --name {name}")));
     }
+    let request = request(args, existing.as_ref(), session)?;
+    drop(files);
+    let wishes = Wishes { is_used: args.is_used, must_answer: args.bootstrap, timeout: args.timeout };
+    change_builder(&name, existing.as_ref(), &request, &wishes, session)
+}
+
+/// Adds a node that must answer to a builder, or makes a builder of it.
+///
+/// # Errors
+/// When it does not answer, or can't be one of the builder.
+pub fn add_node(
+    name: &str,
+    node: Option<String>,
+    endpoint: &str,
+    is_append: bool,
+    session: &Session,
+) -> Result<(), CommandError> {
+    let name = name::validate(name)?;
+    let existing = open(session)?.get(&name)?;
+    let request = CreateRequest {
+        name: Some(name.clone()),
+        node,
+        endpoint: Some(endpoint.to_owned()),
+        is_append,
+        ..CreateRequest::default()
+    };
+    let timeout = go_duration(TIMEOUT).map_err(CommandError::usage)?;
+    let wishes = Wishes { is_used: false, must_answer: true, timeout };
+    change_builder(&name, existing.as_ref(), &request, &wishes, session)
+}
+
+/// What else is wanted of a change.
+struct Wishes {
+    is_used: bool,
+    must_answer: bool,
+    timeout: Duration,
+}
+
+/// Changes a builder after its node was asked.
+fn change_builder(
+    name: &str,
+    existing: Option<&Builder>,
+    request: &CreateRequest,
+    wishes: &Wishes,
+    session: &Session,
+) -> Result<(), CommandError> {
     let environment = &session.environment;
     let surroundings = Surroundings {
         buildkit_host: environment.text("BUILDKIT_HOST").map(str::to_owned),
         docker_host: environment.text("DOCKER_HOST").map(str::to_owned),
     };
-    let request = request(args, existing.as_ref(), session)?;
-    let changed = change::create(&name, existing.as_ref(), &request, &surroundings)?;
+    let changed = change::create(name, existing, request, &surroundings)?;
     // The builder is kept only when its node can be what was asked for; others may go on meanwhile.
-    drop(files);
-    let status = ask_node(&changed, session, args.timeout)?;
-    report(&changed, &status, args, session)?;
+    let status = ask_node(&changed, session, wishes.timeout)?;
+    report(&changed, &status, wishes.must_answer, session)?;
     let files = open(session)?;
-    if files.get(&name)? != existing {
+    if files.get(name)?.as_ref() != existing {
         return Err(CommandError::usage(format!("somebody else has changed the builder {name} meanwhile"))
             .with_hint("look at it with `polyarch buildx ls`, and try again"));
     }
     files.save(&changed.builder)?;
-    if args.is_used {
-        files.set_current(&name, Use::Now)?;
+    if wishes.is_used {
+        files.set_current(name, Use::Now)?;
     }
     session.printer.data(&format!("{name}\n"))
 }
@@ -193,7 +238,7 @@ fn ask_node(changed: &Changed, session: &Session, timeout: Duration) -> Result<N
 fn report(
     changed: &Changed,
     status: &NodeStatus,
-    args: &CreateArgs,
+    must_answer: bool,
     session: &Session,
 ) -> Result<(), CommandError> {
     let (builder, node) = (&changed.builder, &changed.builder.nodes[changed.node]);
@@ -201,9 +246,16 @@ fn report(
     if let Some(error) = &status.error {
         let message = format!("failed to initialize builder {} ({}): {error}", builder.name, node.name);
         if status.state == "error" {
-            return Err(CommandError::usage(message));
+            let error = CommandError::usage(message);
+            return Err(match node.endpoint.starts_with("tcp://") {
+                true => error.with_hint(format!(
+                    "or let ssh do it: polyarch node add --builder {} USER@HOST",
+                    builder.name
+                )),
+                false => error,
+            });
         }
-        if args.bootstrap {
+        if must_answer {
             return Err(BuildError::new(ErrorKind::Registry, message)
                 .with_hint("check that the node runs and that the address is right")
                 .into());

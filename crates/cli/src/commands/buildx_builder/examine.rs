@@ -126,18 +126,21 @@ pub fn connect_options(environment: &Environment, node: &BuilderNode, timeout: D
             .map(|(cert, key)| (PathBuf::from(cert), PathBuf::from(key))),
         server_name: option("servername").cloned(),
     });
-    let program = |name: &str| {
-        let directories = environment.path_directories();
-        let found = directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file());
-        found.unwrap_or_else(|| Path::new(name).to_owned())
-    };
     ConnectOptions {
         tls,
         is_plain_allowed: option("insecure").is_some_and(|value| go_bool(value) == Ok(true)),
         timeout,
-        ssh_program: program("ssh"),
-        docker_program: program("docker"),
+        ssh_program: program_in_path(environment, "ssh"),
+        docker_program: program_in_path(environment, "docker"),
+        dialed: None,
     }
+}
+
+/// Returns where a program is; the bare name when `PATH` has it not.
+pub fn program_in_path(environment: &Environment, name: &str) -> PathBuf {
+    let directories = environment.path_directories();
+    let found = directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| Path::new(name).to_owned())
 }
 
 /// Finds out what this machine can do.

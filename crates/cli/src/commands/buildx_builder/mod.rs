@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `polyarch buildx create|use|ls|inspect|stop|rm`: builders and their nodes.
+//! `polyarch buildx create|use|ls|inspect|stop|rm|import`: builders and their nodes.
 
 pub mod create;
 pub mod examine;
+pub mod import;
 pub mod inspect;
 pub mod ls;
+pub mod node_cache;
 pub mod rm;
 pub mod stop;
 pub mod use_builder;
 
 use std::time::Duration;
 
+use crate::builders::driver;
 use crate::builders::files::BuilderFiles;
 use crate::builders::{Builder, DEFAULT};
 use crate::session::Session;
@@ -63,6 +66,41 @@ pub fn of_build(flag: Option<&str>, session: &Session) -> Result<Option<Builder>
     }
     files.touch(&builder.name)?;
     Ok(Some(builder))
+}
+
+/// The builder that nodes are added to when none is named.
+const FLEET: &str = "fleet";
+
+/// Returns the builder that a node is to be added to, and whether it is there.
+///
+/// # Errors
+/// When the builders can't be read.
+pub fn name_for_nodes(flag: Option<&str>, session: &Session) -> Result<(String, bool), CommandError> {
+    let files = open(session)?;
+    if let Some(name) = named(None, flag, &session.environment) {
+        return Ok((name.to_owned(), files.get(name)?.is_some()));
+    }
+    match files.current()? {
+        Some(builder) if builder.driver == driver::REMOTE => Ok((builder.name, true)),
+        _ => Ok((FLEET.to_owned(), files.get(FLEET)?.is_some())),
+    }
+}
+
+/// Returns a line for each node of a builder: its name and what it runs.
+///
+/// # Errors
+/// When the builder is not there.
+pub fn versions(flag: Option<&str>, session: &Session) -> Result<String, CommandError> {
+    let builder = find(&open(session)?, named(None, flag, &session.environment))?;
+    let timeout = go_duration(TIMEOUT).map_err(CommandError::usage)?;
+    let builders = [builder];
+    let statuses = examine::examine(session, &session.settings()?, &builders, timeout)?;
+    let mut text = String::new();
+    for (node, status) in builders[0].nodes.iter().zip(statuses.iter().flatten()) {
+        let version = status.error.as_ref().map_or(&status.version, |error| error);
+        text.push_str(&format!("{}: {}\n", node.name, crate::visible_text::visible_line(version.as_bytes())));
+    }
+    Ok(text)
 }
 
 /// Opens the builders of this invocation.

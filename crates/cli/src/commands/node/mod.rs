@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `polyarch node`: machines that build for others.
 
+mod add;
 mod authority;
 mod certs;
+mod remote_machine;
 pub(super) mod serve;
+
+use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
 
@@ -20,16 +24,27 @@ pub struct NodeArgs {
 
 #[derive(Debug, Subcommand)]
 enum NodeCommand {
-    Serve(serve::ServeArgs),
+    Add(add::AddArgs),
     Certs(certs::CertsArgs),
+    Serve(serve::ServeArgs),
+    /// Builds for the client at the other end of standard input and output, as `buildctl dial-stdio` does.
+    #[command(hide = true, disable_help_flag = true)]
+    DialStdio {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 impl NodeArgs {
-    /// Runs the subcommand.
-    pub fn run(&self, session: &Session) -> Result<(), CommandError> {
+    /// Runs the subcommand; `builder` is the one that a flag names.
+    pub fn run(&self, builder: Option<&str>, session: &Session) -> Result<(), CommandError> {
         match &self.command {
-            NodeCommand::Serve(args) => serve::run(args, session),
+            NodeCommand::Add(args) => add::run(args, builder, session),
             NodeCommand::Certs(args) => certs::run(args, session),
+            NodeCommand::Serve(args) => serve::run(args, session),
+            NodeCommand::DialStdio { arguments } => {
+                super::buildctl::run(arguments, session.environment.clone())
+            }
         }
     }
 }
