@@ -66,9 +66,31 @@ magic 7f454c460201010000000000000000000200b7
 mask ffffffffffffff00fffffffffffffffffeffff'
 differs "the emulator is Debian's, with a static binary's name."
 
-later "polyarch buildx create --use --name mybuilder"
-later "polyarch buildx inspect mybuilder --bootstrap"
-later "polyarch buildx ls"
+runs "polyarch buildx create --use --name mybuilder"
+sees '^mybuilder$' 'needs no container here'
+runs "polyarch buildx inspect mybuilder --bootstrap"
+sees '^Name: +mybuilder$' '^Driver: +docker-container$' '^Name: +mybuilder0$' \
+    '^Endpoint: +unix:///var/run/docker.sock$' '^Status: +running$' '^Platforms: +linux/amd64'
+document '[+] Building 5.0s (1/1) FINISHED
+ => [internal] booting buildkit
+…
+Name:   mybuilder
+Driver: docker-container
+
+Nodes:
+Name:      mybuilder0
+Endpoint:  unix:///var/run/docker.sock
+Status:    running
+…'
+differs "nothing has to be pulled and started: the builder is this program. Lines of newer versions of buildx are there too."
+runs "polyarch buildx ls"
+sees '^NAME/NODE +DRIVER/ENDPOINT +STATUS +BUILDKIT +PLATFORMS' '^mybuilder\* +docker-container' \
+    'mybuilder0 +.* unix:///var/run/docker.sock +running .*linux/amd64' '^default +local'
+document 'NAME/NODE    DRIVER/ENDPOINT             STATUS  PLATFORMS
+mybuilder *  docker-container
+  mybuilder0 unix:///var/run/docker.sock running linux/amd64, linux/arm64, linux/ppc64le, linux/s390x, linux/386, linux/arm/v7, linux/arm/v6
+default      docker
+  default    default                     running linux/amd64, linux/386'
 
 mkdir -p "$work/hello" "$work/java"
 write_program "$work/hello" golang:alpine

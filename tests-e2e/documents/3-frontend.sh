@@ -20,10 +20,12 @@ runs "polyarch version"
 sees '^ OS/Arch: '
 runs "polyarch buildx version"
 sees '^polyarch v'
-later "polyarch buildx ls"
+runs "polyarch buildx ls"
+sees '^NAME/NODE' '^default\* +local'
 installs "polyarch run --rm --privileged docker/binfmt:a7996909642ee92942dcd6cff44b9b95f08dad64"
 sees '"linux/arm64"'
-later "polyarch buildx create --name arch-mutil-platform-builder --platform linux/amd64,linux/arm64"
+runs "polyarch buildx create --name arch-mutil-platform-builder --platform linux/amd64,linux/arm64"
+sees '^arch-mutil-platform-builder$' 'only emulates linux/'
 runs "polyarch buildx build \\
              --builder arch-mutil-platform-builder \\
              --platform linux/amd64,linux/arm64 \\
@@ -40,6 +42,7 @@ sees 'polyarch rmi daocloud.io/daocloud/dx-arch-ui:1.1.0-ab12cd3'
 differs "rm is for containers, in docker too; the error names the command that was meant."
 installs "polyarch run --privileged --rm tonistiigi/binfmt --install all"
 sees '"linux/arm64"'
-later "polyarch buildx create --name my-builder --platform linux/amd64,linux/arm64"
-later "polyarch buildx use my-builder"
+runs "polyarch buildx create --name my-builder --platform linux/amd64,linux/arm64"
+sees '^my-builder$'
+runs "polyarch buildx use my-builder"
 cd "$top"

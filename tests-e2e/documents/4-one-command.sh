@@ -8,8 +8,19 @@ mkdir -p "$work/aa"
 write_program "$work/aa/back" golang:alpine
 cd "$work/aa"
 
-later "polyarch buildx create --name mybuilder --bootstrap --use"
-later "polyarch buildx inspect mybuilder"
+runs "polyarch buildx create --name mybuilder --bootstrap --use"
+sees '^mybuilder$'
+runs "polyarch buildx inspect mybuilder"
+sees '^Name: +mybuilder$' '^Driver: +docker-container$' '^Status: +running$' '^Platforms: .*linux/arm64'
+document 'Name:   mybuilder
+Driver: docker-container
+
+Nodes:
+Name:      mybuilder0
+Endpoint:  unix:///var/run/docker.sock
+Status:    running
+Buildkit:  v0.11.2
+Platforms: linux/arm64, linux/amd64, linux/amd64/v2, linux/riscv64, …'
 image=registry.cn-hangzhou.aliyuncs.com/xiaoqioatq2/aa
 runs "polyarch buildx build --platform linux/arm64/v8,linux/amd64 -t $image:0.2 --push  back"
 sees 'linux/arm64' 'linux/amd64' "$image:0.2"

@@ -6,7 +6,6 @@
 #   document TEXT                  what the document shows there
 #   sees REGEX…                    each must match a line of the output
 #   differs TEXT                   why the output is not the document's
-#   later "COMMAND"                a command line whose part of polyarch is still to come
 # shellcheck shell=bash
 
 passed=0
@@ -46,11 +45,6 @@ document() {
 
 differs() { write "Difference: $1"; }
 
-later() {
-    printf '**`%s`**\n\n' "$1" >>"$transcript"
-    write "Not yet: builders of several nodes are still to come."
-}
-
 sees() {
     local pattern
     for pattern; do
@@ -84,6 +78,9 @@ network. Images of Docker Hub are stand-ins of Debian packages under the same na
 
 TXT
     ip link set lo up
+    # The machines of the document with several nodes.
+    ip address add 172.31.154.78/32 dev lo
+    ip address add 172.31.154.79/32 dev lo
     mount --bind "$work/hosts" /etc/hosts
     mkdir -p "$work/bin"
     ln -s "$POLYARCH" "$work/bin/polyarch"
@@ -106,7 +103,7 @@ http: {addr: "127.0.0.1:80"}
 TXT
     "$(command -v docker-registry)" serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
     hub_pid=$!
-    trap 'kill "$hub_pid" 2>/dev/null || true' EXIT
+    trap 'kill "$hub_pid" "${nodes_pids[@]}" 2>/dev/null || true' EXIT
     local tries
     for ((tries = 0; tries < 100; tries++)); do
         ! grep -qs 'listening on' "$work/registry.log" || return 0
@@ -114,6 +111,27 @@ TXT
     done
     cat "$work/registry.log" >&2
     return 1
+}
+
+# A node that builds for others, with certificates of $work/tls.
+nodes_pids=()
+start_node() { # start_node ADDRESS
+    local tries
+    POLYARCH_ROOT=$work/node-$1 polyarch node serve --listen "tcp://$1:1234" --tls-ca "$work/tls/ca.pem" \
+        --tls-cert "$work/tls/$1.pem" --tls-key "$work/tls/$1-key.pem" >"$work/node-$1.log" 2>&1 &
+    nodes_pids+=("$!")
+    for ((tries = 0; tries < 200; tries++)); do
+        ! (: </dev/tcp/"$1"/1234) 2>/dev/null || return 0
+        sleep 0.1
+    done
+    cat "$work/node-$1.log" >&2
+    return 1
+}
+
+stop_nodes() {
+    kill "${nodes_pids[@]}" 2>/dev/null || true
+    wait "${nodes_pids[@]}" 2>/dev/null || true
+    nodes_pids=()
 }
 
 # Debian's tree under the names of the images that the documents start from, and a list with the platforms of
@@ -168,7 +186,7 @@ installs() {
             : >"$1/.ready"
             exec sleep infinity' bash "$work/binfmt.d" &
         emulators_pid=$!
-        trap 'kill "$hub_pid" "$emulators_pid" 2>/dev/null || true' EXIT
+        trap 'kill "$hub_pid" "$emulators_pid" "${nodes_pids[@]}" 2>/dev/null || true' EXIT
         local tries
         for ((tries = 0; tries < 100; tries++)); do
             [ ! -e "$work/binfmt.d/.ready" ] || break
