@@ -160,8 +160,13 @@ impl Services {
         let name = name.unwrap_or_else(|| "Dockerfile".to_owned());
         let vertex =
             progress.begin("load build definition", format!("[internal] load build definition from {name}"));
-        let (services, context, source) = (self.clone(), request.context.clone(), request.dockerfile.clone());
-        let opened = blocking(move || LocalContext::open(&services, &context, &source)).await;
+        let opened = async {
+            let crate::remote::Localized { context, dockerfile, scratch } = self.localize(request).await?;
+            let services = self.clone();
+            let opened = blocking(move || LocalContext::open(&services, &context, &dockerfile)).await;
+            opened.map(|(context, text)| (context.keeping(scratch), text))
+        };
+        let opened = opened.await;
         match opened {
             Ok((context, text)) => {
                 let size = text.bytes.len() as u64;

@@ -12,7 +12,7 @@ use crate::request::{Context, DockerfileSource};
 use crate::services::Services;
 
 /// The largest Dockerfile or ignore file that is read, in bytes.
-const MAX_TEXT_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_TEXT_BYTES: u64 = 16 << 20;
 
 /// A context, opened.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ pub struct LocalContext {
     root: PathBuf,
     tree: TreeRoot,
     ignored: Option<IgnoreRules>,
-    /// Keeps an unpacked archive, or the empty directory, until the build ends.
-    _scratch: Option<tempfile::TempDir>,
+    /// Keeps an unpacked archive, what was fetched, or the empty directory, until the build ends.
+    _scratch: Vec<tempfile::TempDir>,
 }
 
 /// The text to build from.
@@ -34,7 +34,7 @@ pub struct DockerfileText {
 }
 
 impl LocalContext {
-    /// Opens a context and reads its Dockerfile and ignore rules.
+    /// Opens a context and reads its Dockerfile and ignore rules. Both are on this machine.
     ///
     /// # Errors
     /// When a directory or file is not there or can't be read, or the ignore rules are malformed.
@@ -63,17 +63,21 @@ impl LocalContext {
                 unpack_archive(services, path, directory.path())?;
                 scratch.insert(directory).path().to_owned()
             }
-            Context::Git(url) | Context::Http(url) => {
-                let message = format!("the context {url} is remote, which is not supported yet");
-                return Err(BuildError::new(ErrorKind::Usage, message));
-            }
+            Context::Git(url) | Context::Http(url) => return Err(not_local("context", url)),
             Context::Empty => scratch.insert(services.scratch()?).path().to_owned(),
         };
         let tree = TreeRoot::open(&root)
             .map_err(|error| services.snapshot_error("can't open the context", &error))?;
         let text = read_dockerfile(&root, &tree, dockerfile)?;
         let ignored = read_ignore_rules(&tree, dockerfile)?;
-        Ok((LocalContext { root, tree, ignored, _scratch: scratch }, text))
+        Ok((LocalContext { root, tree, ignored, _scratch: scratch.into_iter().collect() }, text))
+    }
+
+    /// Keeps a directory for as long as the context is there.
+    #[must_use]
+    pub fn keeping(mut self, scratch: Option<tempfile::TempDir>) -> LocalContext {
+        self._scratch.extend(scratch);
+        self
     }
 
     /// Opens a directory that is a named context, with its `.dockerignore`.
@@ -90,7 +94,7 @@ impl LocalContext {
         let tree = TreeRoot::open(path)
             .map_err(|error| services.snapshot_error("can't open the context", &error))?;
         let ignored = parse_rules(read_if_there(&tree, ".dockerignore")?)?;
-        Ok(LocalContext { root: path.to_owned(), tree, ignored, _scratch: None })
+        Ok(LocalContext { root: path.to_owned(), tree, ignored, _scratch: Vec::new() })
     }
 
     /// Returns the files.
@@ -109,12 +113,18 @@ impl LocalContext {
     }
 }
 
+/// What is remote is brought here before it is opened, see [`Services::localize`].
+fn not_local(what: &str, url: &str) -> BuildError {
+    BuildError::new(ErrorKind::Usage, format!("the {what} {url} is remote and has not been fetched"))
+}
+
 fn unreadable_context(path: &Path, error: &std::io::Error) -> BuildError {
     BuildError::io("can't read the build context", path, error)
         .with_hint("name the directory that holds the Dockerfile, or `-` to read from standard input")
 }
 
-fn unpack_archive(services: &Services, archive: &Path, into: &Path) -> Result<(), BuildError> {
+/// Unpacks an archive into a directory; what is no archive is copied there.
+pub(crate) fn unpack_archive(services: &Services, archive: &Path, into: &Path) -> Result<(), BuildError> {
     let failed = |error| services.snapshot_error("can't unpack the context archive", &error);
     let (Some(directory), Some(name)) = (archive.parent(), archive.file_name()) else {
         return Err(BuildError::new(ErrorKind::Usage, format!("{} is not an archive", archive.display())));
@@ -131,6 +141,8 @@ fn unpack_archive(services: &Services, archive: &Path, into: &Path) -> Result<()
         unpack: true,
         unpack_owner: None,
         modified: None,
+        within: None,
+        created_mode: 0o755,
     };
     copy(&spec, &TreeRoot::open(into).map_err(failed)?).map_err(failed)
 }
@@ -152,10 +164,7 @@ fn read_dockerfile(
             })?;
             Ok(DockerfileText { name: name.into_owned(), bytes })
         }
-        DockerfileSource::Url(url) => {
-            let message = format!("the Dockerfile {url} is remote, which is not supported yet");
-            Err(BuildError::new(ErrorKind::Usage, message))
-        }
+        DockerfileSource::Url(url) => Err(not_local("Dockerfile", url)),
         DockerfileSource::Default => {
             for name in ["Dockerfile", "dockerfile"] {
                 if tree.exists(name) {
@@ -237,9 +246,9 @@ fn read_capped(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Hides what ignore rules leave out: those of the context, and those of the instruction.
+/// Hides what the ignore rules of a context leave out.
 pub(crate) struct IgnoreFilter<'a> {
-    pub(crate) rules: [Option<&'a IgnoreRules>; 2],
+    pub(crate) rules: Option<&'a IgnoreRules>,
 }
 
 impl PathFilter for IgnoreFilter<'_> {
@@ -249,18 +258,12 @@ impl PathFilter for IgnoreFilter<'_> {
         if path.is_empty() || path == "." {
             return Verdict::Keep;
         }
-        let verdicts = self.rules.iter().flatten().map(|rules| verdict(rules, &path, is_directory));
-        verdicts
-            .max_by_key(|verdict| match verdict {
-                Verdict::Keep => 0,
-                Verdict::Descend => 1,
-                Verdict::Skip => 2,
-            })
-            .unwrap_or(Verdict::Keep)
+        self.rules.map_or(Verdict::Keep, |rules| verdict(rules, &path, is_directory))
     }
 }
 
-fn verdict(rules: &IgnoreRules, path: &str, is_directory: bool) -> Verdict {
+/// Tells what ignore rules make of a path.
+pub(crate) fn verdict(rules: &IgnoreRules, path: &str, is_directory: bool) -> Verdict {
     // Rules decide about a path by what they decided about the directories above it.
     let mut state = IgnoreState::default();
     for (at, _) in path.match_indices('/') {

@@ -38,6 +38,7 @@ mod provenance;
 mod prune;
 mod pull;
 pub mod push;
+pub mod remote;
 pub mod request;
 pub mod result;
 mod run;

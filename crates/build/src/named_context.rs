@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use polyarch_oci::{Digest, Platform, Reference, ReferenceError};
 
 use crate::evaluated::BuiltTree;
+use crate::remote::{GitReference, is_http};
 
 /// A context by a name.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,7 +122,14 @@ impl ContextSource {
         if let Some(rest) = value.strip_prefix("oci-layout://") {
             return parse_layout(rest).map(Some).map_err(wrong);
         }
-        Ok(None)
+        match GitReference::parse(value) {
+            // A directory may have such a name.
+            Ok(Some(reference)) if reference.is_like_a_path => Ok(None),
+            Ok(Some(_)) => Ok(Some(ContextSource::Git(value.to_owned()))),
+            Ok(None) if is_http(value) => Ok(Some(ContextSource::Http(value.to_owned()))),
+            Ok(None) => Ok(None),
+            Err(error) => Err(wrong(error.to_string())),
+        }
     }
 }
 

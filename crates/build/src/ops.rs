@@ -3,10 +3,13 @@
 
 mod agent_socket;
 pub(crate) mod context_op;
+pub(crate) mod copy;
 pub(crate) mod exec;
 pub(crate) mod exec_mounts;
 pub(crate) mod file;
 pub(crate) mod image;
+pub(crate) mod merge;
+pub(crate) mod remote;
 pub(crate) mod user;
 
 use std::sync::Arc;
@@ -37,6 +40,10 @@ pub(crate) enum OpKind {
     Built(image::BuiltOp),
     /// The user's files.
     Context(context_op::ContextOp),
+    /// Files from elsewhere.
+    Remote(remote::RemoteOp),
+    /// Trees on top of each other.
+    Merge(merge::MergeOp),
     /// Files made or copied.
     File(file::FileOp),
     /// A process.
@@ -52,6 +59,8 @@ impl Op for BuildOp {
             OpKind::Image(op) => op.digest(),
             OpKind::Built(op) => op.digest(),
             OpKind::Context(op) => op.digest(),
+            OpKind::Remote(op) => op.digest(),
+            OpKind::Merge(op) => op.digest(),
             OpKind::File(op) => op.digest(),
             OpKind::Exec(op) => op.digest(),
         }
@@ -62,7 +71,7 @@ impl Op for BuildOp {
     }
 
     fn is_volatile(&self) -> bool {
-        matches!(self.kind, OpKind::Context(_))
+        matches!(self.kind, OpKind::Context(_) | OpKind::Remote(_))
     }
 
     fn ignores_records(&self) -> bool {
@@ -89,7 +98,11 @@ impl Op for BuildOp {
             OpKind::File(op) => op.content_key(input, output, &shown(&context)).await,
             OpKind::Exec(op) => op.content_key(input, output, &shown(&context)).await,
             // Never asked: `is_keyed_by_content` says so.
-            OpKind::Image(_) | OpKind::Built(_) | OpKind::Context(_) => Ok(self.digest()),
+            OpKind::Image(_)
+            | OpKind::Built(_)
+            | OpKind::Context(_)
+            | OpKind::Remote(_)
+            | OpKind::Merge(_) => Ok(self.digest()),
         };
         key.map_err(|error| self.locate(error))
     }
@@ -99,6 +112,8 @@ impl Op for BuildOp {
             OpKind::Image(op) => Ok(op.exec()),
             OpKind::Built(op) => Ok(op.exec()),
             OpKind::Context(op) => op.exec(&context).await,
+            OpKind::Remote(op) => op.exec(&context).await,
+            OpKind::Merge(op) => Ok(op.exec(inputs)),
             OpKind::File(op) => op.exec(inputs, &context).await,
             OpKind::Exec(op) => op.exec(inputs, &context, &self.name).await,
         };

@@ -100,7 +100,8 @@ impl Capture {
                 OpKind::Built(_) => {
                     capture.locals.insert("input".to_owned());
                 }
-                OpKind::Context(_) | OpKind::File(_) | OpKind::Image(_) => {}
+                OpKind::Remote(_) => capture.has_network = true,
+                OpKind::Context(_) | OpKind::File(_) | OpKind::Image(_) | OpKind::Merge(_) => {}
             }
         }
         capture

@@ -242,6 +242,8 @@ impl<'a> Source<'a> {
             unpack: false,
             unpack_owner: None,
             modified: None,
+            within: None,
+            created_mode: 0o755,
         };
         copy(&spec, into)?;
         if is_new { into.set_modified(name, metadata.modified) } else { Ok(()) }

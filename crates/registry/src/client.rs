@@ -23,6 +23,7 @@ mod tags;
 mod tls;
 mod transport;
 mod upload;
+mod web;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +42,7 @@ use crate::error::RegistryError;
 pub use options::{ClientOptions, Login, ProxySettings, RetryPolicy, TrustRoots};
 pub use stream::{BlobReader, BlobSink, BlobSource, FnSink, Progress};
 pub use upload::UploadSession;
+pub use web::{WebAnswer, WebFile};
 
 /// A manifest or index, byte for byte as the registry has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -212,6 +212,14 @@ pub enum RegistryError {
         /// The time allowed.
         limit: Duration,
     },
+    /// A web server has no such file, or sends elsewhere.
+    #[error("{url}: {reason}")]
+    Web {
+        /// What was asked for.
+        url: String,
+        /// What it answered.
+        reason: String,
+    },
     /// A connection broke.
     #[error("connection to {host} broke during `{request}`: {reason}")]
     Broken {

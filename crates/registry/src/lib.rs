@@ -15,7 +15,7 @@ pub mod error;
 
 pub use client::{
     BlobReader, BlobSink, BlobSource, Client, ClientOptions, FetchedManifest, FnSink, Login, MountOutcome,
-    Progress, ProxySettings, PushOutcome, RetryPolicy, TrustRoots, UploadSession,
+    Progress, ProxySettings, PushOutcome, RetryPolicy, TrustRoots, UploadSession, WebAnswer, WebFile,
 };
 pub use config::{
     ConfigError, HostConfig, HostSettings, HostTable, KeyPair, KeyPairBytes, Mirror, RegistryConfig,

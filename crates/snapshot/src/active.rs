@@ -4,16 +4,16 @@
 //! With overlays its upper directory becomes the layer by a rename. Without, the tree is a copy, and
 //! what changed in it since it was made is moved into a directory of the same form.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::attributes::{Attributes, kept_xattrs};
+use crate::attributes::{Attributes, clear_opaque, kept_xattrs};
 use crate::error::{At, SnapshotError};
 use crate::id::SnapshotId;
-use crate::merge::{Baseline, HardLinks, merge, take_changes};
-use crate::meta::{Meta, names, open_host_directory};
+use crate::merge::{Baseline, HardLinks, check_depth, merge, take_changes};
+use crate::meta::{Meta, names, open_directory, open_host_directory};
 use crate::overlay::{self, Writable};
 use crate::records::Records;
 use crate::snapshots::{Snapshots, TreeMode, remove_own};
@@ -161,6 +161,11 @@ impl ActiveSnapshot {
                 remove_own(&path, TREE)?;
             }
         }
+        if self.parents.is_empty() {
+            // The kernel marks new directories also where there is nothing to hide; a layer that was made on
+            // nothing may be put on top of any other.
+            clear_marks(&directory, Path::new(""), 0)?;
+        }
         let is_empty = names(&directory).at("list", &files)?.is_empty();
         let records = std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner));
         // From here on the snapshot exists, or another one of its name does.
@@ -177,6 +182,20 @@ impl ActiveSnapshot {
     }
 }
 
+/// Takes the marks of overlayfs from all directories beneath one, and from itself.
+fn clear_marks(directory: &OwnedFd, path: &Path, depth: usize) -> Result<(), SnapshotError> {
+    check_depth(path, depth)?;
+    clear_opaque(directory).at("clear the mark of", path)?;
+    for name in names(directory).at("list", path)? {
+        let below = path.join(&name);
+        if Meta::find(directory, &name).at("look at", &below)?.is_some_and(|meta| meta.is_directory()) {
+            let inner = open_directory(directory, &name).at("open", &below)?;
+            clear_marks(&inner, &below, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
 /// Gives the upper directory's root what the merged root had: it is what the tree's root will show.
 fn copy_root_attributes(stack: &Stack, files: &Path) -> Result<(), SnapshotError> {
     let directory = open_host_directory(files).at("open", files)?;
@@ -191,7 +210,7 @@ fn copy_root_attributes(stack: &Stack, files: &Path) -> Result<(), SnapshotError
 }
 
 /// Without a layer that says otherwise, a tree's root belongs to root and is open to all.
-fn set_plain_root(directory: &std::os::fd::OwnedFd) -> std::io::Result<()> {
+fn set_plain_root(directory: &OwnedFd) -> std::io::Result<()> {
     let attributes = Attributes { owner: (0, 0), mode: 0o755, mtime: Some(Default::default()), xattrs: &[] };
     attributes.set_on(directory).map(drop)
 }

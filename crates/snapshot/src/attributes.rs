@@ -162,6 +162,14 @@ pub(crate) fn set_opaque(directory: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::fsetxattr(directory, OPAQUE, b"y", XattrFlags::empty())?)
 }
 
+/// Makes a directory of a layer show what the same directory of lower layers has.
+pub(crate) fn clear_opaque(directory: impl AsFd) -> io::Result<()> {
+    match rustix::fs::fremovexattr(directory, OPAQUE) {
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Tells whether a directory of a layer hides the same directory of lower layers.
 pub(crate) fn is_opaque(directory: impl AsFd) -> io::Result<bool> {
     let mut value = [0; 8];

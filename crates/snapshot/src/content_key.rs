@@ -54,7 +54,7 @@ pub fn content_key(
         text.source += 1;
         if source.meta.is_directory() {
             text.field(b"contents");
-            visit(spec, &source.path, &mut text)?;
+            visit(spec, &source, &mut text)?;
             continue;
         }
         text.field(if open_archive(spec, &source)?.is_some() { b"archive" } else { b"file" });
@@ -110,9 +110,8 @@ impl Text<'_> {
         self.field(node.relative.as_os_str().as_bytes());
         self.bytes.push(kind);
         let attributes = self.spec.attributes(owner, node.meta, xattrs);
-        // What the instruction sets for all is part of its definition, not of the content.
-        let mode =
-            if node.meta.kind == Kind::Symlink || self.spec.mode.is_some() { 0 } else { attributes.mode };
+        // A mode or an owner that the instruction sets is the same whatever the source has.
+        let mode = if node.meta.kind == Kind::Symlink { 0 } else { attributes.mode };
         self.number(u64::from(mode));
         let (uid, gid) = if self.spec.owner.is_some() { (0, 0) } else { attributes.owner };
         self.number(u64::from(uid));
@@ -138,9 +137,6 @@ impl Visitor for Text<'_> {
     }
 
     fn node(&mut self, node: Visited<'_>) -> Result<(), SnapshotError> {
-        if node.meta.kind == Kind::Socket {
-            return Ok(());
-        }
         let key = (node.meta.dev, node.meta.ino);
         if node.meta.links > 1 {
             if let Some((source, first)) = self.links.get(&key) {
@@ -157,12 +153,13 @@ impl Visitor for Text<'_> {
             kept_xattrs_at(node.directory, node.name, node.meta.kind).at("read xattrs of", node.path)?;
         let effective = self.spec.source.effective(node.path, node.meta, xattrs)?;
         let kind = match effective.kind {
-            Kind::File => b'f',
+            // A socket is copied as an empty file.
+            Kind::File | Kind::Socket => b'f',
             Kind::Symlink => b'l',
             Kind::CharDevice => b'c',
             Kind::BlockDevice => b'b',
             Kind::Fifo => b'p',
-            Kind::Directory | Kind::Socket => return Ok(()),
+            Kind::Directory => return Ok(()),
         };
         self.attributes(kind, node, effective.owner, &effective.xattrs);
         match effective.kind {
@@ -177,6 +174,7 @@ impl Visitor for Text<'_> {
                 let target = read_link(node.directory, node.name).at("read link", node.path)?;
                 self.field(target.as_bytes());
             }
+            Kind::Socket => {}
             _ => {
                 self.number(u64::from(effective.device.0));
                 self.number(u64::from(effective.device.1));

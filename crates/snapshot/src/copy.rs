@@ -24,11 +24,8 @@ use crate::nodes::copy_node;
 use crate::resolve::{Place, clean, find_place, split};
 use crate::select::{Selected, Visited, Visitor, open_parent, select, visit};
 use crate::tar_read::TarReader;
-use crate::tree::TreeRoot;
+use crate::tree::{TreeRoot, create_file};
 use crate::unpack::{Meaning, Unpacker};
-
-/// Mode of directories that the destination needs and nobody describes.
-const CREATED_DIRECTORY_MODE: u32 = 0o755;
 
 /// What a filter says about a path of the source tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +37,18 @@ pub enum Verdict {
     /// It is invisible itself, but something beneath it may be visible; the directory then appears
     /// as far as it is needed.
     Descend,
+}
+
+impl Verdict {
+    /// Joins what two filters say: what one hides is hidden.
+    #[must_use]
+    pub fn and(self, other: Verdict) -> Verdict {
+        match (self, other) {
+            (Verdict::Skip, _) | (_, Verdict::Skip) => Verdict::Skip,
+            (Verdict::Descend, _) | (_, Verdict::Descend) => Verdict::Descend,
+            (Verdict::Keep, Verdict::Keep) => Verdict::Keep,
+        }
+    }
 }
 
 /// Hides parts of a source tree: the rules of an ignore file.
@@ -58,12 +67,25 @@ impl PathFilter for KeepAll {
     }
 }
 
+/// Chooses among what is beneath the sources of one COPY or ADD.
+pub trait Within: Sync {
+    /// Judges a path relative to the directory that the source with this number names; a source that is no
+    /// directory itself is not judged.
+    fn verdict(&self, source: usize, path: &Path, is_directory: bool) -> Verdict;
+
+    /// Returns a path, relative to the root of the source tree, without which the source is missing.
+    fn required(&self, source: usize) -> Option<&str>;
+}
+
+/// Changes the mode of a node that is copied; the flag tells directories.
+pub type ModeChange<'a> = &'a (dyn Fn(u32, bool) -> u32 + Sync);
+
 /// One source of a COPY or ADD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopySource {
     /// The path or pattern as written.
     pub pattern: String,
-    /// Whether `*`, `?`, `[` and `\` have a meaning.
+    /// Whether `*`, `?`, `[` and `\` have a meaning; a pattern that matches nothing then brings nothing.
     pub allow_wildcard: bool,
 }
 
@@ -82,8 +104,8 @@ pub struct CopySpec<'a> {
     pub destination: &'a str,
     /// The owner of everything copied; `None` keeps the source's.
     pub owner: Option<(u32, u32)>,
-    /// The mode of every file and directory copied (octal 0 to 7777); `None` keeps the source's.
-    pub mode: Option<u32>,
+    /// The mode (octal 0 to 7777) of every file and directory copied; `None` keeps the source's.
+    pub mode: Option<ModeChange<'a>>,
     /// Whether local archives are unpacked (ADD).
     pub unpack: bool,
     /// The owner of everything unpacked; `None` keeps what the archive says.
@@ -91,6 +113,10 @@ pub struct CopySpec<'a> {
     /// The time of everything copied, in seconds since 1970; `None` keeps the source's. What is unpacked
     /// keeps the archive's in either case.
     pub modified: Option<i64>,
+    /// What is chosen of the directories that the sources name; `None` chooses all.
+    pub within: Option<&'a dyn Within>,
+    /// The mode of directories that the destination needs and that are not copied.
+    pub created_mode: u32,
 }
 
 impl CopySpec<'_> {
@@ -103,7 +129,7 @@ impl CopySpec<'_> {
     ) -> Attributes<'x> {
         Attributes {
             owner: self.owner.unwrap_or(source_owner),
-            mode: self.mode.unwrap_or(meta.mode),
+            mode: self.mode.map_or(meta.mode, |change| change(meta.mode, meta.is_directory()) & 0o7777),
             mtime: Some(self.modified.map_or(meta.mtime, |sec| Time { sec, nsec: 0 })),
             xattrs,
         }
@@ -113,17 +139,11 @@ impl CopySpec<'_> {
 /// Copies what `spec` selects into a tree.
 ///
 /// Content is shared with the source where the file system can (reflinks), else copied by the kernel.
-/// Directories made on the way to the destination get mode 0755 and the given owner or 0:0. After an
-/// error the tree is half changed and of no use.
+/// Directories made on the way to the destination get the mode for created ones and the given owner or
+/// 0:0. After an error the tree is half changed and of no use.
 pub fn copy(spec: &CopySpec<'_>, into: &TreeRoot) -> Result<(), SnapshotError> {
     let selected = select(spec)?;
-    let is_directory = is_directory_destination(spec, into)?;
-    if selected.len() > 1 && !is_directory {
-        return Err(SnapshotError::DestinationNotDirectory {
-            destination: spec.destination.to_owned(),
-            sources: selected.len(),
-        });
-    }
+    let mut is_written = false;
     let owner = spec.owner.unwrap_or((0, 0));
     let destination = clean(Path::new(spec.destination));
     // A link at the destination is followed, so that what it leads to is replaced and not the link.
@@ -131,21 +151,30 @@ pub fn copy(spec: &CopySpec<'_>, into: &TreeRoot) -> Result<(), SnapshotError> {
     let mut copier = Copier { spec, into, places: Vec::new(), created: Vec::new(), links: HashMap::new() };
     for source in &selected {
         if source.meta.is_directory() {
-            let place = into.make_place(&destination, CREATED_DIRECTORY_MODE, owner)?;
+            let place = into.make_place(&destination, spec.created_mode, owner)?;
             copier.places = vec![place];
-            visit(spec, &source.path, &mut copier)?;
+            visit(spec, source, &mut copier)?;
             continue;
         }
         if let Some((archive, codec)) = open_archive(spec, source)? {
-            let place = into.make_place(&destination, CREATED_DIRECTORY_MODE, owner)?;
+            let place = into.make_place(&destination, spec.created_mode, owner)?;
             unpack(spec, archive, codec, &place, into)?;
             continue;
         }
+        let is_directory = is_directory_destination(spec, into)?;
         let (directory, name) = match split(&destination) {
+            // A second one would only replace the first.
+            Some(_) if !is_directory && is_written => {
+                return Err(SnapshotError::DestinationNotDirectory {
+                    destination: spec.destination.to_owned(),
+                    sources: selected.len(),
+                });
+            }
             Some((parent, name)) if !is_directory => (parent, name.to_owned()),
             _ => (destination.as_path(), source.name.clone()),
         };
-        copier.places = vec![into.make_place(directory, CREATED_DIRECTORY_MODE, owner)?];
+        is_written = true;
+        copier.places = vec![into.make_place(directory, spec.created_mode, owner)?];
         let (parent, source_name) = open_parent(spec, source)?;
         copier.copy_to(
             &name,
@@ -213,8 +242,13 @@ impl Copier<'_> {
         let effective = self.spec.source.effective(source.path, source.meta, xattrs)?;
         let attributes = self.spec.attributes(effective.owner, source.meta, &effective.xattrs);
         let from = (source.directory, source.name);
-        let record = copy_node(from, source.meta, &effective, (place.as_fd(), name), &attributes)
-            .at("copy", source.path)?;
+        let record = if effective.kind == Kind::Socket {
+            // Nobody listens at a copy: it becomes an empty file, as in BuildKit.
+            create_file(place.as_fd(), name).and_then(|file| attributes.set_on(&file))
+        } else {
+            copy_node(from, source.meta, &effective, (place.as_fd(), name), &attributes)
+        };
+        let record = record.at("copy", source.path)?;
         self.into.note(&path, record);
         if source.meta.links > 1 {
             self.links.insert(key, path);

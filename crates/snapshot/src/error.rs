@@ -91,7 +91,7 @@ pub enum SnapshotError {
         log: String,
     },
     /// A COPY or ADD source matches nothing.
-    #[error("source {pattern:?} was not found{}", missing_hint(*.excluded, .near))]
+    #[error("\"/{}\": not found{}", .pattern.trim_start_matches('/'), missing_hint(*.excluded, .near))]
     MissingSource {
         /// The source as written.
         pattern: String,

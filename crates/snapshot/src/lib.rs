@@ -47,7 +47,7 @@ pub mod tree;
 pub use active::{ActiveSnapshot, RootMount, Snapshot};
 pub use compress::{Codec, Compressor, compressor, decompressor, detect};
 pub use content_key::{HashMemory, content_key};
-pub use copy::{CopySource, CopySpec, KeepAll, PathFilter, Verdict, copy};
+pub use copy::{CopySource, CopySpec, KeepAll, ModeChange, PathFilter, Verdict, Within, copy};
 pub use disk_usage::DiskUsage;
 pub use error::SnapshotError;
 pub use id::SnapshotId;

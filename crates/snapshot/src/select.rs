@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use crate::copy::{CopySource, CopySpec, Verdict};
+use crate::copy::{CopySpec, Verdict};
 use crate::error::{At, SnapshotError};
 use crate::merge::check_depth;
 use crate::meta::{Meta, names, open_directory};
@@ -23,6 +23,8 @@ const MAX_NEAR_NAMES: usize = 3;
 pub(crate) struct Selected {
     /// The last name of the source as written or matched; empty for the root.
     pub(crate) name: OsString,
+    /// The number of the source.
+    pub(crate) source: usize,
     /// Where it really is: a symlink at the top is followed.
     pub(crate) path: PathBuf,
     pub(crate) meta: Meta,
@@ -31,7 +33,7 @@ pub(crate) struct Selected {
 /// Finds what the sources name, in the order of the sources and sorted within a pattern.
 pub(crate) fn select(spec: &CopySpec<'_>) -> Result<Vec<Selected>, SnapshotError> {
     let mut selected = Vec::new();
-    for source in spec.sources {
+    for (number, source) in spec.sources.iter().enumerate() {
         let is_pattern = source.allow_wildcard && source.pattern.contains(['*', '?', '[', '\\']);
         let candidates = if is_pattern {
             matches(spec, &source.pattern)?
@@ -40,17 +42,22 @@ pub(crate) fn select(spec: &CopySpec<'_>) -> Result<Vec<Selected>, SnapshotError
         };
         let before = selected.len();
         for named in candidates {
-            selected.extend(look_at(spec, &named)?);
+            selected.extend(look_at(spec, number, &named)?);
         }
-        if selected.len() == before {
-            return Err(missing(spec, source));
+        if selected.len() == before && !is_pattern {
+            return Err(missing(spec, &source.pattern));
+        }
+        if let Some(required) = spec.within.and_then(|within| within.required(number))
+            && look_at(spec, number, &clean(Path::new(required)))?.is_none()
+        {
+            return Err(missing(spec, required));
         }
     }
     Ok(selected)
 }
 
 /// Follows a named path; `None` when nothing visible is there.
-fn look_at(spec: &CopySpec<'_>, named: &Path) -> Result<Option<Selected>, SnapshotError> {
+fn look_at(spec: &CopySpec<'_>, source: usize, named: &Path) -> Result<Option<Selected>, SnapshotError> {
     let Some(path) = spec.source.real_path(named)? else { return Ok(None) };
     let root = spec.source.as_fd();
     let meta = match split(&path) {
@@ -67,7 +74,7 @@ fn look_at(spec: &CopySpec<'_>, named: &Path) -> Result<Option<Selected>, Snapsh
         return Ok(None);
     }
     let name = named.file_name().unwrap_or_default().to_owned();
-    Ok(Some(Selected { name, path, meta }))
+    Ok(Some(Selected { name, source, path, meta }))
 }
 
 fn is_visible(spec: &CopySpec<'_>, path: &Path, is_directory: bool) -> bool {
@@ -120,8 +127,8 @@ fn is_no_directory(error: &io::Error) -> bool {
 }
 
 /// Says why a source is missing, with names that look like it.
-fn missing(spec: &CopySpec<'_>, source: &CopySource) -> SnapshotError {
-    let path = clean(Path::new(&source.pattern));
+fn missing(spec: &CopySpec<'_>, pattern: &str) -> SnapshotError {
+    let path = clean(Path::new(pattern));
     let excluded = spec.source.exists(&path);
     let mut near = Vec::new();
     if let Some((parent, name)) = split(&path).filter(|_| !excluded) {
@@ -140,7 +147,7 @@ fn missing(spec: &CopySpec<'_>, source: &CopySource) -> SnapshotError {
     near.sort();
     near.truncate(MAX_NEAR_NAMES);
     let near = near.into_iter().map(|(_, name)| name).collect();
-    SnapshotError::MissingSource { pattern: source.pattern.clone(), excluded, near }
+    SnapshotError::MissingSource { pattern: pattern.to_owned(), excluded, near }
 }
 
 /// Counts the insertions, deletions and replacements between two words; case counts half a change.
@@ -187,17 +194,20 @@ pub(crate) trait Visitor {
 /// Visits what is visible beneath a directory, but not the directory itself, sorted by names.
 pub(crate) fn visit(
     spec: &CopySpec<'_>,
-    path: &Path,
+    selected: &Selected,
     visitor: &mut dyn Visitor,
 ) -> Result<(), SnapshotError> {
+    let path = &selected.path;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let directory = open_without_symlinks(spec.source.as_fd(), path, flags).at("open", path)?;
-    let mut walk = Walk { spec, visitor, levels: Vec::new(), entered: 0 };
+    let source = selected.source;
+    let mut walk = Walk { spec, source, visitor, levels: Vec::new(), entered: 0 };
     walk.contents(&directory, path, Path::new(""))
 }
 
 struct Walk<'a, 'b> {
     spec: &'a CopySpec<'a>,
+    source: usize,
     visitor: &'b mut dyn Visitor,
     /// The directories down to the current one.
     levels: Vec<Level>,
@@ -219,7 +229,12 @@ impl Walk<'_, '_> {
             let (child, child_relative) = (path.join(&name), relative.join(&name));
             // Listed names may be whiteouts in a directory that no other layer has.
             let Some(meta) = Meta::find(directory, &name).at("look at", &child)? else { continue };
-            let verdict = self.spec.filter.verdict(&child, meta.is_directory());
+            let is_directory = meta.is_directory();
+            let verdict = self.spec.filter.verdict(&child, is_directory);
+            let verdict = match self.spec.within {
+                Some(within) => verdict.and(within.verdict(self.source, &child_relative, is_directory)),
+                None => verdict,
+            };
             match verdict {
                 Verdict::Skip => continue,
                 Verdict::Descend if !meta.is_directory() => continue,

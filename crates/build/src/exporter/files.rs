@@ -131,6 +131,8 @@ impl FileWriter {
                 unpack: false,
                 unpack_owner: None,
                 modified: None,
+                within: None,
+                created_mode: 0o755,
             };
             copy(&spec, into).map_err(failed)?;
             self.write_attestations(tree, source, &destination, into)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What each instruction does to a stage: a step on its tree, a change of its config, or both.
 
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 use polyarch_dockerfile::instruction::Command;
 use polyarch_dockerfile::{Instruction, InstructionKind, Span};
@@ -30,7 +30,7 @@ impl Lowering<'_, '_> {
         match expanded.kind {
             InstructionKind::Run(run) => self.run(state, instruction, &run).await?,
             InstructionKind::Copy(copy) => self.copy(state, instruction, &copy).await?,
-            InstructionKind::Add(add) => self.add(state, instruction, &add)?,
+            InstructionKind::Add(add) => self.add(state, instruction, &add).await?,
             InstructionKind::Workdir(path) => self.workdir(state, instruction, &path),
             InstructionKind::Arg(arg) => {
                 self.declare(state, &arg.definitions, span)?;
@@ -126,7 +126,7 @@ impl Lowering<'_, '_> {
             services: self.frontend.services.clone(),
             stats: self.frontend.stats.clone(),
             action,
-            looked_up: OnceLock::new(),
+            looked_up: Mutex::default(),
         }
     }
 

@@ -16,10 +16,14 @@ use crate::image::ImageDraft;
 use crate::image_source::ResolvedImage;
 use crate::named_context::{ContextSource, NamedContext};
 use crate::ops::context_op::ContextOp;
-use crate::ops::file::{CopyAction, FileAction};
+use crate::ops::copy::{CopyAction, CopyPath};
+use crate::ops::file::FileAction;
 use crate::ops::image::{BuiltOp, ImageOp};
+use crate::ops::remote::RemoteOp;
 use crate::ops::{BuildOp, OpKind};
 use crate::provenance::Material;
+use crate::remote::git_reference::redacted;
+use crate::remote::{GitReference, GitSource, RemoteSource, WebSource};
 
 /// What a named context gives.
 pub(super) enum Named {
@@ -127,8 +131,18 @@ impl Lowering<'_, '_> {
                     .map_err(|error| error.at(self.frontend.location(span)))?;
                 OpKind::Context(ContextOp { identity: context.name.clone(), context: Arc::new(files) })
             }
-            ContextSource::Git(_) => return Err(self.not_yet("a named context in git", span)),
-            ContextSource::Http(_) => return Err(self.not_yet("a named context from HTTP", span)),
+            ContextSource::Git(url) => {
+                let reference = GitReference::parse(url)
+                    .map_err(|error| self.refused(&error.to_string(), span))?
+                    .ok_or_else(|| self.refused(&format!("invalid git context {url}"), span))?;
+                let keep_git_dir = reference.keep_git_dir.unwrap_or(false);
+                let source = RemoteSource::Git(GitSource { reference, keep_git_dir });
+                return Ok(Named::Files(self.remote_vertex(source, url)));
+            }
+            ContextSource::Http(url) => {
+                let source = WebSource { url: url.clone(), file_name: "context".to_owned(), checksum: None };
+                return Ok(Named::Files(self.remote_vertex(RemoteSource::Web(source), url)));
+            }
             ContextSource::Scratch
             | ContextSource::Image(_)
             | ContextSource::OciLayout { .. }
@@ -143,13 +157,14 @@ impl Lowering<'_, '_> {
     pub(super) fn tree_of(&mut self, files: VertexId, name: &str, span: Span) -> VertexId {
         let empty = self.graph.add(hidden(OpKind::Image(ImageOp::default())), Vec::new());
         let action = CopyAction {
-            sources: vec![".".to_owned()],
+            input: 1,
+            sources: vec![CopyPath::plain(".")],
             destination: "/".to_owned(),
             from_context: true,
             ..CopyAction::default()
         };
         let op = BuildOp {
-            kind: OpKind::File(self.file_op(FileAction::Copy(Box::new(action)))),
+            kind: OpKind::File(self.file_op(FileAction::Copy(vec![action]))),
             name: format!("[context {name}] FROM").into(),
             location: Some(self.frontend.location(span)),
             no_cache: false,
@@ -223,6 +238,21 @@ impl Lowering<'_, '_> {
         let mut op = hidden(OpKind::Image(self.take_image(image, &platform, is_layout)));
         op.name = format!("FROM {}", image.reference).into();
         self.graph.add(op, Vec::new())
+    }
+
+    /// Returns the vertex of files from elsewhere.
+    pub(super) fn remote_vertex(&mut self, source: RemoteSource, url: &str) -> VertexId {
+        let frontend = self.frontend;
+        let secrets = frontend.request.steps.secrets.clone();
+        let mut op =
+            hidden(OpKind::Remote(RemoteOp { services: frontend.services.clone(), source, secrets }));
+        op.name = format!("[internal] load {}", redacted(url)).into();
+        self.graph.add(op, Vec::new())
+    }
+
+    /// Tells whether a vertex gives files of a user's: their owners and times mean nothing.
+    pub(super) fn is_context(&self, vertex: VertexId) -> bool {
+        matches!(self.graph.op(vertex).kind, OpKind::Context(_))
     }
 
     /// Returns the vertex of the main context.

@@ -201,7 +201,7 @@ impl Files {
         let relative = from.path.trim_start_matches('/');
         let pattern = if relative.is_empty() { "." } else { relative }.to_owned();
         let is_context = matches!(self, Files::Context(_));
-        let filter = IgnoreFilter { rules: [ignored, None] };
+        let filter = IgnoreFilter { rules: ignored };
         let filter: &dyn PathFilter = if ignored.is_some() { &filter } else { &KeepAll };
         let spec = CopySpec {
             source: &tree,
@@ -214,6 +214,8 @@ impl Files {
             unpack: false,
             unpack_owner: None,
             modified: (from.has_unknown_times && is_context).then_some(UNKNOWN_TIME),
+            within: None,
+            created_mode: 0o755,
         };
         call(&spec).map_err(|error| cannot_mount(services, &error))
     }

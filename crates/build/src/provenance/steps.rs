@@ -12,8 +12,9 @@ use polyarch_solver::{Graph, VertexId};
 use serde_json::{Value, json};
 
 use super::Capture;
+use crate::ops::copy::CopyAction;
 use crate::ops::exec::ExecOp;
-use crate::ops::file::{CopyAction, FileAction};
+use crate::ops::file::FileAction;
 use crate::ops::{BuildOp, OpKind};
 use crate::request::NetworkMode;
 
@@ -80,7 +81,9 @@ pub(super) fn capture(graph: &Graph<BuildOp>, target: VertexId) -> Vec<CapturedS
 fn chain_of(graph: &Graph<BuildOp>, target: VertexId) -> Vec<VertexId> {
     let mut chain = Vec::new();
     let mut at = Some(target);
-    while let Some(id) = at.filter(|id| matches!(graph.op(*id).kind, OpKind::Exec(_) | OpKind::File(_))) {
+    while let Some(id) =
+        at.filter(|id| matches!(graph.op(*id).kind, OpKind::Exec(_) | OpKind::File(_) | OpKind::Merge(_)))
+    {
         chain.push(id);
         at = graph.inputs(id).first().copied();
     }
@@ -116,19 +119,38 @@ fn describe(op: &BuildOp, inputs: &[Option<usize>]) -> Option<Value> {
                     json!([{ "Action": { "mkdir": { "path": path, "mode": 0o755, "makeParents": true, "timestamp": -1 } },
                              "input": input(0), "secondaryInput": -1, "output": 0 }])
                 }
-                FileAction::Copy(copy) => copy_actions(copy, input(0), input(1)),
+                FileAction::Copy(copies) => copy_actions(copies, &input),
             };
             Some(json!({ "Op": { "file": { "actions": action } }, "constraints": {} }))
         }
         OpKind::Exec(exec) => Some(exec_step(exec, input(0))),
+        OpKind::Merge(_) => Some(
+            json!({ "Op": { "merge": { "inputs": [{ "input": 0 }, { "input": 1 }] } }, "constraints": {} }),
+        ),
+        OpKind::Remote(op) => {
+            Some(json!({ "Op": { "source": { "identifier": op.source.shown() } }, "constraints": {} }))
+        }
     }
 }
 
-fn copy_actions(copy: &CopyAction, input: i64, secondary: i64) -> Value {
+fn copy_actions(copies: &[CopyAction], input: &dyn Fn(usize) -> i64) -> Value {
     let mut actions: Vec<Value> = Vec::new();
+    for copy in copies {
+        add_copy_actions(copy, input(copy.input), &mut actions);
+    }
+    let last = actions.len().saturating_sub(1);
+    for (at, action) in actions.iter_mut().enumerate() {
+        // Each works on what the one before it gave; the last one's is the output.
+        action["input"] = if at == 0 { input(0) } else { i64::try_from(at).unwrap_or(0) + 1 }.into();
+        action["output"] = if at == last { 0 } else { -1 }.into();
+    }
+    actions.into()
+}
+
+fn add_copy_actions(copy: &CopyAction, secondary: i64, actions: &mut Vec<Value>) {
     for source in &copy.sources {
         let mut words = json!({
-            "src": source, "dest": copy.destination, "mode": -1, "timestamp": -1, "followSymlink": true,
+            "src": source.pattern, "dest": copy.destination, "mode": -1, "timestamp": -1, "followSymlink": true,
             "dirCopyContents": true, "createDestPath": true, "allowWildcard": true, "allowEmptyWildcard": true,
         });
         if copy.unpack {
@@ -147,13 +169,6 @@ fn copy_actions(copy: &CopyAction, input: i64, secondary: i64) -> Value {
         let words = json!({ "path": name, "mode": 0o644, "timestamp": -1 });
         actions.push(json!({ "Action": { "mkfile": words }, "secondaryInput": -1 }));
     }
-    let last = actions.len().saturating_sub(1);
-    for (at, action) in actions.iter_mut().enumerate() {
-        // Each works on what the one before it gave; the last one's is the output.
-        action["input"] = if at == 0 { input } else { i64::try_from(at).unwrap_or(0) + 1 }.into();
-        action["output"] = if at == last { 0 } else { -1 }.into();
-    }
-    actions.into()
 }
 
 fn exec_step(exec: &ExecOp, input: i64) -> Value {

@@ -83,8 +83,10 @@ impl Node {
         options: NodeBuildOptions,
         progress: &Progress,
     ) -> Result<NodeImage, NodeBuildError> {
-        let (context, text) = LocalContext::open(services, &request.context, &request.dockerfile)?;
-        let dockerfile = DockerfileDirectory::new(services, &request.dockerfile, &context, &text)?;
+        let here = services.localize(request).await?;
+        let (context, text) = LocalContext::open(services, &here.context, &here.dockerfile)?;
+        let context = context.keeping(here.scratch);
+        let dockerfile = DockerfileDirectory::new(services, &here.dockerfile, &context, &text)?;
         let (target, imported) = import_target(services.store());
         let mut directories = BTreeMap::from([
             ("context".to_owned(), share(context.root())?),

@@ -8,6 +8,7 @@ mod build_attestations;
 #[cfg(test)]
 mod build_cache;
 mod build_contexts;
+mod build_copy;
 #[cfg(test)]
 mod build_error_texts;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod build_nodes;
 #[cfg(test)]
 mod build_platforms;
 #[cfg(test)]
+mod build_remote;
 mod build_request;
 #[cfg(test)]
 mod build_secrets;
@@ -77,3 +79,4 @@ mod reference;
 mod sha512;
 mod static_registry;
 mod verify;
+mod web_server;

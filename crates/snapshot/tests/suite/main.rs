@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail where it stands")]
 
 mod apply;
+mod copy_choice;
 mod copying;
 mod hostile;
 mod single_id;

@@ -69,6 +69,8 @@ fn scenario(store: &Store) -> String {
         unpack: false,
         unpack_owner: None,
         modified: None,
+        within: None,
+        created_mode: 0o755,
     };
     copy(&spec, &into).unwrap();
     let key = content_key(&spec, None, 2).unwrap();

@@ -43,7 +43,7 @@ pub struct BuildArgs {
     /// Name of the image; may be repeated
     #[arg(short, long, value_name = "NAME[:TAG]")]
     pub tag: Vec<String>,
-    /// Dockerfile, `-` for standard input [default: PATH/Dockerfile]
+    /// Dockerfile: a path, a URL, or `-` for standard input [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<String>,
     /// Stage to build [default: the last one]
@@ -159,7 +159,8 @@ pub struct BuildArgs {
     pub print: Option<String>,
     #[command(flatten)]
     unavailable: unavailable::UnavailableFlags,
-    /// Context: a directory, or `-` for a tar archive or a Dockerfile on standard input
+    /// Context: a directory, a git repository, the URL of an archive, or `-` for a tar archive or a Dockerfile
+    /// on standard input
     #[arg(value_name = "PATH | URL | -", required = false)]
     pub context: Vec<String>,
 }

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use polyarch_build::BuildRequest;
+use polyarch_build::remote::{GitReference, is_http};
 use polyarch_build::request::{Context, Destination, DockerfileSource, ImageOptions, Output, PullPolicy};
 use polyarch_oci::Reference;
 use tempfile::TempPath;
@@ -344,12 +345,7 @@ fn context(
             return Err(CommandError::usage(format!("the context {path:?} is a file, not a directory"))
                 .with_hint("an archive can be given on standard input: polyarch build - < FILE"));
         }
-        Err(_) if is_remote(path) => {
-            return Err(CommandError::usage(format!(
-                "the context {path:?} is remote; contexts from git and HTTP are not available in this version"
-            ))
-            .with_hint("clone or download it, then give its directory"));
-        }
+        Err(_) if is_remote(path) => return remote_context(path, file, environment, stdin),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(CommandError::usage(format!("the context {path:?} does not exist")));
         }
@@ -358,14 +354,38 @@ fn context(
     let dockerfile = match file {
         None => DockerfileSource::Default,
         Some("-") => DockerfileSource::Text(read_text(stdin)?),
-        Some(file) if is_remote(file) && !environment.resolve(Path::new(file)).exists() => {
-            return Err(CommandError::usage(format!(
-                "--file {file:?} is remote; Dockerfiles from HTTP are not available in this version"
-            )));
+        Some(file) if is_http(file) && !environment.resolve(Path::new(file)).exists() => {
+            DockerfileSource::Url(file.to_owned())
         }
         Some(file) => DockerfileSource::File(environment.resolve(Path::new(file))),
     };
     Ok((Context::Directory(directory), dockerfile, None))
+}
+
+/// A context that is fetched: a repository, an archive, or a Dockerfile alone.
+fn remote_context(
+    url: &str,
+    file: Option<&str>,
+    environment: &Environment,
+    stdin: &mut dyn Read,
+) -> Result<FoundContext, CommandError> {
+    let parsed = GitReference::parse(url);
+    let parsed = parsed.map_err(|error| CommandError::usage(format!("the context {url:?}: {error}")))?;
+    let context = match parsed {
+        Some(_) => Context::Git(url.to_owned()),
+        None => Context::Http(url.to_owned()),
+    };
+    let dockerfile = match file {
+        None => DockerfileSource::Default,
+        Some("-") => DockerfileSource::Text(read_text(stdin)?),
+        Some(file) if is_http(file) => DockerfileSource::Url(file.to_owned()),
+        // As docker buildx: a file of this machine where there is one, else one of the context.
+        Some(file) if environment.resolve(Path::new(file)).is_file() => {
+            DockerfileSource::File(environment.resolve(Path::new(file)))
+        }
+        Some(file) => DockerfileSource::InContext(file.to_owned()),
+    };
+    Ok((context, dockerfile, None))
 }
 
 fn stdin_context(
@@ -400,7 +420,5 @@ fn stdin_context(
 
 /// Tells the forms in which buildx takes git repositories and URLs.
 fn is_remote(path: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix))
+    is_http(path) || !matches!(GitReference::parse(path), Ok(None))
 }

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The main context and the Dockerfile from elsewhere, brought to where local ones are read.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::git::GitSource;
+use super::git_reference::GitReference;
+use super::web::WebSource;
+use crate::context::{MAX_TEXT_BYTES, unpack_archive};
+use crate::error::{BuildError, ErrorKind};
+use crate::request::{BuildRequest, Context, DockerfileSource};
+use crate::services::Services;
+
+/// The name of what a URL leads to, as in BuildKit.
+const FILE_NAME: &str = "context";
+
+/// A context and a Dockerfile of this machine.
+#[derive(Debug)]
+pub struct Localized {
+    /// The context: never a remote one.
+    pub context: Context,
+    /// The Dockerfile: never a remote one.
+    pub dockerfile: DockerfileSource,
+    /// Holds what was fetched; to be kept for as long as the context is read.
+    pub scratch: Option<tempfile::TempDir>,
+}
+
+impl Services {
+    /// Fetches the context and the Dockerfile of a request, where they are remote.
+    ///
+    /// # Errors
+    /// When they can't be fetched, or are not what they should be.
+    pub async fn localize(&self, request: &BuildRequest) -> Result<Localized, BuildError> {
+        let dockerfile = match &request.dockerfile {
+            DockerfileSource::Url(url) => {
+                let scratch = self.scratch()?;
+                let path = self.download(url, scratch.path()).await?;
+                DockerfileSource::Text(read_text(&path, url)?)
+            }
+            other => other.clone(),
+        };
+        let url = match &request.context {
+            Context::Git(url) | Context::Http(url) => url,
+            Context::Directory(_) | Context::Archive(_) | Context::Empty => {
+                return Ok(Localized { context: request.context.clone(), dockerfile, scratch: None });
+            }
+        };
+        let scratch = self.scratch()?;
+        if matches!(request.context, Context::Git(_)) {
+            let parsed = GitReference::parse(url).map_err(|error| {
+                BuildError::from_source(ErrorKind::Usage, format!("the context {url}"), &error)
+            })?;
+            let reference = parsed.ok_or_else(|| {
+                BuildError::new(ErrorKind::Usage, format!("the context {url} is no git repository"))
+            })?;
+            let keep_git_dir = reference.keep_git_dir.unwrap_or(false)
+                || request.build_args.iter().any(|(name, value)| {
+                    name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR" && matches!(value.as_str(), "1" | "true")
+                });
+            let source = GitSource { reference, keep_git_dir };
+            let directory = source.directory(self, request.steps.secrets.as_ref(), scratch.path()).await?;
+            let context = Context::Directory(directory);
+            return Ok(Localized { context, dockerfile, scratch: Some(scratch) });
+        }
+        let path = self.download(url, scratch.path()).await?;
+        let unpacked = scratch.path().join("unpacked");
+        std::fs::create_dir(&unpacked).map_err(|error| BuildError::io("can't make", &unpacked, &error))?;
+        unpack_archive(self, &path, &unpacked)?;
+        let dockerfile = match dockerfile {
+            // What is no archive is the Dockerfile itself.
+            DockerfileSource::Default if is_same(&path, &unpacked.join(FILE_NAME)) => {
+                DockerfileSource::Text(read_text(&path, url)?)
+            }
+            other => other,
+        };
+        Ok(Localized { context: Context::Directory(unpacked), dockerfile, scratch: Some(scratch) })
+    }
+
+    /// Fetches a file into a directory.
+    async fn download(&self, url: &str, directory: &Path) -> Result<std::path::PathBuf, BuildError> {
+        let source = WebSource { url: url.to_owned(), file_name: FILE_NAME.to_owned(), checksum: None };
+        let path = directory.join(FILE_NAME);
+        source.download(self, &path).await?;
+        Ok(path)
+    }
+}
+
+/// Tells whether one file is a copy of another; what was unpacked of an archive never is one of the archive.
+fn is_same(file: &Path, copy: &Path) -> bool {
+    let size =
+        |path: &Path| std::fs::symlink_metadata(path).ok().filter(|it| it.is_file()).map(|it| it.len());
+    size(file).is_some_and(|size_bytes| size(copy) == Some(size_bytes))
+}
+
+fn read_text(path: &Path, url: &str) -> Result<Vec<u8>, BuildError> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| BuildError::io("can't read", path, &error))?;
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        let url = super::git_reference::redacted(url);
+        let message = format!("the Dockerfile {url} is larger than {} MiB", MAX_TEXT_BYTES >> 20);
+        return Err(BuildError::new(ErrorKind::Dockerfile, message));
+    }
+    Ok(bytes)
+}

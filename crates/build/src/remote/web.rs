@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A file of a web server: asked for by its ETag, kept by its digest.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use polyarch_oci::{Algorithm, Digest, Hasher};
+use polyarch_registry::{WebAnswer, WebFile};
+use polyarch_solver::{CacheKey, KeyHasher};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::git_reference::redacted;
+use crate::error::{BuildError, ErrorKind};
+use crate::fetch::registry_error;
+use crate::services::Services;
+use crate::tree::Tree;
+
+/// The largest file that is fetched, in bytes.
+const MAX_FILE_BYTES: u64 = 64 << 30;
+
+/// The namespace of records of what servers said about their files.
+const WEB_FILES: &str = "web-files";
+
+/// A file of a web server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WebSource {
+    /// Where it is.
+    pub(crate) url: String,
+    /// The name that it gets.
+    pub(crate) file_name: String,
+    /// The digest that it must have.
+    pub(crate) checksum: Option<Digest>,
+}
+
+/// What a server said about a file.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    etag: String,
+    tree: String,
+}
+
+/// A file that was fetched.
+struct Fetched {
+    digest: Digest,
+    modified: Option<SystemTime>,
+    etag: Option<String>,
+}
+
+impl WebSource {
+    /// Makes the source that ADD means by a URL.
+    pub(crate) fn of_add(url: &str, checksum: Option<Digest>) -> WebSource {
+        let path = Url::parse(url).map(|url| url.path().to_owned()).unwrap_or_default();
+        let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let name = percent_decoded(name);
+        let is_usable = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
+        let file_name = if is_usable { name } else { "__unnamed__".to_owned() };
+        WebSource { url: url.to_owned(), file_name, checksum }
+    }
+
+    pub(super) fn key_parts(&self) -> Vec<String> {
+        let checksum = self.checksum.as_ref().map(ToString::to_string).unwrap_or_default();
+        vec!["web".to_owned(), self.url.clone(), self.file_name.clone(), checksum]
+    }
+
+    pub(super) async fn tree(&self, services: &Arc<Services>) -> Result<Tree, BuildError> {
+        // What has a digest can't change: nobody has to be asked.
+        let checked =
+            self.checksum.as_ref().map(|_| KeyHasher::new("web checked").parts(self.key_parts()).finish());
+        if let Some(tree) = checked.as_ref().and_then(|key| services.recorded_tree(key)) {
+            return Ok(tree);
+        }
+        let url = self.parsed()?;
+        let asked = KeyHasher::new("web file").parts([&self.url, &self.file_name]).finish().hex();
+        let known = services.store.get_record(WEB_FILES, &asked).ok().flatten();
+        let known = known.and_then(|bytes| serde_json::from_slice::<Told>(&bytes).ok());
+        let known = known.and_then(|told| {
+            let tree = services.recorded_tree(&CacheKey::from_hex(&told.tree)?)?;
+            Some((told.etag, tree))
+        });
+        let known = known.filter(|_| self.checksum.is_none());
+        let etag = known.as_ref().map(|(etag, _)| etag.as_str());
+        let mut file = match (self.ask(services, &url, etag).await?, known) {
+            (WebAnswer::NotModified, Some((_, tree))) => return Ok(tree),
+            // Only what was asked with an ETag is answered so.
+            (WebAnswer::NotModified, None) => return Err(self.failure("invalid not-modified answer")),
+            (WebAnswer::File(file), _) => file,
+        };
+        let scratch = services.scratch()?;
+        let path = scratch.path().join(&self.file_name);
+        let fetched = self.save(&mut file, &path).await?;
+        let modified = fetched.modified.map_or(0, seconds);
+        let key = KeyHasher::new("web tree")
+            .part(&self.file_name)
+            .part(fetched.digest.to_string())
+            .part(modified.to_string())
+            .finish();
+        let tree = match services.recorded_tree(&key) {
+            Some(tree) => tree,
+            None => services.tree_of_directory(scratch.path()).await?,
+        };
+        let description = format!("ADD {}", redacted(&self.url));
+        services.record_tree(&key, &tree, &description);
+        if let Some(checked) = checked {
+            services.record_tree(&checked, &tree, &description);
+        }
+        if let Some(etag) = fetched.etag
+            && let Ok(bytes) = serde_json::to_vec(&Told { etag, tree: key.hex() })
+        {
+            // Only a saving for the next build.
+            let _ = services.store.put_record(WEB_FILES, &asked, &bytes);
+        }
+        Ok(tree)
+    }
+
+    fn parsed(&self) -> Result<Url, BuildError> {
+        Url::parse(&self.url).map_err(|error| self.failure(&format!("it is not a URL ({error})")))
+    }
+
+    async fn ask(&self, services: &Services, url: &Url, etag: Option<&str>) -> Result<WebAnswer, BuildError> {
+        let asked = services.registry.get_file(url, etag).await;
+        asked.map_err(|error| registry_error(format!("can't fetch {}", redacted(&self.url)), &error))
+    }
+
+    /// Writes the file as only root may read it, with the time that the server tells.
+    async fn save(&self, file: &mut WebFile, path: &Path) -> Result<Fetched, BuildError> {
+        let writing = |error: std::io::Error| BuildError::io("can't write", path, &error);
+        let algorithm = self.checksum.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let mut hasher = Hasher::new(algorithm);
+        let mut out = std::fs::File::create_new(path).map_err(writing)?;
+        let mut size = 0_u64;
+        let reading = |error| registry_error(format!("can't fetch {}", redacted(&self.url)), &error);
+        while let Some(chunk) = file.chunk().await.map_err(reading)? {
+            size = size.saturating_add(chunk.len() as u64);
+            if size > MAX_FILE_BYTES {
+                return Err(self.failure(&format!("it is larger than {} GiB", MAX_FILE_BYTES >> 30)));
+            }
+            hasher.update(&chunk);
+            out.write_all(&chunk).map_err(writing)?;
+        }
+        if let Some(said) = file.size_bytes.filter(|said| *said != size) {
+            return Err(self.failure(&format!("{size} bytes came where the server announced {said}")));
+        }
+        let digest = hasher.finish();
+        if let Some(expected) = self.checksum.as_ref().filter(|expected| **expected != digest) {
+            let message =
+                format!("digest mismatch for {}: {digest} (expected: {expected})", redacted(&self.url));
+            return Err(BuildError::new(ErrorKind::Registry, message));
+        }
+        let modified = file.last_modified.as_deref().and_then(parse_time);
+        out.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(writing)?;
+        out.set_modified(modified.unwrap_or(UNIX_EPOCH)).map_err(writing)?;
+        Ok(Fetched { digest, modified, etag: file.etag.clone() })
+    }
+
+    /// Fetches the file to a path where nothing is.
+    pub(super) async fn download(&self, services: &Services, path: &Path) -> Result<(), BuildError> {
+        match self.ask(services, &self.parsed()?, None).await? {
+            WebAnswer::File(mut file) => self.save(&mut file, path).await.map(drop),
+            WebAnswer::NotModified => Err(self.failure("invalid not-modified answer")),
+        }
+    }
+
+    fn failure(&self, problem: &str) -> BuildError {
+        BuildError::new(ErrorKind::Registry, format!("can't fetch {}: {problem}", redacted(&self.url)))
+    }
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Reads the time of an HTTP header; what is before 1970 is none.
+fn parse_time(text: &str) -> Option<SystemTime> {
+    let time = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    let seconds = u64::try_from(time.as_second()).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+fn percent_decoded(text: &str) -> String {
+    let with_key = format!("k={}", text.replace('+', "%2B"));
+    let decoded =
+        url::form_urlencoded::parse(with_key.as_bytes()).next().map(|(_, value)| value.into_owned());
+    decoded.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_from_the_path_of_the_url() {
+        for (url, name) in [
+            ("http://h/a/b.tar.gz?x=/y#z", "b.tar.gz"),
+            ("http://h", "__unnamed__"),
+            ("http://h/", "__unnamed__"),
+            ("http://h/dir/", "dir"),
+            ("http://h/a%20b+c", "a b+c"),
+            ("http://h/%2e%2e%2fetc", "__unnamed__"),
+        ] {
+            assert_eq!(WebSource::of_add(url, None).file_name, name, "{url}");
+        }
+    }
+
+    #[test]
+    fn times_of_headers_are_read() {
+        assert_eq!(parse_time("Wed, 21 Oct 2015 07:28:00 GMT").map(seconds), Some(1_445_412_480));
+        assert_eq!(parse_time("yesterday"), None);
+    }
+}
