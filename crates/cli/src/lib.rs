@@ -5,6 +5,9 @@
 //! what it finds to the other rooms as values. Each subcommand is one file in [`commands`]; progress is
 //! rendered in [`progress`]; every failure becomes text and an exit code in [`error`].
 
+// The types of builds' futures are deep.
+#![recursion_limit = "256"]
+
 pub mod builders;
 pub mod commands;
 pub mod config;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The subcommands, one file each, and the way from arguments to one of them.
 
+mod bake;
 mod binfmt;
 pub mod build;
 pub mod buildctl;
@@ -20,11 +21,13 @@ mod images;
 mod imagetools;
 mod import;
 mod inspect;
+mod install_plugin;
 mod load;
 mod login;
 mod logout;
 mod manifest;
 mod node;
+mod plugin_face;
 mod prune;
 mod ps;
 mod pull;
@@ -82,6 +85,7 @@ pub struct GlobalArgs {
 enum Command {
     #[command(visible_alias = "b")]
     Build(Box<build::BuildArgs>),
+    Bake(Box<bake::BakeArgs>),
     Run(Box<run::RunArgs>),
     Pull(pull::PullArgs),
     Push(push::PushArgs),
@@ -113,6 +117,7 @@ enum Command {
     Rm(rm::RmArgs),
     /// The same commands under the names that docker buildx gives them.
     Buildx(BuildxArgs),
+    InstallPlugin(install_plugin::InstallPluginArgs),
     Version(version::VersionArgs),
     /// What docker asks its plugins.
     #[command(name = "docker-cli-plugin-metadata", hide = true)]
@@ -130,6 +135,8 @@ struct BuildxArgs {
 enum BuildxCommand {
     #[command(visible_alias = "b")]
     Build(Box<build::BuildArgs>),
+    #[command(visible_alias = "f")]
+    Bake(Box<bake::BakeArgs>),
     Create(buildx_builder::create::CreateArgs),
     Use(buildx_builder::use_builder::UseArgs),
     Ls(buildx_builder::ls::LsArgs),
@@ -162,7 +169,7 @@ pub enum Parsed {
 /// # Errors
 /// When they make no sense; the text has a suggestion where there is one.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, CommandError> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = plugin_face::own_arguments(arguments.into_iter().collect());
     match Cli::try_parse_from(&arguments) {
         Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
         Err(error) => match error.kind() {
@@ -209,6 +216,9 @@ impl Cli {
         match self.command {
             Command::Build(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Build(args) }) => {
                 build::run(&args, &self.global, &session)
+            }
+            Command::Bake(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Bake(args) }) => {
+                done(bake::run(&args, &self.global, &session))
             }
             Command::Run(args) => run::run(*args, &session).map_err(CommandError::of_run),
             Command::Pull(args) => done(pull::run(&args, &session)),
@@ -268,6 +278,7 @@ impl Cli {
             Command::Buildx(BuildxArgs { command: BuildxCommand::Import(args) }) => {
                 done(buildx_builder::import::run(&args, &session))
             }
+            Command::InstallPlugin(args) => done(install_plugin::run(&args, &session)),
             Command::Version(args) => done(version::run(&args, &session)),
             Command::Buildx(BuildxArgs { command: BuildxCommand::Version(args) }) => {
                 done(version::run_buildx(&args, builder, &session))

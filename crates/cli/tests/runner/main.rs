@@ -2,6 +2,8 @@
 //! The command line as its users see it.
 
 #[cfg(test)]
+mod bake;
+#[cfg(test)]
 mod binfmt;
 #[cfg(test)]
 mod build_attestations;

@@ -5,15 +5,15 @@ mod attestations;
 mod call;
 pub mod contexts;
 mod key_agent;
-mod metadata;
-mod nodes;
+pub(super) mod metadata;
+pub(super) mod nodes;
 pub mod outputs;
 pub mod platforms;
 pub mod request;
 mod secrets;
 mod standard_input;
 mod steps;
-mod summary;
+pub(super) mod summary;
 pub mod table;
 mod unavailable;
 
