@@ -107,6 +107,16 @@ impl Config {
         }
     }
 
+    /// Says that all targets so far were written in files of a directory.
+    pub(crate) fn base_targets(&mut self, directory: &str) {
+        for target in self.targets.iter_mut().filter(|_| !directory.is_empty()) {
+            target.bases.default = Some(directory.to_owned());
+            target.bases.context = target.context.is_some().then(|| directory.to_owned());
+            let names = target.contexts.keys().cloned();
+            target.bases.contexts = names.map(|name| (name, directory.to_owned())).collect();
+        }
+    }
+
     /// Makes contexts relative to the files that they were written in.
     pub(crate) fn rebase(&mut self) {
         let bases: BTreeMap<String, (Option<String>, Option<String>)> = self

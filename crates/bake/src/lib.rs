@@ -8,6 +8,8 @@
 mod access;
 mod ast;
 mod call;
+mod compose;
+mod compose_text;
 pub mod config;
 mod convert;
 pub mod credentials;

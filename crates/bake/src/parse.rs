@@ -62,14 +62,30 @@ pub fn parse(files: &[File], inputs: &Inputs) -> Result<Config, BakeError> {
     }
     let mut sources = Sources::default();
     let mut definition = Definition::default();
+    let mut config = Config::default();
     let mut has_hcl = false;
+    let variables = compose_variables(inputs);
+    let mut compose: Option<(String, serde_json::Value)> = None;
     for file in files {
+        if let Some(document) = compose_document(file, &variables)? {
+            match &mut compose {
+                Some((_, earlier)) => super::compose::merge(earlier, document),
+                None => compose = Some((file.name.clone(), document)),
+            }
+            continue;
+        }
         let index = sources.add(&file.name, &file.text);
         let body = body(file, index).map_err(|fault| sources.error(fault))?;
         has_hcl = true;
         definition.add(body).map_err(|fault| sources.error(fault))?;
     }
-    let mut config = Config::default();
+    if let Some((name, document)) = compose {
+        super::compose::add(&document, &variables, &mut config)
+            .map_err(|problem| BakeError::File { file: name.clone(), problem })?;
+        if inputs.paths_from_file {
+            config.base_targets(&paths::directory(&name));
+        }
+    }
     if has_hcl {
         evaluate(&definition, inputs, &sources, &mut config)?;
     }
@@ -77,6 +93,34 @@ pub fn parse(files: &[File], inputs: &Inputs) -> Result<Config, BakeError> {
         config.rebase();
     }
     Ok(config)
+}
+
+/// What Compose files may name: the environment, the file `.env`, and what the command line gives.
+fn compose_variables(inputs: &Inputs) -> BTreeMap<String, String> {
+    let mut all = match &inputs.dot_env {
+        Some(text) => super::compose_text::dot_env(text, &inputs.environment),
+        None => inputs.environment.clone(),
+    };
+    all.extend(inputs.variables.clone());
+    all
+}
+
+/// The document of a Compose file; `None` for a file of another kind. A file whose name doesn't tell is one
+/// when it can be read as one.
+fn compose_document(
+    file: &File,
+    variables: &BTreeMap<String, String>,
+) -> Result<Option<serde_json::Value>, BakeError> {
+    let name = file.name.to_lowercase();
+    if name.ends_with(".json") || name.ends_with(".hcl") {
+        return Ok(None);
+    }
+    let document = super::compose::read(&file.text, variables);
+    if name.ends_with(".yml") || name.ends_with(".yaml") {
+        let document = document.map_err(|problem| BakeError::File { file: file.name.clone(), problem })?;
+        return Ok(Some(document));
+    }
+    Ok(document.ok())
 }
 
 fn body(file: &File, index: usize) -> Result<ast::Body, Fault> {

@@ -92,7 +92,8 @@ fn look(link: &Path, program: &Path) -> Result<Found, CommandError> {
         return Ok(Found::Foreign("another program".to_owned()));
     }
     let target = std::fs::read_link(link).map_err(|error| CommandError::io("can't read", link, &error))?;
-    let is_same = |a: &Path, b: &Path| a.canonicalize().ok().is_some_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    let is_same =
+        |a: &Path, b: &Path| a.canonicalize().ok().is_some_and(|a| b.canonicalize().is_ok_and(|b| a == b));
     if target == program || is_same(link, program) {
         return Ok(Found::Ours);
     }
@@ -108,7 +109,8 @@ fn make(link: &Path, program: &Path) -> Result<(), CommandError> {
     std::fs::create_dir_all(directory)
         .map_err(|error| CommandError::io("can't make the directory", directory, &error))?;
     let temporary = directory.join(format!(".{PLUGIN}.{}", std::process::id()));
-    let made = std::os::unix::fs::symlink(program, &temporary).and_then(|()| std::fs::rename(&temporary, link));
+    let made =
+        std::os::unix::fs::symlink(program, &temporary).and_then(|()| std::fs::rename(&temporary, link));
     made.map_err(|error| {
         // Nothing is left behind; that it can't be removed says no more than the error itself.
         let _ = std::fs::remove_file(&temporary);

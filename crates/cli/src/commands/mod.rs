@@ -218,7 +218,7 @@ impl Cli {
                 build::run(&args, &self.global, &session)
             }
             Command::Bake(args) | Command::Buildx(BuildxArgs { command: BuildxCommand::Bake(args) }) => {
-                done(bake::run(&args, &self.global, &session))
+                bake::run(&args, &self.global, &session)
             }
             Command::Run(args) => run::run(*args, &session).map_err(CommandError::of_run),
             Command::Pull(args) => done(pull::run(&args, &session)),

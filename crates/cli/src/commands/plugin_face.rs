@@ -11,8 +11,18 @@ use std::path::Path;
 pub const PLUGIN: &str = "docker-buildx";
 
 /// docker's own flags that have a value.
-const WITH_VALUE: &[&str] =
-    &["--config", "-c", "--context", "-H", "--host", "-l", "--log-level", "--tlscacert", "--tlscert", "--tlskey"];
+const WITH_VALUE: &[&str] = &[
+    "--config",
+    "-c",
+    "--context",
+    "-H",
+    "--host",
+    "-l",
+    "--log-level",
+    "--tlscacert",
+    "--tlscert",
+    "--tlskey",
+];
 /// docker's own flags that have none.
 const WITHOUT_VALUE: &[&str] = &["--tls", "--tlsverify"];
 
@@ -67,7 +77,18 @@ mod tests {
         assert_eq!(own(&[plugin, "version"]), ["polyarch", "buildx", "version"]);
         assert_eq!(own(&[plugin, "docker-cli-plugin-metadata"]), ["polyarch", "docker-cli-plugin-metadata"]);
         assert_eq!(
-            own(&[plugin, "--context", "x", "--tls=false", "--host=unix:///x", "buildx", "build", "-t", "a", "."]),
+            own(&[
+                plugin,
+                "--context",
+                "x",
+                "--tls=false",
+                "--host=unix:///x",
+                "buildx",
+                "build",
+                "-t",
+                "a",
+                "."
+            ]),
             ["polyarch", "buildx", "build", "-t", "a", "."]
         );
         assert_eq!(own(&["polyarch", "--context", "x"]), ["polyarch", "--context", "x"]);

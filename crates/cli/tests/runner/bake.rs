@@ -98,7 +98,9 @@ fn linked_targets_are_built_first_and_all_are_told_in_one_file_needs_root() {
         json(&std::fs::read_to_string(environment.work().join("meta.json")).expect("the file was written"));
     let names: Vec<&String> = metadata.as_object().expect("an object").keys().collect();
     assert_eq!(names, ["app", "base", "other"]);
-    assert!(metadata["app"]["containerimage.digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:")));
+    assert!(
+        metadata["app"]["containerimage.digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:"))
+    );
     built.assert_stderr("[app");
     let config = environment.run(["inspect", "example.com/app:1", "--format", "{{json .Config.Labels}}"]);
     let labels = json(&config.assert_success().stdout);

@@ -121,7 +121,8 @@ fn missing(
     if granted.contains("*") {
         return BTreeSet::new();
     }
-    let granted: Vec<PathBuf> = granted.iter().map(|path| real(&environment.resolve(Path::new(path)))).collect();
+    let granted: Vec<PathBuf> =
+        granted.iter().map(|path| real(&environment.resolve(Path::new(path)))).collect();
     let is_free = |path: &&String| {
         let path = real(&environment.resolve(Path::new(path)));
         granted.iter().any(|root| path.starts_with(root))
@@ -196,10 +197,8 @@ mod tests {
     #[test]
     fn only_paths_outside_of_the_working_directory_are_asked_for() {
         let directory = tempfile::tempdir().unwrap();
-        let environment = Environment {
-            current_directory: directory.path().to_path_buf(),
-            ..Environment::default()
-        };
+        let environment =
+            Environment { current_directory: directory.path().to_path_buf(), ..Environment::default() };
         std::os::unix::fs::symlink("/etc", directory.path().join("link")).unwrap();
         let target = |context: &str| Target { context: Some(context.to_owned()), ..Target::default() };
         let mut resolved = Resolved::default();

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_util::{FutureExt, StreamExt};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use polyarch_bake::{Resolved, Target};
 use polyarch_build::named_context::{ContextSource, NamedContext};
 use polyarch_build::request::{Destination, Output};
@@ -40,7 +40,12 @@ struct Planned {
 ///
 /// # Errors
 /// The first thing that makes no sense, or the first build that fails.
-pub fn run(args: &BakeArgs, resolved: &Resolved, global: &GlobalArgs, session: &Session) -> Result<(), CommandError> {
+pub fn run(
+    args: &BakeArgs,
+    resolved: &Resolved,
+    global: &GlobalArgs,
+    session: &Session,
+) -> Result<(), CommandError> {
     let environment = &session.environment;
     let mut planned = Vec::new();
     for (name, target) in &resolved.targets {
@@ -73,10 +78,14 @@ pub fn run(args: &BakeArgs, resolved: &Resolved, global: &GlobalArgs, session: &
     let (progress, display) = show_progress(session, mode, &description);
     let results = match builder.filter(|_| is_remote) {
         None => engine.perform_patiently(|services, cancel| all(&planned, services, cancel, &progress)),
-        Some(builder) => one_by_one(&planned, |request, progress| {
-            let nodes = nodes::nodes_of(&builder).map_err(|error| *error.error)?;
-            nodes::build(&engine, nodes, request, false, session, &settings, progress)
-        }, &progress),
+        Some(builder) => one_by_one(
+            &planned,
+            |request, progress| {
+                let nodes = nodes::nodes_of(&builder).map_err(|error| *error.error)?;
+                nodes::build(&engine, nodes, request, false, session, &settings, progress)
+            },
+            &progress,
+        ),
     };
     display.finish();
     let results = results.map_err(|error| CommandError::from(error).of_build())?;
@@ -105,10 +114,10 @@ fn plan(
         .targets
         .values()
         .any(|other| other.contexts.values().any(|context| context.strip_prefix("target:") == Some(name)));
-    let layout = is_needed
-        .then(|| tempfile::Builder::new().prefix("polyarch-bake-").tempdir())
-        .transpose()
-        .map_err(|error| CommandError::io("can't make a directory for a target that others link to", "", &error))?;
+    let layout =
+        is_needed.then(|| tempfile::Builder::new().prefix("polyarch-bake-").tempdir()).transpose().map_err(
+            |error| CommandError::io("can't make a directory for a target that others link to", "", &error),
+        )?;
     if let Some(layout) = &layout {
         plan.request.outputs.retain(|output| *output != Output::CacheOnly);
         plan.request.outputs.push(layout_output(layout.path()));

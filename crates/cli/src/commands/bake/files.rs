@@ -81,16 +81,17 @@ fn text_of(name: &str, source: &mut dyn Read) -> Result<String, CommandError> {
 pub fn inputs(variables: &[String], environment: &Environment) -> Result<Inputs, CommandError> {
     let mut given = BTreeMap::new();
     for text in variables.iter().filter(|text| !text.is_empty()) {
-        let (name, value) = text.split_once('=').ok_or_else(|| {
-            CommandError::usage(format!("invalid variable {text:?}, expected key=value"))
-        })?;
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| CommandError::usage(format!("invalid variable {text:?}, expected key=value")))?;
         if name.is_empty() {
             return Err(CommandError::usage(format!("invalid variable {text:?}, key is empty")));
         }
         given.insert(name.to_owned(), value.to_owned());
     }
-    let is_closed =
-        environment.text("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP").is_some_and(|value| go_bool(value) == Ok(true));
+    let is_closed = environment
+        .text("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP")
+        .is_some_and(|value| go_bool(value) == Ok(true));
     let text = |(name, value): (&String, &std::ffi::OsString)| {
         value.to_str().map(|value| (name.clone(), value.to_owned()))
     };
@@ -99,7 +100,9 @@ pub fn inputs(variables: &[String], environment: &Environment) -> Result<Inputs,
     let paths_from_file = match environment.text("BUILDX_BAKE_FILE_RELATIVE_PATHS").map(str::trim) {
         None => false,
         Some(value) => go_bool(value).map_err(|_| {
-            CommandError::usage(format!("BUILDX_BAKE_FILE_RELATIVE_PATHS={value:?} is neither true nor false"))
+            CommandError::usage(format!(
+                "BUILDX_BAKE_FILE_RELATIVE_PATHS={value:?} is neither true nor false"
+            ))
         })?,
     };
     Ok(Inputs {

@@ -92,7 +92,8 @@ fn words(target: &Target, args: &BakeArgs) -> Vec<String> {
     for ssh in target.ssh.iter().flatten() {
         flag("ssh", &ssh.text());
     }
-    for (host, address) in target.extra_hosts.iter().filter_map(|(host, value)| Some((host, value.as_ref()?))) {
+    for (host, address) in target.extra_hosts.iter().filter_map(|(host, value)| Some((host, value.as_ref()?)))
+    {
         flag("add-host", &format!("{host}={address}"));
     }
     for ulimit in target.ulimits.iter().flatten() {
@@ -124,7 +125,8 @@ fn words(target: &Target, args: &BakeArgs) -> Vec<String> {
         flag("pull", "true");
     }
     if let Some(call) = target.call.as_deref().filter(|call| !matches!(*call, "" | "build")) {
-        flag("call", if call == "lint" { "check" } else { call });
+        let fields = args.call.as_deref().and_then(|given| given.split_once(',')).map(|(_, fields)| fields);
+        flag("call", [call, fields.unwrap_or("")].join(",").trim_end_matches(','));
     }
     if let Some(progress) = &args.progress {
         flag("progress", progress);

@@ -106,7 +106,8 @@ fn targets(config: &Config) -> Vec<TargetRow<'_>> {
         };
         TargetRow { name: &group.name, description, group: true }
     });
-    let mut rows: Vec<TargetRow<'_>> = targets.chain(groups).filter(|row| !row.name.starts_with('_')).collect();
+    let mut rows: Vec<TargetRow<'_>> =
+        targets.chain(groups).filter(|row| !row.name.starts_with('_')).collect();
     rows.sort_by(|a, b| a.name.cmp(b.name));
     rows
 }

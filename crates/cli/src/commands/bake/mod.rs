@@ -18,8 +18,9 @@ use polyarch_build::{BuildError, ErrorKind};
 use super::GlobalArgs;
 use super::build;
 use super::flag_values::go_bool;
-use crate::CommandError;
 use crate::session::Session;
+use crate::visible_text::visible_text;
+use crate::{CommandError, ExitCode};
 
 /// Build the targets of bake files
 ///
@@ -92,11 +93,11 @@ pub struct BakeArgs {
     targets: Vec<String>,
 }
 
-/// Runs the command.
+/// Runs the command; returns the exit code.
 ///
 /// # Errors
 /// How the files or the arguments were wrong, or how a build failed.
-pub fn run(args: &BakeArgs, global: &GlobalArgs, session: &Session) -> Result<(), CommandError> {
+pub fn run(args: &BakeArgs, global: &GlobalArgs, session: &Session) -> Result<u8, CommandError> {
     if args.print && args.list.is_some() {
         return Err(CommandError::usage("--print and --list are mutually exclusive"));
     }
@@ -111,7 +112,7 @@ pub fn run(args: &BakeArgs, global: &GlobalArgs, session: &Session) -> Result<()
     let inputs = files::inputs(&args.var, environment)?;
     let config = polyarch_bake::parse(&files, &inputs).map_err(|error| of_definition(&error))?;
     if let Some(what) = &args.list {
-        return session.printer.data(&list::render(what, &config)?);
+        return print(&list::render(what, &config)?, session);
     }
     let default = ["default".to_owned()];
     let targets = if args.targets.is_empty() { &default[..] } else { &args.targets };
@@ -120,13 +121,17 @@ pub fn run(args: &BakeArgs, global: &GlobalArgs, session: &Session) -> Result<()
         config.resolve(targets, &settings(args), &lookup).map_err(|error| of_definition(&error))?;
     resolved.finish(environment.text("SOURCE_DATE_EPOCH")).map_err(|error| of_definition(&error))?;
     if args.print {
-        return session.printer.data(&resolved.print());
+        return print(&resolved.print(), session);
     }
     allow::check(&resolved, &args.allow, environment)?;
     if resolved.targets.values().any(|target| is_call(target.call.as_deref())) {
-        return call(args, &resolved, global, session);
+        return call(args, &resolved, session);
     }
-    build_targets::run(args, &resolved, global, session)
+    build_targets::run(args, &resolved, global, session).map(|()| ExitCode::Done.number())
+}
+
+fn print(text: &str, session: &Session) -> Result<u8, CommandError> {
+    session.printer.data(text).map(|()| ExitCode::Done.number())
 }
 
 /// The flags that are short for `--set`.
@@ -139,7 +144,8 @@ fn settings(args: &BakeArgs) -> Vec<String> {
     if args.load {
         add("load", "true".to_owned());
     }
-    match args.call.as_deref() {
+    let method = args.call.as_deref().and_then(|call| call.split(',').next());
+    match method {
         _ if args.check => add("call", "lint".to_owned()),
         Some("check") => add("call", "lint".to_owned()),
         Some("build" | "") | None => {}
@@ -171,21 +177,25 @@ fn is_call(call: Option<&str>) -> bool {
 }
 
 /// Evaluates targets without building them, one after the other, as `polyarch build --call` does.
-fn call(args: &BakeArgs, resolved: &Resolved, global: &GlobalArgs, session: &Session) -> Result<(), CommandError> {
+fn call(args: &BakeArgs, resolved: &Resolved, session: &Session) -> Result<u8, CommandError> {
+    let mut code = ExitCode::Done.number();
     let mut first = true;
     for (name, target) in resolved.targets.iter().filter(|(_, target)| is_call(target.call.as_deref())) {
         let line = flags::build_line(name, target, args)?;
-        let description = if target.description.is_empty() {
-            String::new()
-        } else {
-            format!("{}\n", target.description)
+        let description = match target.description.as_str() {
+            "" => String::new(),
+            text => format!("{}\n", visible_text(text)),
         };
         let gap = if first { "" } else { "\n" };
         session.printer.data(&format!("{gap}{name}\n{description}\n"))?;
         first = false;
-        build::run(&line.args, global, session)?;
+        let mut stdin = line.stdin.as_deref().unwrap_or("").as_bytes();
+        let answer = build::answer(&line.args, &mut stdin, session)?.unwrap_or_default();
+        if code == ExitCode::Done.number() {
+            code = answer;
+        }
     }
-    Ok(())
+    Ok(code)
 }
 
 /// Tells what is wrong with a definition, with the lines where it is.

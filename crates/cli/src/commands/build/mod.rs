@@ -217,6 +217,21 @@ pub fn run(args: &BuildArgs, global: &GlobalArgs, session: &Session) -> Result<u
     Ok(ExitCode::Done.number())
 }
 
+/// Answers the question that the flags ask; `None` when they ask for a build. What the flags read from standard
+/// input comes from `stdin`.
+///
+/// # Errors
+/// How the arguments were wrong, or why there is no answer.
+pub(super) fn answer(
+    args: &BuildArgs,
+    stdin: &mut dyn std::io::Read,
+    session: &Session,
+) -> Result<Option<u8>, CommandError> {
+    let Some(call) = call::Call::of(args)? else { return Ok(None) };
+    let plan = BuildPlan::new(args, &session.environment, stdin)?;
+    call::run(&call, &plan, session, &session.settings()?).map(Some)
+}
+
 /// Writes the files and texts that tell about a result.
 fn report(plan: &BuildPlan, result: &BuildResult, session: &Session) -> Result<(), CommandError> {
     if let Some(path) = &plan.iidfile {
