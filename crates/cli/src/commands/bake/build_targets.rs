@@ -265,9 +265,10 @@ fn report(
     session: &Session,
 ) -> Result<(), CommandError> {
     if let Some(path) = &args.metadata_file {
+        let provenance = metadata::MetadataProvenance::from_environment(&session.environment);
         let mut all = serde_json::Map::new();
         for (name, result) in results {
-            let document = serde_json::from_str(&metadata::render(result)).unwrap_or_default();
+            let document = serde_json::from_str(&metadata::render(result, provenance)).unwrap_or_default();
             all.insert(name.clone(), document);
         }
         let text = polyarch_oci::json::to_indented(&all, "  ");

@@ -102,8 +102,7 @@ fn words(target: &Target, args: &BakeArgs) -> Vec<String> {
     for stage in target.no_cache_filter.iter().flatten() {
         flag("no-cache-filter", stage);
     }
-    // The host's network is granted by bake itself, as no flag of a build asks for it.
-    for entitlement in target.entitlements.iter().flatten().filter(|name| *name != "network.host") {
+    for entitlement in target.entitlements.iter().flatten() {
         flag("allow", entitlement);
     }
     for policy in target.policy.iter().flatten() {
