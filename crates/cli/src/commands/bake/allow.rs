@@ -200,7 +200,11 @@ mod tests {
         let environment =
             Environment { current_directory: directory.path().to_path_buf(), ..Environment::default() };
         std::os::unix::fs::symlink("/etc", directory.path().join("link")).unwrap();
-        let target = |context: &str| Target { context: Some(context.to_owned()), ..Target::default() };
+        let target = |context: &str| {
+            let mut target = Target::default();
+            target.context = Some(context.to_owned());
+            target
+        };
         let mut resolved = Resolved::default();
         resolved.targets.insert("inside".to_owned(), target("sub/../other"));
         resolved.targets.insert("remote".to_owned(), target("https://example.com/x.git"));
@@ -217,8 +221,9 @@ mod tests {
     #[test]
     fn the_hosts_network_is_asked_for() {
         let mut resolved = Resolved::default();
-        let entitlements = Some(vec!["network.host".to_owned()]);
-        resolved.targets.insert("a".to_owned(), Target { entitlements, ..Target::default() });
+        let mut target = Target::default();
+        target.entitlements = Some(vec!["network.host".to_owned()]);
+        resolved.targets.insert("a".to_owned(), target);
         let environment = Environment::default();
         assert!(check(&resolved, &[], &environment).is_err());
         assert!(check(&resolved, &["network.host".to_owned()], &environment).is_ok());

@@ -187,6 +187,8 @@ async fn all(
     let mut waiting: Vec<&Planned> = planned.iter().collect();
     let mut running = FuturesUnordered::new();
     let mut failure: Option<BuildError> = None;
+    // The engine's own flag says that the user interrupts; a failure stops the other targets only.
+    let stop = CancelFlag::default();
     loop {
         if failure.is_none() {
             let mut still = Vec::new();
@@ -196,7 +198,7 @@ async fn all(
                     Some(Err(error)) => failure = Some(of_target_error(target, planned, error)),
                     Some(Ok(request)) => {
                         let progress = progress_of(target, planned, progress);
-                        let (services, cancel) = (services.clone(), cancel.clone());
+                        let (services, cancel) = (services.clone(), stop.clone());
                         // Boxed: the type of a build's future is too deep to be part of another one.
                         let build = async move { (target, services.build(request, progress, cancel).await) };
                         running.push(build.boxed_local());
@@ -207,12 +209,19 @@ async fn all(
         } else {
             waiting = Vec::new();
         }
-        match running.next().await {
+        let next = tokio::select! {
+            next = running.next() => next,
+            () = cancel.cancelled(), if !stop.is_cancelled() => {
+                stop.cancel();
+                continue;
+            }
+        };
+        match next {
             Some((target, Ok(result))) => {
                 results.insert(target.name.clone(), result);
             }
             Some((target, Err(error))) => {
-                cancel.cancel();
+                stop.cancel();
                 failure.get_or_insert(of_target_error(target, planned, error));
             }
             None => break,
