@@ -93,7 +93,7 @@ fn caches_stay_apart_by_name_owner_and_seed_and_are_seen_and_pruned_needs_root()
         RUN --mount=type=cache,target=/c --mount=type=cache,target=/c2,id=/x,sharing=locked ls /c\n";
     dockerfile(&environment, text);
     build(&environment, &[]).assert_success();
-    let df = environment.run(["du", "--format", "json", "--filter", "type=exec.cachemount"]);
+    let df = environment.run(["buildx", "du", "--format", "json", "--filter", "type=exec.cachemount"]);
     df.assert_success();
     let lines: Vec<Value> = df.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert!(lines.len() >= 7, "{}", df.stdout);
@@ -139,8 +139,8 @@ fn memory_is_mounted_and_mounts_that_make_no_sense_are_refused_needs_root() {
     for (flag, message) in [
         ("target=/", "invalid mount target \"/\""),
         ("type=cache", "invalid mount target \"/\""),
-        ("source=missing,target=/x", "source \"missing\" was not found"),
-        ("from=base,source=/missing,target=/x", "source \"missing\" was not found"),
+        ("source=missing,target=/x", "\"/missing\": not found"),
+        ("from=base,source=/missing,target=/x", "\"/missing\": not found"),
         ("from=$x,target=/x", "'from' doesn't support variable expansion, define alias stage instead"),
         ("type=secret,from=base,target=/x", "from is not allowed for mounts of type secret"),
         ("type=bind,target=/x,mode=755", "mode is not allowed for mounts of type bind"),

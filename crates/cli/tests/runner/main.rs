@@ -9,7 +9,9 @@ mod binfmt;
 mod build_attestations;
 #[cfg(test)]
 mod build_cache;
+#[cfg(test)]
 mod build_contexts;
+#[cfg(test)]
 mod build_copy;
 #[cfg(test)]
 mod build_error_texts;
@@ -23,6 +25,7 @@ mod build_nodes;
 mod build_platforms;
 #[cfg(test)]
 mod build_remote;
+#[cfg(test)]
 mod build_request;
 #[cfg(test)]
 mod build_secrets;
@@ -60,6 +63,7 @@ mod imagetools;
 mod imagetools_copy;
 #[cfg(test)]
 mod imagetools_limits;
+#[cfg(test)]
 mod imagetools_sources;
 #[cfg(test)]
 mod inspection;
@@ -79,6 +83,9 @@ mod progress;
 mod reference;
 #[cfg(test)]
 mod sha512;
+#[cfg(test)]
 mod static_registry;
+#[cfg(test)]
 mod verify;
+#[cfg(test)]
 mod web_server;

@@ -152,6 +152,10 @@ fn check_defaults(dockerfile: &Dockerfile, request: &SurveyRequest<'_>, linter: 
     let Ok(globals) = Globals::evaluate(dockerfile, &request.platform_args, &[]) else { return };
     for stage in &dockerfile.stages {
         let image = &stage.from.image;
+        // A name without variables has no default value to blame; if it is wrong, the build says so.
+        if !image.contains('$') {
+            continue;
+        }
         let Ok(name) = Expander::new(&globals.environment, dockerfile.escape).word(image) else { return };
         if name.parse::<Reference>().is_err() {
             let detail = format!("Default value for ARG {image} results in empty or invalid base image name");

@@ -30,6 +30,7 @@ enum NodeCommand {
     /// Builds for the client at the other end of standard input and output, as `buildctl dial-stdio` does.
     #[command(hide = true, disable_help_flag = true)]
     DialStdio {
+        /// The arguments of `buildctl` in front of it.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
