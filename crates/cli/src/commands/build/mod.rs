@@ -116,7 +116,7 @@ pub struct BuildArgs {
     /// Secret for steps that mount it: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long, value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
     pub secret: Vec<String>,
-    /// SSH agent or keys for steps that mount one: default, or NAME=SOCKET, or NAME=KEY[,KEY]
+    /// SSH agent or keys for steps that mount one: default, or NAME=SOCKET, or NAME=KEY,KEY…
     #[arg(long, value_name = "default|NAME[=SOCKET|KEY[,KEY]]")]
     pub ssh: Vec<String>,
     /// What steps may do beyond the sandbox: network.host, security.insecure

@@ -27,7 +27,7 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Make a builder of one or more nodes
 ///
 /// A node is this machine (local; docker-container means the same) or a machine that speaks BuildKit's protocol
-/// (remote): polyarch or buildkitd behind unix://PATH, tcp://HOST:PORT or ssh://[USER@]HOST.
+/// (remote): polyarch or buildkitd behind unix://PATH, tcp://HOST:PORT or ssh://USER@HOST.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     /// Name of the builder; one is made up when absent
