@@ -6,7 +6,7 @@
 //! `# check=` at the top of the file and the build argument [`CHECK_ARG`] choose among them, a `# check=`
 //! comment above an instruction leaves some out for it.
 //!
-//! What the lines alone show is found here, what depends on variables and bases by [`crate::survey`].
+//! What the lines alone show is found here, what depends on variables and bases by [`mod@crate::survey`].
 
 mod platforms;
 mod rules;
