@@ -69,6 +69,8 @@ sees 'qemu-aarch64$' 'qemu-riscv64$'
 installs "polyarch run --privileged --rm tonistiigi/binfmt --install arm64,amd64,riscv64"
 sees 'installing: arm64' 'installing: riscv64'
 
+# The document's machine has no builder in use yet.
+polyarch buildx use default
 runs "polyarch buildx create --name multi-builder --driver docker-container"
 sees '^multi-builder$'
 runs "polyarch buildx ls"

@@ -20,6 +20,8 @@ runs "polyarch version"
 sees '^ OS/Arch: '
 runs "polyarch buildx version"
 sees '^polyarch v'
+# The document's machine has no builder in use yet.
+polyarch buildx use default
 runs "polyarch buildx ls"
 sees '^NAME/NODE' '^default\* +local'
 installs "polyarch run --rm --privileged docker/binfmt:a7996909642ee92942dcd6cff44b9b95f08dad64"
