@@ -27,7 +27,7 @@ runs() {
     local expected=${2:-0} code=0
     command_line=$1
     "${runs_in[@]}" bash -c "$1" >"$work/output" 2>&1 </dev/null || code=$?
-    printf '**`%s`**\n\n' "$(tr '\n' ' ' <<<"$1" | sed 's/  */ /g; s/ $//')" >>"$transcript"
+    printf '**`%s`**\n\n' "$(tr '\n' ' ' <<<"${1//"$work"/…}" | sed 's/  */ /g; s/ $//')" >>"$transcript"
     fence "$(shorten "$work/output")"
     verdict "exit code $expected" [ "$code" -eq "$expected" ]
 }
