@@ -25,7 +25,7 @@ pub(crate) enum Material {
         is_layout: bool,
     },
     /// A commit of a git repository.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no source of this version is a git repository"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "sources in git do not report themselves yet"))]
     Git {
         /// The repository, with `#REF` where one was named.
         url: String,
@@ -33,7 +33,7 @@ pub(crate) enum Material {
         commit: String,
     },
     /// What a URL gave.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no source of this version is a download"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "downloads do not report themselves yet"))]
     Http {
         /// The URL.
         url: String,
