@@ -29,7 +29,7 @@ const FRONTEND: [&str; 17] = [
 ];
 
 /// What definitions, exporters and caches may use.
-const BUILDS: [&str; 9] = [
+const BUILDS: [&str; 10] = [
     "source.image",
     "source.image.resolvemode",
     "source.local",
@@ -39,6 +39,7 @@ const BUILDS: [&str; 9] = [
     "exporter.image.annotations",
     "exporter.sourcedateepoch",
     "exporter.multiple",
+    "gc.freespacefilter",
 ];
 
 impl Server {

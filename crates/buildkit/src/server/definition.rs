@@ -11,7 +11,7 @@ use polyarch_oci::Digest;
 use prost::Message as _;
 use tonic::Status;
 
-use crate::api::llb::{Definition, Input, Op, OpKind, SourceOp};
+use crate::api::llb::{Definition, Input, Op, OpKind, OpMetadata, SourceOp};
 use crate::server::Server;
 use crate::server::builds::Build;
 use crate::server::results::{ResultTree, Solved};
@@ -27,7 +27,9 @@ pub(super) fn definition_of(name: &str) -> Definition {
     let head = Op { op: Some(OpKind::Source(source)), ..Op::default() }.encode_to_vec();
     let digest = Digest::of(&head).to_string();
     let last = Op { inputs: vec![Input { digest, index: 0 }], ..Op::default() }.encode_to_vec();
-    Definition { def: vec![head, last], ..Definition::default() }
+    // Clients take a definition without any metadata for none.
+    let metadata = [(Digest::of(&head).to_string(), OpMetadata::default())].into();
+    Definition { def: vec![head, last], metadata, ..Definition::default() }
 }
 
 /// Returns the name of the result that a definition stands for; `None` when it is a client's own.
@@ -81,6 +83,8 @@ mod tests {
     fn a_definition_of_ours_is_known_again() {
         let definition = definition_of("abc");
         assert_eq!(name_of(&definition).unwrap().as_deref(), Some("abc"));
+        let head = Digest::of(&definition.def[0]).to_string();
+        assert!(definition.metadata.contains_key(&head), "clients take one without metadata for none");
     }
 
     #[test]

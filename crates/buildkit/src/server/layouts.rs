@@ -17,14 +17,14 @@ const MAX_MANIFESTS: usize = 256;
 /// The most layers of a manifest.
 const MAX_LAYERS: usize = 1000;
 
-/// Copies an image, with all its platforms that the client has, from a client's store of a name.
+/// Copies an image, with all its platforms that the client has, from a client's store, named `STORE[:TAG]`.
 pub(super) async fn copy_image(
     session: &ClientSession,
     store_name: &str,
     digest: &Digest,
     store: &Store,
 ) -> Result<(), BuildError> {
-    let content = session.content(&format!("oci:{store_name}"))?;
+    let content = session.content(&format!("oci:{}", without_tag(store_name)))?;
     match copy_document(&content, digest, "", store).await? {
         ManifestOrIndex::Manifest(manifest) => {
             copy_blobs(&content, &manifest.value.layers, &manifest.value.config, store).await
@@ -48,6 +48,12 @@ pub(super) async fn copy_image(
             }
         }
     }
+}
+
+/// Leaves out a tag, which clients write although the digest says it all.
+fn without_tag(name: &str) -> &str {
+    let tag = name.rfind(':').filter(|at| !name[*at..].contains('/'));
+    &name[..tag.unwrap_or(name.len())]
 }
 
 async fn copy_document(
@@ -85,4 +91,22 @@ async fn copy_blobs(
 
 fn failed(error: &StoreError) -> BuildError {
     BuildError::from_source(ErrorKind::Storage, "can't keep the client's image", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_have_names_without_tags() {
+        for (written, name) in [
+            ("nnhri7:latest", "nnhri7"),
+            ("nnhri7", "nnhri7"),
+            ("nnhri7:", "nnhri7"),
+            ("host:5000/app", "host:5000/app"),
+            ("host:5000/app:1", "host:5000/app"),
+        ] {
+            assert_eq!(without_tag(written), name);
+        }
+    }
 }

@@ -78,6 +78,8 @@ mod node_add;
 #[cfg(test)]
 mod node_certs;
 #[cfg(test)]
+mod node_serve;
+#[cfg(test)]
 mod progress;
 #[cfg(test)]
 mod reference;
