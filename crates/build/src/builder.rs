@@ -88,6 +88,14 @@ impl Services {
             }
         };
         let frontend = Frontend::new(self, &request, context, &text, dockerfile, progress);
+        let source_date_epoch = tokio::select! {
+            found = frontend.find_source_date_epoch() => found?,
+            () = cancel.cancelled() => return Err(BuildError::cancelled()),
+        };
+        let found = source_date_epoch.as_ref().and_then(|epoch| epoch.seconds);
+        let timed =
+            BuildRequest { source_date_epoch: request.source_date_epoch.or(found), ..request.clone() };
+        let frontend = Frontend { request: &timed, source_date_epoch, ..frontend };
         let stats = frontend.stats.clone();
         let unused = frontend.unused_build_args();
         if !unused.is_empty() {
@@ -124,7 +132,7 @@ impl Services {
             capture.finished(&tree.tree);
             tree.capture = Some(capture);
         }
-        Ok(Evaluated { runs: runs.collect(), trees })
+        Ok(Evaluated { runs: runs.collect(), trees, source_date_epoch: timed.source_date_epoch })
     }
 
     /// Gives every output of a request what it asked for.
@@ -138,6 +146,11 @@ impl Services {
         progress: &Progress,
         cancel: &CancelFlag,
     ) -> Result<BuildResult, BuildError> {
+        let timed = BuildRequest {
+            source_date_epoch: request.source_date_epoch.or(evaluated.source_date_epoch),
+            ..request.clone()
+        };
+        let request = &timed;
         let exporting = exporter::export(self, request, &evaluated.trees, progress);
         let exported = tokio::select! {
             exported = exporting => exported?,
@@ -161,10 +174,11 @@ impl Services {
         let vertex =
             progress.begin("load build definition", format!("[internal] load build definition from {name}"));
         let opened = async {
-            let crate::remote::Localized { context, dockerfile, scratch } = self.localize(request).await?;
+            let crate::remote::Localized { context, dockerfile, time, scratch } =
+                self.localize(request).await?;
             let services = self.clone();
             let opened = blocking(move || LocalContext::open(&services, &context, &dockerfile)).await;
-            opened.map(|(context, text)| (context.keeping(scratch), text))
+            opened.map(|(context, text)| (context.of_time(time).keeping(scratch), text))
         };
         let opened = opened.await;
         match opened {

@@ -5,11 +5,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use polyarch_dockerfile::{IgnoreRules, IgnoreState};
-use polyarch_snapshot::{CopySource, CopySpec, KeepAll, PathFilter, TreeRoot, Verdict, copy};
+use polyarch_snapshot::{CopySource, CopySpec, KeepAll, Kind, PathFilter, TreeRoot, Verdict, copy};
 
 use crate::error::{BuildError, ErrorKind};
 use crate::request::{Context, DockerfileSource};
 use crate::services::Services;
+use crate::source_time::SourceTime;
 
 /// The largest Dockerfile or ignore file that is read, in bytes.
 pub(crate) const MAX_TEXT_BYTES: u64 = 16 << 20;
@@ -20,6 +21,7 @@ pub struct LocalContext {
     root: PathBuf,
     tree: TreeRoot,
     ignored: Option<IgnoreRules>,
+    time: SourceTime,
     /// Keeps an unpacked archive, what was fetched, or the empty directory, until the build ends.
     _scratch: Vec<tempfile::TempDir>,
 }
@@ -44,7 +46,8 @@ impl LocalContext {
         dockerfile: &DockerfileSource,
     ) -> Result<(LocalContext, DockerfileText), BuildError> {
         let mut scratch = None;
-        let root = match context {
+        let mut time = SourceTime::Unknown;
+        let whole = match context.whole() {
             Context::Directory(path) => {
                 let metadata = std::fs::metadata(path).map_err(|error| unreadable_context(path, &error))?;
                 if !metadata.is_dir() {
@@ -61,16 +64,42 @@ impl LocalContext {
             Context::Archive(path) => {
                 let directory = services.scratch()?;
                 unpack_archive(services, path, directory.path())?;
+                time = SourceTime::Archive(path.clone());
                 scratch.insert(directory).path().to_owned()
             }
             Context::Git(url) | Context::Http(url) => return Err(not_local("context", url)),
             Context::Empty => scratch.insert(services.scratch()?).path().to_owned(),
+            Context::Subdirectory { .. } => return Err(not_local("context", "of a context")),
         };
-        let tree = TreeRoot::open(&root)
-            .map_err(|error| services.snapshot_error("can't open the context", &error))?;
-        let text = read_dockerfile(&root, &tree, dockerfile)?;
+        let open = |path: &Path| {
+            TreeRoot::open(path).map_err(|error| services.snapshot_error("can't open the context", &error))
+        };
+        let tree = open(&whole)?;
+        let text = read_dockerfile(&whole, &tree, dockerfile)?;
         let ignored = read_ignore_rules(&tree, dockerfile)?;
-        Ok((LocalContext { root, tree, ignored, _scratch: scratch.into_iter().collect() }, text))
+        let (root, tree) = match context {
+            Context::Subdirectory { path, .. } => {
+                let root = whole.join(below(&tree, path)?);
+                let tree = open(&root)?;
+                (root, tree)
+            }
+            _ => (whole, tree),
+        };
+        Ok((LocalContext { root, tree, ignored, time, _scratch: scratch.into_iter().collect() }, text))
+    }
+
+    /// Says when the context changed, where its origin told that.
+    #[must_use]
+    pub fn of_time(mut self, time: SourceTime) -> LocalContext {
+        if time != SourceTime::Unknown {
+            self.time = time;
+        }
+        self
+    }
+
+    /// Returns when the context changed.
+    pub fn time(&self) -> &SourceTime {
+        &self.time
     }
 
     /// Keeps a directory for as long as the context is there.
@@ -94,7 +123,8 @@ impl LocalContext {
         let tree = TreeRoot::open(path)
             .map_err(|error| services.snapshot_error("can't open the context", &error))?;
         let ignored = parse_rules(read_if_there(&tree, ".dockerignore")?)?;
-        Ok(LocalContext { root: path.to_owned(), tree, ignored, _scratch: Vec::new() })
+        let time = SourceTime::Unknown;
+        Ok(LocalContext { root: path.to_owned(), tree, ignored, time, _scratch: Vec::new() })
     }
 
     /// Returns the files.
@@ -116,6 +146,22 @@ impl LocalContext {
 /// What is remote is brought here before it is opened, see [`Services::localize`].
 fn not_local(what: &str, url: &str) -> BuildError {
     BuildError::new(ErrorKind::Usage, format!("the {what} {url} is remote and has not been fetched"))
+}
+
+/// Finds a directory of the context, beneath it wherever links lead.
+fn below(tree: &TreeRoot, path: &str) -> Result<PathBuf, BuildError> {
+    let wrong = |problem: &str| {
+        BuildError::new(ErrorKind::Usage, format!("the directory {path} of the context {problem}"))
+    };
+    let found = tree.metadata(path).map_err(|error| wrong(&format!("can't be read: {error}")))?;
+    match found.map(|found| found.kind) {
+        None => return Err(wrong("is not there")),
+        Some(Kind::Directory) => {}
+        Some(_) => return Err(wrong("is not a directory")),
+    }
+    let real = tree.real_path(path).map_err(|error| wrong(&format!("can't be read: {error}")))?;
+    let real = real.ok_or_else(|| wrong("is not there"))?;
+    Ok(real.strip_prefix("/").map(Path::to_owned).unwrap_or(real))
 }
 
 fn unreadable_context(path: &Path, error: &std::io::Error) -> BuildError {

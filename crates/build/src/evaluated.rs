@@ -20,6 +20,8 @@ pub struct Evaluated {
     pub(crate) trees: Vec<PlatformTree>,
     /// How the steps of each ran, and for how long.
     pub(crate) runs: Vec<(Execution, Duration)>,
+    /// The time that the build fixed, in seconds since 1970.
+    pub(crate) source_date_epoch: Option<i64>,
 }
 
 /// One platform of what a build has made, as a context of another build.
@@ -51,12 +53,18 @@ impl Evaluated {
 
     /// Puts platforms of several builds together, in this order.
     pub fn join<'a>(parts: impl IntoIterator<Item = (&'a Evaluated, usize)>) -> Evaluated {
-        let mut joined = Evaluated { trees: Vec::new(), runs: Vec::new() };
+        let mut joined = Evaluated { trees: Vec::new(), runs: Vec::new(), source_date_epoch: None };
         for (evaluated, platform) in parts {
+            joined.source_date_epoch = joined.source_date_epoch.or(evaluated.source_date_epoch);
             joined.trees.extend(evaluated.trees.get(platform).cloned());
             joined.runs.extend(evaluated.runs.get(platform).cloned());
         }
         joined
+    }
+
+    /// Returns the time that the build fixed, in seconds since 1970.
+    pub fn source_date_epoch(&self) -> Option<i64> {
+        self.source_date_epoch
     }
 
     /// Returns the config that the image of a platform will have, but for its layers and history.

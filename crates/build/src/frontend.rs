@@ -6,6 +6,7 @@ mod args;
 mod copy;
 mod instruction;
 mod run;
+mod source_date_epoch;
 mod sources;
 mod stage;
 
@@ -30,6 +31,7 @@ use crate::services::Services;
 use crate::stats::Stats;
 
 pub(crate) use instruction::{DEFAULT_SHELL, absolute, set_env};
+pub(crate) use source_date_epoch::{SOURCE_DATE_EPOCH, SourceDateEpoch};
 pub(crate) use stage::LoweredStage;
 
 /// What lowering works with; one for all platforms of a build.
@@ -43,6 +45,8 @@ pub(crate) struct Frontend<'a> {
     pub(crate) text: Arc<str>,
     pub(crate) host: Platform,
     pub(crate) progress: Progress,
+    /// What `SOURCE_DATE_EPOCH` came to, once that is known.
+    pub(crate) source_date_epoch: Option<SourceDateEpoch>,
     /// Images already resolved, by reference and platform.
     pub(crate) images: OnceMap<Arc<ResolvedImage>, BuildError>,
 }
@@ -75,6 +79,7 @@ impl<'a> Frontend<'a> {
             text: String::from_utf8_lossy(&text.bytes).into(),
             host: Platform::host(),
             progress: progress.clone(),
+            source_date_epoch: None,
             images: OnceMap::default(),
         }
     }

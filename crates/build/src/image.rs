@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A platform's image: config and manifest made of what the Dockerfile says and what the steps gave.
 
-use polyarch_oci::media_type::{self, Compression};
+use polyarch_oci::media_type::{self, Compression, Flavour};
 use polyarch_oci::{Descriptor, DiffId, Document, History, ImageConfig, Manifest, Platform, Reference};
 
 use crate::request::ImageOptions;
@@ -9,6 +9,9 @@ use crate::tree::Step;
 
 /// The remark on history entries that this builder makes.
 pub(crate) const HISTORY_COMMENT: &str = "polyarch.dockerfile.v0";
+
+/// The annotation of layers whose times were clamped: to which second.
+pub(crate) const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 
 /// An image as the Dockerfile describes it, before its layers are known.
 #[derive(Debug, Clone)]
@@ -60,8 +63,17 @@ impl PlatformImage {
     /// Returns the descriptor of the manifest as an index names it.
     pub fn descriptor(&self) -> Descriptor {
         let manifest = &self.manifest;
+        let config = &self.config.value;
+        let mut platform = self.platform.clone();
+        if platform.os_version.is_empty() {
+            // That of the base.
+            platform.os_version.clone_from(&config.os_version);
+        }
+        if platform.os_features.is_empty() {
+            platform.os_features.clone_from(&config.os_features);
+        }
         Descriptor::new(&manifest.value.media_type, manifest.digest.clone(), manifest.size())
-            .with_platform(self.platform.clone())
+            .with_platform(platform)
     }
 
     /// Returns the bytes of config and layers, as stored.
@@ -84,8 +96,8 @@ pub fn assemble(
     let mut config = draft.config.clone();
     config.set_platform(&draft.platform);
     let mut created = match source_date_epoch {
-        Some(epoch) => rfc3339(epoch),
-        None => config.created.take().or_else(|| rfc3339(steps.first()?.executed)),
+        Some(epoch) => rfc3339(epoch, 0),
+        None => config.created.take().or_else(|| time_of(steps.first()?)),
     };
     config.rootfs.kind = "layers".to_owned();
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
@@ -94,7 +106,7 @@ pub fn assemble(
         // A step without its mark cannot be: both lists come from the same graph. It would count as empty.
         let step = if entry.is_step { steps.next() } else { None };
         if let (Some(step), None) = (step, source_date_epoch) {
-            created = rfc3339(step.executed);
+            created = time_of(step);
         }
         config.history.push(History {
             created: created.clone(),
@@ -113,9 +125,14 @@ pub fn assemble(
     PlatformImage { platform: draft.platform.clone(), config, manifest: Document::indented(manifest), layers }
 }
 
-/// Writes a time, in seconds since 1970; `None` for one that no calendar has.
-fn rfc3339(seconds: i64) -> Option<String> {
-    Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
+/// Writes when a step executed.
+fn time_of(step: &Step) -> Option<String> {
+    rfc3339(step.executed, step.executed_nanoseconds)
+}
+
+/// Writes a time, in seconds since 1970 and nanoseconds; `None` for one that no calendar has.
+fn rfc3339(seconds: i64, nanoseconds: u32) -> Option<String> {
+    Some(jiff::Timestamp::new(seconds, i32::try_from(nanoseconds).ok()?).ok()?.to_string())
 }
 
 /// Returns a layer's descriptor in the flavour of the image.
@@ -127,13 +144,19 @@ fn layer_descriptor(layer: &LayerBlob, options: &ImageOptions) -> Descriptor {
     }
     let compression = Compression::of_layer(&from.media_type);
     let media_type = compression.map_or(from.media_type.as_str(), |it| it.layer_media_type(options.flavour));
-    Descriptor::new(media_type, from.digest.clone(), from.size)
+    let mut descriptor = Descriptor::new(media_type, from.digest.clone(), from.size);
+    if options.flavour == Flavour::Oci
+        && let Some(epoch) = from.annotations.get(REWRITTEN)
+    {
+        descriptor.annotations.insert(REWRITTEN.to_owned(), epoch.clone());
+    }
+    descriptor
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use polyarch_oci::{Digest, media_type::Flavour};
+    use polyarch_oci::Digest;
 
     fn layer(text: &str, media_type: &str) -> LayerBlob {
         LayerBlob {
@@ -159,13 +182,17 @@ mod tests {
     #[test]
     fn history_tells_which_steps_made_a_layer() {
         let layers = vec![layer("a", media_type::DOCKER_LAYER_GZIP)];
-        let steps = [(false, 5), (true, 86_400)].map(|(made_layer, executed)| Step { made_layer, executed });
+        let steps = [(false, 5), (true, 86_400)].map(|(made_layer, executed)| Step {
+            made_layer,
+            executed,
+            executed_nanoseconds: 7,
+        });
         let image = assemble(&draft(), &steps, layers, None, &ImageOptions::default());
         let config = &image.config.value;
         let empty: Vec<bool> = config.history.iter().map(|entry| entry.empty_layer).collect();
         assert_eq!(empty, [true, true, false]);
-        assert_eq!(config.created.as_deref(), Some("1970-01-02T00:00:00Z"));
-        assert_eq!(config.history[0].created.as_deref(), Some("1970-01-01T00:00:05Z"));
+        assert_eq!(config.created.as_deref(), Some("1970-01-02T00:00:00.000000007Z"));
+        assert_eq!(config.history[0].created.as_deref(), Some("1970-01-01T00:00:05.000000007Z"));
         assert_eq!(config.platform().to_string(), "linux/arm/v7");
         assert_eq!(image.manifest.value.layers[0].media_type, media_type::OCI_LAYER_GZIP);
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{BuildError, ErrorKind, chain_of};
 use crate::fetch::{Shown, blocking};
-use crate::image::LayerBlob;
+use crate::image::{LayerBlob, REWRITTEN};
 use crate::image_source::storage_error;
 use crate::ops::file::UNKNOWN_TIME;
 use crate::request::ImageOptions;
@@ -64,16 +64,18 @@ impl Services {
         shown: &Shown,
     ) -> Result<LayerBlob, BuildError> {
         match &tree.layers[at] {
-            Layer::Image(layer) => Ok(LayerBlob {
-                diff_id: layer.diff_id.clone(),
-                descriptor: layer.descriptor.clone(),
-                from: layer.from.clone(),
-            }),
+            Layer::Image(layer) => {
+                let mut descriptor = layer.descriptor.clone();
+                // What was done to it for the base is no work of this build.
+                descriptor.annotations.remove(REWRITTEN);
+                Ok(LayerBlob { diff_id: layer.diff_id.clone(), descriptor, from: layer.from.clone() })
+            }
             Layer::Step { id } => {
                 let clamp = options.source_date_epoch;
                 let times = LayerTimes { clamp, unknown: Some(UNKNOWN_TIME) };
                 let key = blob_key(id, options, &times);
-                self.blobs
+                let mut blob = self
+                    .blobs
                     .get(&key, || async {
                         if let Some(blob) = self.recorded_blob(&key) {
                             return Ok(blob);
@@ -86,7 +88,12 @@ impl Services {
                         self.record_blob(&key, &blob);
                         Ok(blob)
                     })
-                    .await
+                    .await?;
+                if let Some(epoch) = clamp {
+                    let annotations = &mut blob.descriptor.annotations;
+                    annotations.insert(REWRITTEN.to_owned(), epoch.to_string());
+                }
+                Ok(blob)
             }
         }
     }

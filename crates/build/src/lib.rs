@@ -44,6 +44,7 @@ pub mod result;
 mod run;
 pub mod secrets;
 mod services;
+pub mod source_time;
 mod stats;
 pub mod store_usage;
 pub mod subrequest;

@@ -9,10 +9,11 @@ use polyarch_oci::media_type::{Compression, Flavour};
 use polyarch_oci::{Platform, Reference};
 pub use polyarch_sandbox::{Resource, Ulimit};
 
-use crate::secrets::{NoSecrets, SecretSource};
-
 use crate::attest::Attestations;
+use crate::context::LocalContext;
+use crate::frontend::SOURCE_DATE_EPOCH;
 use crate::named_context::NamedContext;
+use crate::secrets::{NoSecrets, SecretSource};
 
 /// One build: a context, a Dockerfile, platforms, outputs.
 #[derive(Debug, Clone)]
@@ -61,6 +62,23 @@ pub struct BuildRequest {
     pub max_parallel: usize,
     /// How many threads compress; 0 means as many as there are CPUs.
     pub threads: usize,
+}
+
+impl BuildRequest {
+    /// Returns the request with the time itself where it says `SOURCE_DATE_EPOCH=context`.
+    #[must_use]
+    pub fn with_time_of_context(&self, context: &LocalContext) -> BuildRequest {
+        let mut request = self.clone();
+        let is_asked = |(name, value): &(String, String)| name == SOURCE_DATE_EPOCH && value == "context";
+        if request.build_args.iter().any(is_asked) {
+            request.build_args.retain(|argument| !is_asked(argument));
+            if let Some(seconds) = context.time().seconds() {
+                request.source_date_epoch = request.source_date_epoch.or(Some(seconds));
+                request.build_args.push((SOURCE_DATE_EPOCH.to_owned(), seconds.to_string()));
+            }
+        }
+        request
+    }
 }
 
 /// What RUN steps get and may do beyond what is usual.
@@ -133,6 +151,23 @@ pub enum Context {
     Http(String),
     /// No context: the Dockerfile came alone on standard input.
     Empty,
+    /// A directory of another context; the Dockerfile is that one's.
+    Subdirectory {
+        /// The other, which is none of these.
+        of: Box<Context>,
+        /// Where in it.
+        path: String,
+    },
+}
+
+impl Context {
+    /// Returns the context of which this is a part, or else this one.
+    pub fn whole(&self) -> &Context {
+        match self {
+            Context::Subdirectory { of, .. } => of,
+            other => other,
+        }
+    }
 }
 
 /// Where the Dockerfile is.

@@ -24,6 +24,9 @@ pub struct Step {
     /// When it executed, in seconds since 1970; a cached step keeps its time, so that an unchanged
     /// build gives the same image.
     pub executed: i64,
+    /// The rest of that time, in nanoseconds.
+    #[serde(default)]
+    pub executed_nanoseconds: u32,
 }
 
 /// One layer of a tree.
@@ -57,8 +60,9 @@ impl Tree {
     pub fn with_step(&self, layer: Option<Layer>) -> Tree {
         let mut tree = self.clone();
         let executed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let executed_nanoseconds = executed.subsec_nanos();
         let executed = i64::try_from(executed.as_secs()).unwrap_or(i64::MAX);
-        tree.steps.push(Step { made_layer: layer.is_some(), executed });
+        tree.steps.push(Step { made_layer: layer.is_some(), executed, executed_nanoseconds });
         tree.layers.extend(layer);
         tree
     }

@@ -63,13 +63,19 @@ impl ImageConfig {
         .normalized()
     }
 
-    /// Declares the config to be of a platform.
+    /// Declares the config to be of a platform; version and features of its system stay when the platform
+    /// has none.
     pub fn set_platform(&mut self, platform: &Platform) {
+        let is_same = self.os == platform.os && self.architecture == platform.architecture;
+        if !is_same || !platform.os_version.is_empty() {
+            self.os_version = platform.os_version.clone();
+        }
+        if !is_same || !platform.os_features.is_empty() {
+            self.os_features = platform.os_features.clone();
+        }
         self.os = platform.os.clone();
         self.architecture = platform.architecture.clone();
         self.variant = platform.variant.clone();
-        self.os_version = platform.os_version.clone();
-        self.os_features = platform.os_features.clone();
     }
 }
 

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 /// An operating system, a CPU architecture and, where it has several, the variant.
 ///
 /// Names are Go's. [`Platform::normalized`] gives the canonical form: `arm64` without `v8`, `arm` with
-/// `v7` spelled out, `amd64` without `v1`.
+/// `v7` spelled out, `amd64` without `v1`. As text the version and the features of the operating system stand in
+/// parentheses: `windows(10.0.20348+win32k)/amd64`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
 pub struct Platform {
     /// The CPU architecture.
@@ -133,6 +134,12 @@ impl Platform {
         self
     }
 
+    /// Returns the name without version and features of the operating system.
+    pub fn short_name(&self) -> String {
+        let separator = if self.variant.is_empty() { "" } else { "/" };
+        format!("{}/{}{separator}{}", self.os, self.architecture, self.variant)
+    }
+
     /// Returns the form used in directory names of split outputs: `linux_arm_v7`.
     pub fn directory_name(&self) -> String {
         self.to_string().replace('/', "_")
@@ -193,12 +200,15 @@ impl Platform {
 impl FromStr for Platform {
     type Err = PlatformError;
 
-    /// Reads `os/architecture[/variant]`, or one word: an architecture (of Linux) or `linux`, or `local`.
+    /// Reads `os[(version[+feature…])]/architecture[/variant]`, or one word: an architecture (of Linux) or `linux`,
+    /// or `local`.
     fn from_str(text: &str) -> Result<Platform, PlatformError> {
         if text == "local" {
             return Ok(Platform::host());
         }
-        let parts: Vec<&str> = text.split('/').collect();
+        let (system, os_version, os_features) = os_options(text)?;
+        let mut parts: Vec<&str> = text.split('/').collect();
+        parts[0] = system;
         if text.is_empty() || parts.len() > 3 || parts.iter().any(|part| part.is_empty()) {
             return Err(PlatformError::Form { text: text.to_owned() });
         }
@@ -206,21 +216,29 @@ impl FromStr for Platform {
         if let Some(part) = parts.iter().find(|part| !part.chars().all(allowed)) {
             return Err(PlatformError::Characters { text: text.to_owned(), part: (*part).to_owned() });
         }
+        let with_options = |platform: Platform| Platform {
+            os_version: os_version.clone(),
+            os_features: os_features.clone(),
+            ..platform
+        };
         match parts[..] {
             [word] => {
                 let os = normal_os(word);
                 if SYSTEMS.contains(&os.as_str()) {
-                    return Ok(Platform { os, ..Platform::host() });
+                    return Ok(with_options(Platform { os, ..Platform::host() }));
                 }
                 let platform = Platform::new("linux", word, "");
-                if ARCHITECTURES.contains(&platform.architecture.as_str()) {
+                if os_version.is_empty()
+                    && os_features.is_empty()
+                    && ARCHITECTURES.contains(&platform.architecture.as_str())
+                {
                     return Ok(platform);
                 }
                 let known = ARCHITECTURES.iter().chain(SYSTEMS);
                 Err(PlatformError::Unknown { text: text.to_owned(), hint: did_you_mean(word, known) })
             }
-            [os, architecture] => Ok(Platform::new(os, architecture, "")),
-            [os, architecture, variant] => Ok(Platform::new(os, architecture, variant)),
+            [os, architecture] => Ok(with_options(Platform::new(os, architecture, ""))),
+            [os, architecture, variant] => Ok(with_options(Platform::new(os, architecture, variant))),
             _ => Err(PlatformError::Form { text: text.to_owned() }),
         }
     }
@@ -228,12 +246,55 @@ impl FromStr for Platform {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        f.write_str(&self.os)?;
+        if !self.os_version.is_empty() || !self.os_features.is_empty() {
+            let features: std::collections::BTreeSet<&String> = self.os_features.iter().collect();
+            write!(f, "({}", encoded(&self.os_version))?;
+            for feature in features {
+                write!(f, "+{}", encoded(feature))?;
+            }
+            f.write_str(")")?;
+        }
+        write!(f, "/{}", self.architecture)?;
         if !self.variant.is_empty() {
             write!(f, "/{}", self.variant)?;
         }
         Ok(())
     }
+}
+
+/// Takes version and features off the operating system at the beginning of a text.
+fn os_options(text: &str) -> Result<(&str, String, Vec<String>), PlatformError> {
+    let system = text.split('/').next().unwrap_or_default();
+    let Some((name, options)) = system.split_once('(') else {
+        return Ok((system, String::new(), Vec::new()));
+    };
+    let form = || PlatformError::Form { text: text.to_owned() };
+    let options = options.strip_suffix(')').ok_or_else(form)?;
+    let mut values = options.split('+').map(|option| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '%');
+        if !option.chars().all(allowed) {
+            return Err(PlatformError::Characters { text: text.to_owned(), part: option.to_owned() });
+        }
+        Ok(decoded(option))
+    });
+    let version = values.next().transpose()?.unwrap_or_default();
+    let features = values.collect::<Result<Vec<String>, _>>()?;
+    if features.iter().any(String::is_empty) || options.is_empty() {
+        return Err(form());
+    }
+    Ok((name, version, features))
+}
+
+/// The characters of versions and features that would be read as something else.
+const ENCODED: [(&str, &str); 5] = [("%", "%25"), ("+", "%2B"), ("(", "%28"), (")", "%29"), ("/", "%2F")];
+
+fn encoded(option: &str) -> String {
+    ENCODED.iter().fold(option.to_owned(), |text, (plain, code)| text.replace(plain, code))
+}
+
+fn decoded(option: &str) -> String {
+    ENCODED.iter().rev().fold(option.to_owned(), |text, (plain, code)| text.replace(code, plain))
 }
 
 fn normal_os(os: &str) -> String {
@@ -348,6 +409,29 @@ mod tests {
         ];
         for (text, normal) in table {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), normal, "{text}");
+        }
+    }
+
+    #[test]
+    fn systems_may_have_a_version_and_features() {
+        let text = "windows(10.0.20348.1006+win32k)/amd64";
+        let platform: Platform = text.parse().unwrap();
+        assert_eq!((platform.os.as_str(), platform.os_version.as_str()), ("windows", "10.0.20348.1006"));
+        assert_eq!(platform.os_features, ["win32k"]);
+        assert_eq!(
+            (platform.to_string(), platform.short_name()),
+            (text.to_owned(), "windows/amd64".to_owned())
+        );
+        assert_eq!(platform.directory_name(), "windows(10.0.20348.1006+win32k)_amd64");
+        for text in ["windows(1.2.3)/bar", "linux(+a+b)/arm/v6", "windows(a%2Fb%25)/amd64"] {
+            assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
+        }
+        let odd: Platform = "windows(a%2Fb%25)/amd64".parse().unwrap();
+        assert_eq!(odd.os_version, "a/b%");
+        for text in
+            ["windows(1/amd64", "windows(1)x/amd64", "windows()/amd64", "windows(1+)/amd64", "windows(a b)/x"]
+        {
+            assert!(text.parse::<Platform>().is_err(), "{text}");
         }
     }
 

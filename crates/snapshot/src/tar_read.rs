@@ -65,6 +65,13 @@ pub struct TarEntry {
     pub(crate) xattrs: Xattrs,
 }
 
+impl TarEntry {
+    /// Returns when it changed, in whole seconds since 1970.
+    pub fn modified_seconds(&self) -> i64 {
+        self.mtime.sec
+    }
+}
+
 /// Reads entries from a stream; the content of an entry is read before the next is asked for, or skipped.
 pub struct TarReader<R> {
     input: R,

@@ -6,7 +6,7 @@ use polyarch_dockerfile::{Environment, Expander, InstructionKind, Span};
 use polyarch_oci::Platform;
 use polyarch_solver::progress::Progress;
 
-use super::Frontend;
+use super::{Frontend, SOURCE_DATE_EPOCH};
 use crate::error::{BuildError, ErrorKind};
 use crate::platform_args::{PROXY_ARGS, platform_args};
 
@@ -19,7 +19,11 @@ impl Frontend<'_> {
     /// Returns the value that the user gave for an argument.
     pub(crate) fn build_arg(&self, name: &str) -> Option<&str> {
         let given = self.request.build_args.iter().rev();
-        given.into_iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+        let value = given.into_iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())?;
+        match &self.source_date_epoch {
+            Some(epoch) if name == SOURCE_DATE_EPOCH => epoch.text.as_deref(),
+            _ => Some(value),
+        }
     }
 
     /// Evaluates the global arguments for a platform: platform arguments, then the ARGs before the first FROM.
@@ -33,7 +37,12 @@ impl Frontend<'_> {
         for instruction in &self.dockerfile.global_args {
             let InstructionKind::Arg(Arg { definitions }) = &instruction.kind else { continue };
             for definition in definitions {
-                let value = self.arg_value(definition, &scope, None, instruction.span)?;
+                let mut value = self.arg_value(definition, &scope, None, instruction.span)?;
+                if let Some(epoch) = &self.source_date_epoch
+                    && definition.name == SOURCE_DATE_EPOCH
+                {
+                    value.clone_from(&epoch.text);
+                }
                 if let Some(value) = value {
                     scope.set(&definition.name, value);
                 }
@@ -86,7 +95,7 @@ impl Frontend<'_> {
                 })
         };
         let is_known = |name: &str| {
-            PROXY_ARGS.contains(&name) || name.starts_with("BUILDKIT_") || name == "SOURCE_DATE_EPOCH"
+            PROXY_ARGS.contains(&name) || name.starts_with("BUILDKIT_") || name == SOURCE_DATE_EPOCH
         };
         let given = self.request.build_args.iter().map(|(name, _)| name.as_str());
         given.filter(|name| !is_known(name) && !is_declared(name)).collect()

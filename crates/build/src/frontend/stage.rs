@@ -286,9 +286,12 @@ impl Lowering<'_, '_> {
         for definition in definitions {
             let value = self.frontend.arg_value(definition, &state.scope(), Some(&self.global), span)?;
             if let Some(value) = value {
-                state.arguments.retain(|(name, _)| *name != definition.name);
                 state.set_variable(&definition.name, &value);
-                state.arguments.push((definition.name.clone(), value));
+                // Declared again, it keeps its place.
+                match state.arguments.iter_mut().find(|(name, _)| *name == definition.name) {
+                    Some((_, existing)) => *existing = value,
+                    None => state.arguments.push((definition.name.clone(), value)),
+                }
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ const LETTERS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// Returns the names of what is read from somebody's disk, not counting named contexts.
 pub(super) fn locals(request: &BuildRequest) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    match &request.context {
+    match request.context.whole() {
         Context::Directory(_) | Context::Archive(_) => {
             names.insert("context".to_owned());
             names.insert("dockerfile".to_owned());
@@ -23,7 +23,7 @@ pub(super) fn locals(request: &BuildRequest) -> BTreeSet<String> {
         Context::Empty => {
             names.insert("dockerfile".to_owned());
         }
-        Context::Git(_) | Context::Http(_) => {}
+        Context::Git(_) | Context::Http(_) | Context::Subdirectory { .. } => {}
     }
     if matches!(request.dockerfile, DockerfileSource::File(_) | DockerfileSource::Text(_)) {
         names.insert("dockerfile".to_owned());
@@ -54,9 +54,9 @@ fn attributes_of(request: &BuildRequest, file_name: &str) -> BTreeMap<String, St
     let mut attributes = BTreeMap::new();
     let mut set = |key: &str, value: String| attributes.insert(key.to_owned(), value);
     set("filename", file_name.to_owned());
-    match &request.context {
+    match request.context.whole() {
         Context::Git(url) | Context::Http(url) => set("context", url.clone()),
-        Context::Directory(_) | Context::Archive(_) | Context::Empty => None,
+        Context::Directory(_) | Context::Archive(_) | Context::Empty | Context::Subdirectory { .. } => None,
     };
     if let Some(target) = &request.target {
         set("target", target.clone());

@@ -73,19 +73,32 @@ impl GitSource {
             return Ok(tree);
         }
         let scratch = services.scratch()?;
-        let directory = self.check_out(&git, &resolved, scratch.path()).await?;
+        let (directory, _) = self.check_out(&git, &resolved, scratch.path()).await?;
         let tree = services.tree_of_directory(&directory).await?;
         services.record_tree(&key, &tree, &format!("{} at {commit}", self.reference.shown()));
         Ok(tree)
     }
 
-    /// Checks the files out below an empty directory and returns where they are.
+    /// Returns the time of the commit that the reference stands for, in seconds since 1970.
+    pub(super) async fn time(
+        &self,
+        services: &Services,
+        secrets: &dyn SecretSource,
+    ) -> Result<i64, BuildError> {
+        let git = GitProgram::new(services, secrets, &self.reference).await?;
+        let resolved = self.resolve(&git).await?;
+        let scratch = services.scratch()?;
+        self.prepare(&git, &resolved, scratch.path()).await?;
+        commit_time(&git, scratch.path(), "FETCH_HEAD").await
+    }
+
+    /// Checks the files out below an empty directory and returns where they are, and the time of the commit.
     pub(super) async fn directory(
         &self,
         services: &Services,
         secrets: &dyn SecretSource,
         scratch: &Path,
-    ) -> Result<PathBuf, BuildError> {
+    ) -> Result<(PathBuf, i64), BuildError> {
         let git = GitProgram::new(services, secrets, &self.reference).await?;
         let resolved = self.resolve(&git).await?;
         self.check_out(&git, &resolved, scratch).await
@@ -155,24 +168,18 @@ impl GitSource {
         git: &GitProgram,
         resolved: &Resolved,
         scratch: &Path,
-    ) -> Result<PathBuf, BuildError> {
+    ) -> Result<(PathBuf, i64), BuildError> {
         let work = scratch.join("work");
         std::fs::create_dir(&work).map_err(|error| BuildError::io("can't make", &work, &error))?;
         let at = Some(work.as_path());
-        let format = if resolved.object.len() == 64 { "sha256" } else { "sha1" };
-        let format = format!("--object-format={format}");
-        git.run(at, &["init", "--quiet", "--template=", &format]).await?;
-        git.run(at, &["remote", "add", "origin", &self.reference.remote]).await?;
-        self.fetch(git, resolved, &work).await?;
+        self.prepare(git, resolved, &work).await?;
         git.run(at, &["checkout", "--quiet", "--detach", "--force", "FETCH_HEAD^{commit}"]).await?;
         if self.reference.submodules != Some(false) && work.join(".gitmodules").exists() {
-            git.run(at, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
+            git.update_submodules(&work).await?;
         }
         let is_kept = self.keep_git_dir && self.reference.subdirectory.is_none();
-        let time = match self.reference.has_commit_times {
-            true => Some(git.run(at, &["log", "-1", "--format=%ct", "HEAD"]).await?),
-            false => None,
-        };
+        let time = commit_time(git, &work, "HEAD").await?;
+        let has_commit_times = self.reference.has_commit_times;
         let own = work.join(".git");
         if is_kept {
             git.run(at, &["remote", "set-url", "origin", &self.reference.shown()]).await?;
@@ -182,8 +189,8 @@ impl GitSource {
             std::fs::remove_dir_all(&own).map_err(|error| BuildError::io("can't remove", &own, &error))?;
         }
         let subdirectory = self.reference.subdirectory.clone();
-        blocking(move || {
-            if let Some(time) = time.and_then(|time| time.trim().parse().ok()) {
+        let directory = blocking(move || {
+            if let Some(time) = u64::try_from(time).ok().filter(|_| has_commit_times) {
                 set_times(&work, UNIX_EPOCH + Duration::from_secs(time), 0)?;
             }
             match subdirectory {
@@ -191,7 +198,18 @@ impl GitSource {
                 None => Ok(work),
             }
         })
-        .await
+        .await?;
+        Ok((directory, time))
+    }
+
+    /// Makes a repository and fetches into it what was resolved, as `FETCH_HEAD`.
+    async fn prepare(&self, git: &GitProgram, resolved: &Resolved, work: &Path) -> Result<(), BuildError> {
+        let at = Some(work);
+        let format = if resolved.object.len() == 64 { "sha256" } else { "sha1" };
+        let format = format!("--object-format={format}");
+        git.run(at, &["init", "--quiet", "--template=", &format]).await?;
+        git.run(at, &["remote", "add", "origin", &self.reference.remote]).await?;
+        self.fetch(git, resolved, work).await
     }
 
     /// Fetches what was resolved; the reference may have moved on since.
@@ -226,6 +244,13 @@ impl GitSource {
         failure(format!("{} has no commit {object} that {name} pointed at", self.reference.shown()))
             .with_hint("build again")
     }
+}
+
+/// Returns the time at which a commit was made, in seconds since 1970.
+async fn commit_time(git: &GitProgram, work: &Path, name: &str) -> Result<i64, BuildError> {
+    let commit = format!("{name}^{{commit}}");
+    let told = git.run(Some(work), &["log", "-1", "--format=%ct", &commit]).await?;
+    told.trim().parse().map_err(|_| failure(format!("invalid commit time {told:?}")))
 }
 
 /// Makes `FETCH_HEAD` of a commit that came with others.

@@ -109,12 +109,23 @@ impl GitProgram {
     /// Fetches into a repository, and without `--depth` where the server can't do that.
     pub(super) async fn fetch(&self, directory: &Path, arguments: &[&str]) -> Result<String, BuildError> {
         let all = [&["fetch", "--quiet", "--no-recurse-submodules"], arguments].concat();
-        if let Err(messages) = self.call(Some(directory), &all).await {
+        self.shallow(directory, &all).await
+    }
+
+    /// Checks out the submodules of a work tree, and theirs.
+    pub(super) async fn update_submodules(&self, directory: &Path) -> Result<(), BuildError> {
+        let arguments = ["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"];
+        self.shallow(directory, &arguments).await.map(drop)
+    }
+
+    /// Runs a command, and again without `--depth` where the server can't do that.
+    async fn shallow(&self, directory: &Path, arguments: &[&str]) -> Result<String, BuildError> {
+        if let Err(messages) = self.call(Some(directory), arguments).await {
             if !messages.contains("--depth") && !messages.contains("shallow") {
-                return Err(self.failure(&all, &messages));
+                return Err(self.failure(arguments, &messages));
             }
             let all: Vec<&str> =
-                all.into_iter().filter(|argument| !argument.starts_with("--depth")).collect();
+                arguments.iter().copied().filter(|argument| !argument.starts_with("--depth")).collect();
             return self.run(Some(directory), &all).await;
         }
         Ok(String::new())

@@ -2,15 +2,17 @@
 //! The main context and the Dockerfile from elsewhere, brought to where local ones are read.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::git::GitSource;
 use super::git_reference::GitReference;
 use super::web::WebSource;
 use crate::context::{MAX_TEXT_BYTES, unpack_archive};
 use crate::error::{BuildError, ErrorKind};
+use crate::frontend::SOURCE_DATE_EPOCH;
 use crate::request::{BuildRequest, Context, DockerfileSource};
 use crate::services::Services;
+use crate::source_time::SourceTime;
 
 /// The name of what a URL leads to, as in BuildKit.
 const FILE_NAME: &str = "context";
@@ -22,6 +24,8 @@ pub struct Localized {
     pub context: Context,
     /// The Dockerfile: never a remote one.
     pub dockerfile: DockerfileSource,
+    /// When the context changed, where that was told on the way.
+    pub time: SourceTime,
     /// Holds what was fetched; to be kept for as long as the context is read.
     pub scratch: Option<tempfile::TempDir>,
 }
@@ -35,54 +39,69 @@ impl Services {
         let dockerfile = match &request.dockerfile {
             DockerfileSource::Url(url) => {
                 let scratch = self.scratch()?;
-                let path = self.download(url, scratch.path()).await?;
+                let (path, _) = self.download(url, scratch.path()).await?;
                 DockerfileSource::Text(read_text(&path, url)?)
             }
             other => other.clone(),
         };
-        let url = match &request.context {
+        let url = match request.context.whole() {
             Context::Git(url) | Context::Http(url) => url,
-            Context::Directory(_) | Context::Archive(_) | Context::Empty => {
-                return Ok(Localized { context: request.context.clone(), dockerfile, scratch: None });
+            Context::Directory(_) | Context::Archive(_) | Context::Empty | Context::Subdirectory { .. } => {
+                let (context, time) = (request.context.clone(), SourceTime::Unknown);
+                return Ok(Localized { context, dockerfile, time, scratch: None });
             }
         };
+        let fetched = |directory| match &request.context {
+            Context::Subdirectory { path, .. } => {
+                Context::Subdirectory { of: Box::new(Context::Directory(directory)), path: path.clone() }
+            }
+            _ => Context::Directory(directory),
+        };
         let scratch = self.scratch()?;
-        if matches!(request.context, Context::Git(_)) {
+        if matches!(request.context.whole(), Context::Git(_)) {
             let parsed = GitReference::parse(url).map_err(|error| {
                 BuildError::from_source(ErrorKind::Usage, format!("the context {url}"), &error)
             })?;
-            let reference = parsed.ok_or_else(|| {
+            let mut reference = parsed.ok_or_else(|| {
                 BuildError::new(ErrorKind::Usage, format!("the context {url} is no git repository"))
             })?;
             let keep_git_dir = reference.keep_git_dir.unwrap_or(false)
                 || request.build_args.iter().any(|(name, value)| {
                     name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR" && matches!(value.as_str(), "1" | "true")
                 });
+            // Files of a repository have no times of their own; a build that fixes its time takes the commit's.
+            let fixes_time =
+                |(name, value): &(String, String)| name == SOURCE_DATE_EPOCH && !value.is_empty();
+            reference.has_commit_times |= request.build_args.iter().any(fixes_time);
             let source = GitSource { reference, keep_git_dir };
-            let directory = source.directory(self, request.steps.secrets.as_ref(), scratch.path()).await?;
-            let context = Context::Directory(directory);
-            return Ok(Localized { context, dockerfile, scratch: Some(scratch) });
+            let (directory, time) =
+                source.directory(self, request.steps.secrets.as_ref(), scratch.path()).await?;
+            let (context, time) = (fetched(directory), SourceTime::At(time));
+            return Ok(Localized { context, dockerfile, time, scratch: Some(scratch) });
         }
-        let path = self.download(url, scratch.path()).await?;
+        let (path, time) = self.download(url, scratch.path()).await?;
+        let time = time.map_or_else(|| SourceTime::Archive(path.clone()), SourceTime::At);
         let unpacked = scratch.path().join("unpacked");
         std::fs::create_dir(&unpacked).map_err(|error| BuildError::io("can't make", &unpacked, &error))?;
         unpack_archive(self, &path, &unpacked)?;
         let dockerfile = match dockerfile {
             // What is no archive is the Dockerfile itself.
-            DockerfileSource::Default if is_same(&path, &unpacked.join(FILE_NAME)) => {
+            DockerfileSource::Default | DockerfileSource::InContext(_)
+                if is_same(&path, &unpacked.join(FILE_NAME)) =>
+            {
                 DockerfileSource::Text(read_text(&path, url)?)
             }
             other => other,
         };
-        Ok(Localized { context: Context::Directory(unpacked), dockerfile, scratch: Some(scratch) })
+        Ok(Localized { context: fetched(unpacked), dockerfile, time, scratch: Some(scratch) })
     }
 
-    /// Fetches a file into a directory.
-    async fn download(&self, url: &str, directory: &Path) -> Result<std::path::PathBuf, BuildError> {
+    /// Fetches a file into a directory; returns also when it changed, if the server told.
+    async fn download(&self, url: &str, directory: &Path) -> Result<(PathBuf, Option<i64>), BuildError> {
         let source = WebSource { url: url.to_owned(), file_name: FILE_NAME.to_owned(), checksum: None };
         let path = directory.join(FILE_NAME);
-        source.download(self, &path).await?;
-        Ok(path)
+        let time = source.download(self, &path).await?;
+        Ok((path, time))
     }
 }
 

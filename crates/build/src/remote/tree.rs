@@ -44,6 +44,18 @@ impl RemoteSource {
         }
     }
 
+    /// Returns when the files changed, in seconds since 1970, if where they come from tells.
+    pub(crate) async fn time(
+        &self,
+        services: &Arc<Services>,
+        secrets: &Arc<dyn SecretSource>,
+    ) -> Result<Option<i64>, BuildError> {
+        match self {
+            RemoteSource::Web(source) => source.time(services).await,
+            RemoteSource::Git(source) => source.time(services, secrets.as_ref()).await.map(Some),
+        }
+    }
+
     /// Brings the files here, unless they are here and have not changed where they come from.
     pub(crate) async fn tree(
         &self,

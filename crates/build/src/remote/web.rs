@@ -9,14 +9,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use polyarch_oci::{Algorithm, Digest, Hasher};
 use polyarch_registry::{WebAnswer, WebFile};
+use polyarch_solver::progress::Progress;
 use polyarch_solver::{CacheKey, KeyHasher};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::git_reference::redacted;
 use crate::error::{BuildError, ErrorKind};
-use crate::fetch::registry_error;
+use crate::fetch::{Shown, blocking, registry_error};
 use crate::services::Services;
+use crate::source_time::newest;
 use crate::tree::Tree;
 
 /// The largest file that is fetched, in bytes.
@@ -156,10 +158,32 @@ impl WebSource {
         Ok(Fetched { digest, modified, etag: file.etag.clone() })
     }
 
-    /// Fetches the file to a path where nothing is.
-    pub(super) async fn download(&self, services: &Services, path: &Path) -> Result<(), BuildError> {
+    /// Returns when the file changed: as the server tells, or else as the newest file of an archive is.
+    pub(super) async fn time(&self, services: &Arc<Services>) -> Result<Option<i64>, BuildError> {
+        let tree = self.tree(services).await?;
+        let shown = Shown { progress: Progress::none(), vertex: "".into() };
+        let ids = services.directories(&tree, &shown).await?;
+        let (services, name) = (services.clone(), self.file_name.clone());
+        blocking(move || {
+            let failed = |error| services.snapshot_error("can't read remote files", &error);
+            let tree = services.snapshots.view(&ids).map_err(failed)?;
+            let found = tree.metadata(&name).map_err(failed)?;
+            // Without a time of the server's the file got none.
+            let told = found.map(|found| found.modified).filter(|time| *time != UNIX_EPOCH);
+            match told {
+                Some(time) => Ok(Some(seconds(time))),
+                None => Ok(newest(tree.open_file(&name).map_err(failed)?)),
+            }
+        })
+        .await
+    }
+
+    /// Fetches the file to a path where nothing is; returns when it changed, if the server told.
+    pub(super) async fn download(&self, services: &Services, path: &Path) -> Result<Option<i64>, BuildError> {
         match self.ask(services, &self.parsed()?, None).await? {
-            WebAnswer::File(mut file) => self.save(&mut file, path).await.map(drop),
+            WebAnswer::File(mut file) => {
+                self.save(&mut file, path).await.map(|fetched| fetched.modified.map(seconds))
+            }
             WebAnswer::NotModified => Err(self.failure("invalid not-modified answer")),
         }
     }
@@ -174,9 +198,18 @@ fn seconds(time: SystemTime) -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Reads the time of an HTTP header; what is before 1970 is none.
+/// Reads the time of an HTTP header, in any of its three forms (RFC 9110, 5.6.7); what is before 1970 is none.
 fn parse_time(text: &str) -> Option<SystemTime> {
-    let time = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    let text = text.trim();
+    let preferred = jiff::fmt::rfc2822::parse(text).ok().map(|time| time.timestamp());
+    let time = preferred.or_else(|| {
+        // What stands behind the time is always GMT, whatever it is called.
+        let without_zone = text.strip_suffix(" GMT").or_else(|| text.strip_suffix(" UTC")).unwrap_or(text);
+        let forms = ["%A, %d-%b-%y %H:%M:%S", "%a %b %e %H:%M:%S %Y"];
+        let read = |form: &&str| jiff::civil::DateTime::strptime(form, without_zone).ok();
+        let time = forms.iter().find_map(read)?;
+        Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+    })?;
     let seconds = u64::try_from(time.as_second()).ok()?;
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
@@ -208,7 +241,15 @@ mod tests {
 
     #[test]
     fn times_of_headers_are_read() {
-        assert_eq!(parse_time("Wed, 21 Oct 2015 07:28:00 GMT").map(seconds), Some(1_445_412_480));
+        for text in [
+            "Wed, 21 Oct 2015 07:28:00 GMT",
+            "Wednesday, 21-Oct-15 07:28:00 GMT",
+            "Wednesday, 21-Oct-15 07:28:00 UTC",
+            "Wed Oct 21 07:28:00 2015",
+        ] {
+            assert_eq!(parse_time(text).map(seconds), Some(1_445_412_480), "{text}");
+        }
+        assert_eq!(parse_time("Thu Oct  1 00:00:00 2015").map(seconds), Some(1_443_657_600));
         assert_eq!(parse_time("yesterday"), None);
     }
 }

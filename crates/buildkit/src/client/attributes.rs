@@ -115,8 +115,8 @@ pub(super) fn exporter_attributes(request: &BuildRequest) -> BTreeMap<String, St
     if image.force_compression {
         set("force-compression", "true".to_owned());
     }
-    if request.source_date_epoch.is_some() {
-        // Here times within layers are clamped, too.
+    if !image.keeps_layer_times {
+        // Here times within layers are clamped, too, when there is a time: the Dockerfile may tell one.
         set("rewrite-timestamp", "true".to_owned());
     }
     for (key, value) in &image.manifest_annotations {

@@ -85,7 +85,9 @@ impl Node {
     ) -> Result<NodeImage, NodeBuildError> {
         let here = services.localize(request).await?;
         let (context, text) = LocalContext::open(services, &here.context, &here.dockerfile)?;
-        let context = context.keeping(here.scratch);
+        let context = context.of_time(here.time).keeping(here.scratch);
+        // The node gets a directory, which has no time.
+        let request = &request.with_time_of_context(&context);
         let dockerfile = DockerfileDirectory::new(services, &here.dockerfile, &context, &text)?;
         let (target, imported) = import_target(services.store());
         let mut directories = BTreeMap::from([

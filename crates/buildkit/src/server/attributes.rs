@@ -55,7 +55,8 @@ pub(super) fn request_of(
             )?
         },
         target: get("target").map(str::to_owned),
-        source_date_epoch: source_date_epoch(&build_args)?,
+        // A number, a name, or a default of the Dockerfile's: the build finds out.
+        source_date_epoch: None,
         build_args,
         labels: with_prefix("label:"),
         outputs: Vec::new(),
@@ -144,15 +145,6 @@ fn platforms(list: &str) -> Result<Vec<Platform>, BuildError> {
     Ok(platforms)
 }
 
-fn source_date_epoch(build_args: &[(String, String)]) -> Result<Option<i64>, BuildError> {
-    let given = build_args.iter().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
-    match given.map(|(_, value)| value.trim()) {
-        // `context` means the time of the context, which remote contexts tell.
-        None | Some("" | "context") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| wrong(format!("invalid SOURCE_DATE_EPOCH: {text}"))),
-    }
-}
-
 fn extra_hosts(list: &str) -> Result<Vec<(String, String)>, BuildError> {
     let pairs = list.split(',').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, address) = pair.split_once('=').ok_or_else(|| {
@@ -218,7 +210,7 @@ mod tests {
         assert_eq!(names, ["linux/amd64", "linux/arm64"]);
         assert!(request.image.always_index && !request.no_cache && !request.verify);
         assert_eq!(request.target.as_deref(), Some("out"));
-        assert_eq!(request.source_date_epoch, Some(7));
+        assert_eq!(request.source_date_epoch, None);
         assert_eq!(request.labels, [("l".to_owned(), "v".to_owned())]);
         assert_eq!(request.steps.no_cache_stages, ["one", "two"]);
         assert_eq!((request.pull, request.network), (PullPolicy::Always, NetworkMode::None));
@@ -239,7 +231,6 @@ mod tests {
             ("shm-size", "many"),
             ("ulimit", "nofile"),
             ("ulimit", "files=1"),
-            ("build-arg:SOURCE_DATE_EPOCH", "soon"),
         ] {
             assert!(read(&[(key, value)]).is_err(), "{key}={value}");
         }

@@ -280,7 +280,11 @@ async fn resolve(
     })?;
     let reference = reference.with_default_tag();
     let platform = match platform {
-        Some(platform) => Platform::new(&platform.os, &platform.architecture, &platform.variant),
+        Some(platform) => Platform {
+            os_version: platform.os_version,
+            os_features: platform.os_features,
+            ..Platform::new(&platform.os, &platform.architecture, &platform.variant)
+        },
         None => Platform::host(),
     };
     let pull = if mode == "pull" { PullPolicy::Always } else { PullPolicy::Default };

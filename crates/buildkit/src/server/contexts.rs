@@ -89,6 +89,11 @@ pub(super) async fn load(
             (context, reader.remote_dockerfile(file_name, &mut directories).await?)
         }
     };
+    let context = match (get("contextsubdir"), context) {
+        // Of a directory the client sends what it means.
+        (None, context) | (_, context @ (Context::Directory(_) | Context::Empty)) => context,
+        (Some(path), of) => Context::Subdirectory { of: Box::new(of), path: path.to_owned() },
+    };
     let contexts = reader.named_contexts(&mut directories).await?;
     Ok(Loaded { context, dockerfile, contexts, _directories: directories, _scratch: reader.scratch })
 }

@@ -12,8 +12,11 @@ use polyarch_build::{BuildError, BuildRequest, BuildResult, ErrorKind, Evaluated
 
 use crate::caller::{ArchiveWriter, ClientSession};
 use crate::server::builds::Build;
-use crate::server::outputs::{OutputKind, WantedOutput};
+use crate::server::outputs::{OutputKind, OutputTime, WantedOutput};
 use crate::server::results::Solved;
+
+/// The key of what frontends say of the time to which the result's times are clamped.
+pub(super) const TIME_KEY: &str = "source.date.epoch";
 
 /// What exporters say, by BuildKit's keys.
 pub(super) type Response = BTreeMap<String, String>;
@@ -58,7 +61,11 @@ impl Export<'_> {
         request.names.clone_from(&output.names);
         request.image = output.image.clone();
         request.image.always_index = self.solved.is_map;
-        request.source_date_epoch = output.epoch.or(request.source_date_epoch);
+        match output.time {
+            OutputTime::OfBuild => request.source_date_epoch = time_of(&self.solved.metadata),
+            OutputTime::None => request.image.keeps_layer_times = true,
+            OutputTime::At(time) => request.source_date_epoch = Some(time),
+        }
         match output.kind {
             OutputKind::Image { push, by_digest, .. } => {
                 request.outputs = vec![Output::Image { push, by_digest }];
@@ -148,6 +155,13 @@ impl Export<'_> {
             },
         }
     }
+}
+
+/// Returns the time that a frontend has fixed, in seconds since 1970: for all platforms, or else for the first.
+fn time_of(metadata: &BTreeMap<String, Vec<u8>>) -> Option<i64> {
+    let all = metadata.get(TIME_KEY);
+    let of_platform = || metadata.iter().find(|(key, _)| key.starts_with(TIME_KEY)).map(|(_, value)| value);
+    std::str::from_utf8(all.or_else(of_platform)?).ok()?.parse().ok()
 }
 
 /// Says what was exported.

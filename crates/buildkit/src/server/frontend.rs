@@ -15,6 +15,7 @@ use crate::server::attributes::{granted, request_of, wrong};
 use crate::server::builds::Build;
 use crate::server::contexts::load;
 use crate::server::errors::{status_of, unsupported_capability};
+use crate::server::exporters::TIME_KEY;
 use crate::server::results::{Evaluation, ResultTree, Solved};
 use crate::server::secrets::ClientSecrets;
 
@@ -133,6 +134,10 @@ fn solved_of(evaluation: Evaluation) -> Result<Solved, BuildError> {
             false => "containerimage.config".to_owned(),
         };
         solved.metadata.insert(key, config.unwrap_or_default());
+        if let Some(time) = evaluation.evaluated.source_date_epoch() {
+            let key = if is_map { format!("{TIME_KEY}/{name}") } else { TIME_KEY.to_owned() };
+            solved.metadata.insert(key, time.to_string().into_bytes());
+        }
         platforms.push(json!({ "ID": name, "Platform": platform }));
         let tree = ResultTree { evaluation: evaluation.clone(), platform: number };
         solved.trees.push((if is_map { name } else { String::new() }, tree));

@@ -14,6 +14,17 @@ use crate::server::attributes::{go_bool, wrong};
 /// The most outputs of a build.
 const MAX_OUTPUTS: usize = 64;
 
+/// What the times of an output are clamped to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OutputTime {
+    /// What the build fixed.
+    OfBuild,
+    /// Nothing; config and history still tell what the build fixed.
+    None,
+    /// This, in seconds since 1970.
+    At(i64),
+}
+
 /// One output.
 #[derive(Debug, Clone)]
 pub(super) struct WantedOutput {
@@ -25,8 +36,8 @@ pub(super) struct WantedOutput {
     pub(super) written_names: String,
     /// How the image is made.
     pub(super) image: ImageOptions,
-    /// What times are clamped to, when the exporter is told.
-    pub(super) epoch: Option<i64>,
+    /// What times are clamped to.
+    pub(super) time: OutputTime,
 }
 
 /// The kinds of outputs.
@@ -97,11 +108,14 @@ fn read(exporter: &Exporter) -> Result<WantedOutput, BuildError> {
         names: names.collect::<Result<_, BuildError>>()?,
         written_names,
         image: image_options(attributes)?,
-        epoch: attributes
-            .get("source-date-epoch")
-            .filter(|text| !text.is_empty())
-            .map(|text| text.parse().map_err(|_| wrong(format!("invalid SOURCE_DATE_EPOCH: {text}"))))
-            .transpose()?,
+        time: match attributes.get("source-date-epoch").map(String::as_str) {
+            None => OutputTime::OfBuild,
+            Some("") => OutputTime::None,
+            Some(text) => text
+                .parse()
+                .map(OutputTime::At)
+                .map_err(|_| wrong(format!("invalid SOURCE_DATE_EPOCH: {text}")))?,
+        },
         kind,
     })
 }

@@ -187,3 +187,52 @@ fn nothing_is_published_unless_every_platform_succeeds_needs_qemu() {
     assert_eq!(registry.request("GET", "/v2/app/tags/list", &[], b"").status, 404);
     assert!(!environment.run(["images"]).assert_success().stdout.contains("app"));
 }
+
+#[test]
+fn the_version_of_an_operating_system_is_asked_for_and_inherited_needs_root() {
+    if requires(&[Need::Root, Need::UserNamespaces]).is_some() {
+        return;
+    }
+    let environment = TestEnvironment::new(env!("CARGO_BIN_EXE_polyarch"));
+    let document = |directory: &str, descriptor: &serde_json::Value| -> serde_json::Value {
+        let digest = descriptor["digest"].as_str().unwrap().replace(':', "/");
+        let path = environment.work().join(directory).join("blobs").join(digest);
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    let index = |directory: &str| -> serde_json::Value {
+        let path = environment.work().join(directory).join("index.json");
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    environment.write(
+        "Dockerfile",
+        "FROM scratch\nARG TARGETPLATFORM\nARG TARGETOSVERSION\nCOPY <<a /\n$TARGETPLATFORM $TARGETOSVERSION\na\n",
+    );
+    let platforms = "windows(10.0.1.7)/amd64,windows(10.0.2)/amd64";
+    let build = |arguments: &[&str]| {
+        environment.run(["build"].iter().chain(arguments).chain(&["."])).assert_success();
+    };
+    build(&["--platform", platforms, "-o", "type=oci,tar=false,dest=base", "-o", "type=local,dest=out"]);
+    let read = |path: &str| fs::read_to_string(environment.work().join("out").join(path)).unwrap();
+    assert_eq!(read("windows(10.0.1.7)_amd64/a"), "windows(10.0.1.7)/amd64 10.0.1.7\n");
+    assert_eq!(read("windows(10.0.2)_amd64/a"), "windows(10.0.2)/amd64 10.0.2\n");
+    let inner = document("base", &index("base")["manifests"][0]);
+    let versions: Vec<&str> = inner["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|entry| entry["platform"]["os.version"].as_str())
+        .collect();
+    assert_eq!(versions, ["10.0.1.7", "10.0.2"]);
+
+    // A base of the version that was asked for, or else of the first; its version is the image's.
+    environment.write("Dockerfile", "FROM base\nCOPY <<b /\nb\nb\n");
+    let digest = index("base")["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    let base = format!("base=oci-layout://base@{digest}");
+    for (platform, expected) in [("windows(10.0.2)/amd64", "10.0.2"), ("windows/amd64", "10.0.1.7")] {
+        let _ = fs::remove_dir_all(environment.work().join("layout"));
+        let output = "type=oci,tar=false,dest=layout";
+        build(&["--platform", platform, "--build-context", &base, "-o", output]);
+        let manifest = document("layout", &index("layout")["manifests"][0]);
+        assert_eq!(document("layout", &manifest["config"])["os.version"], expected, "{platform}");
+    }
+}

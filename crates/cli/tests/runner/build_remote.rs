@@ -34,7 +34,7 @@ fn text(path: impl AsRef<Path>) -> String {
 }
 
 /// Runs git in a directory, with nothing of the user's.
-fn git(directory: &Path, arguments: &[&str]) -> String {
+pub(crate) fn git(directory: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .args(["-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "init.defaultBranch=main"])
         .args(["-c", "protocol.file.allow=always"])
@@ -88,10 +88,12 @@ fn a_file_of_a_url_is_private_dated_and_fetched_once_needs_root() {
     assert_eq!((metadata.mode() & 0o7777, metadata.mtime()), (0o600, 1_445_412_480));
     assert_eq!(text(out(&environment).join("named")), "content");
     let fetched = server.count(200, "/file.txt");
+    assert_eq!(server.count(304, "HEAD /file.txt"), 0, "nothing is known yet");
     let again = build_with(&environment, &add);
     again.assert_success();
     assert_eq!(server.count(200, "/file.txt"), fetched, "an ETag spares the second transfer");
     assert!(again.stderr.contains("CACHED"), "{}", again.stderr);
+    assert!(server.count(304, "HEAD /file.txt") > 0 && server.count(304, "GET /file.txt") == 0);
     environment.write("served/file.txt", "changed");
     build_with(&environment, &add).assert_success();
     assert_eq!(text(out(&environment).join("to/file.txt")), "changed");
@@ -244,4 +246,32 @@ fn the_context_and_the_dockerfile_may_be_elsewhere_needs_root() {
     fs::write(served.join("dockerfile"), "FROM scratch\nCOPY file /\n").unwrap();
     build_of(&["-f", &format!("{}/dockerfile", server.url), "local"]);
     assert_eq!(text(out(&environment).join("file")), "local");
+}
+
+#[test]
+fn submodules_come_also_from_servers_that_have_only_files_needs_root() {
+    if requires(GIT_NEEDS).is_some() {
+        return;
+    }
+    let environment = environment();
+    let served = environment.work().join("served");
+    let part = environment.work().join("part/work");
+    fs::create_dir_all(&part).unwrap();
+    fs::create_dir(&served).unwrap();
+    git(&part, &["init", "-q"]);
+    fs::write(part.join("inner"), "of the part").unwrap();
+    git(&part, &["add", "."]);
+    git(&part, &["commit", "-qm", "part"]);
+    publish(&environment.work().join("part"));
+    let parts = WebServer::start(&environment.work().join("part"));
+    let work = repository(&served);
+    git(&work, &["submodule", "--quiet", "add", &format!("{}/repository.git", parts.url), "part"]);
+    git(&work, &["commit", "-qm", "with a part"]);
+    publish(&served);
+    let server = WebServer::start(&served);
+    let url = format!("{}/repository.git", server.url);
+    build_with(&environment, &format!("FROM scratch\nADD {url} /to\n")).assert_success();
+    assert_eq!(text(out(&environment).join("to/part/inner")), "of the part");
+    build_with(&environment, &format!("FROM scratch\nADD {url}?submodules=false /to\n")).assert_success();
+    assert!(!out(&environment).join("to/part/inner").exists());
 }

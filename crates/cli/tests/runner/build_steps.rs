@@ -309,3 +309,16 @@ fn an_output_never_replaces_what_is_no_file_needs_root() {
         assert!(std::os::unix::fs::FileTypeExt::is_fifo(&kind));
     }
 }
+
+#[test]
+fn an_argument_that_is_declared_again_keeps_its_place_in_the_history_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = with_base();
+    dockerfile(&environment, "ARG foo=bar\nARG bar=123\nARG foo=bar2\nRUN true\n");
+    let config = build_config(&environment, &[]);
+    let history = config["history"].as_array().expect("there is a history");
+    let last = history.last().expect("there is a last step")["created_by"].as_str();
+    assert_eq!(last, Some("RUN |2 foo=bar2 bar=123 /bin/sh -c true"));
+}

@@ -30,6 +30,8 @@ mod build_request;
 #[cfg(test)]
 mod build_secrets;
 #[cfg(test)]
+mod build_source_date_epoch;
+#[cfg(test)]
 mod build_steps;
 #[cfg(test)]
 mod build_verify;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use polyarch_oci::Digest;
 
-/// When every file changed.
+/// When every file changed, but for those below `undated`, of which nothing is told.
 pub const LAST_MODIFIED: &str = "Wed, 21 Oct 2015 07:28:00 GMT";
 
 /// A running server.
@@ -36,7 +36,7 @@ impl WebServer {
         WebServer { url: format!("http://127.0.0.1:{port}"), answers }
     }
 
-    /// Returns how many answers had this status and a path that ends so.
+    /// Returns how many answers had this status and a method and path that end so.
     pub fn count(&self, status: u16, path: &str) -> usize {
         let wanted = format!("{status} ");
         let answers = self.answers.lock().expect("no answer panics");
@@ -60,6 +60,7 @@ fn answer(mut stream: TcpStream, directory: &Path, seen: &Mutex<Vec<String>>) {
         }
         line.clear();
     }
+    let is_head = request.starts_with("HEAD ");
     let target = request.split(' ').nth(1).unwrap_or_default().to_owned();
     let path = target.split('?').next().unwrap_or_default().to_owned();
     let file: PathBuf = directory.join(path.trim_start_matches('/'));
@@ -69,7 +70,8 @@ fn answer(mut stream: TcpStream, directory: &Path, seen: &Mutex<Vec<String>>) {
         match std::fs::read(&file) {
             Ok(bytes) => {
                 let etag = format!("\"{}\"", Digest::of(&bytes));
-                let headers = format!("ETag: {etag}\r\nLast-Modified: {LAST_MODIFIED}\r\n");
+                let dated = if path.starts_with("/undated/") { "X-Last-Modified" } else { "Last-Modified" };
+                let headers = format!("ETag: {etag}\r\n{dated}: {LAST_MODIFIED}\r\n");
                 if known == etag {
                     ("304 Not Modified", headers, Vec::new())
                 } else {
@@ -79,9 +81,11 @@ fn answer(mut stream: TcpStream, directory: &Path, seen: &Mutex<Vec<String>>) {
             Err(_) => ("404 Not Found", String::new(), Vec::new()),
         }
     };
-    seen.lock().expect("no answer panics").push(format!("{} {path}", &status[..3]));
+    let method = if is_head { "HEAD" } else { "GET" };
+    seen.lock().expect("no answer panics").push(format!("{} {method} {path}", &status[..3]));
     let head =
         format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let body = if is_head { Vec::new() } else { body };
     // Who hangs up early does not want the rest.
     let _ = stream.write_all(&[head.as_bytes(), &body].concat());
 }

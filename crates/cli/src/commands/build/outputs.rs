@@ -49,6 +49,7 @@ pub struct ImageEdits {
     compression: Option<Compression>,
     compression_level: Option<i32>,
     force_compression: Option<bool>,
+    keeps_layer_times: Option<bool>,
     attestations_as_artifacts: Option<bool>,
     attestation_prefix: Option<String>,
     manifest_annotations: Vec<(String, String)>,
@@ -168,7 +169,8 @@ impl<'a> Builder<'a> {
             "push-by-digest" if is_store => self.by_digest = bool_value(key, value)?,
             // What these ask for is so in any case, or has no meaning without a daemon.
             "unpack" | "store" | "name-canonical" if is_store => drop(bool_value(key, value)?),
-            "buildinfo" | "rewrite-timestamp" => drop(bool_value(key, value)?),
+            "buildinfo" => drop(bool_value(key, value)?),
+            "rewrite-timestamp" => self.image.keeps_layer_times = Some(!bool_value(key, value)?),
             "oci-mediatypes" => {
                 let is_oci = bool_value(key, value)?;
                 self.image.flavour = Some(if is_oci { Flavour::Oci } else { Flavour::Docker });
@@ -310,6 +312,12 @@ impl ImageEdits {
             &mut others.force_compression,
             self.force_compression,
             &mut options.force_compression,
+        )?;
+        set(
+            "rewrite-timestamp",
+            &mut others.keeps_layer_times,
+            self.keeps_layer_times,
+            &mut options.keeps_layer_times,
         )?;
         set(
             "oci-artifact",

@@ -82,7 +82,7 @@ impl BuildPlan {
             names,
             keeps_names: true,
             target: args.target.clone().filter(|target| !target.is_empty()),
-            source_date_epoch: source_date_epoch(&build_args)?,
+            source_date_epoch: source_date_epoch(&build_args),
             build_args,
             labels: labels(&args.label)?,
             outputs,
@@ -267,18 +267,10 @@ fn build_args(values: &[String], environment: &Environment) -> Result<Vec<(Strin
     Ok(args)
 }
 
-fn source_date_epoch(build_args: &[(String, String)]) -> Result<Option<i64>, CommandError> {
-    let value =
-        build_args.iter().find(|(name, _)| name == "SOURCE_DATE_EPOCH").map(|(_, value)| value.as_str());
-    match value {
-        None | Some("") => Ok(None),
-        Some("context") => Err(CommandError::usage(
-            "SOURCE_DATE_EPOCH=context: taking the time from the context is not available in this version",
-        )),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            CommandError::usage(format!("SOURCE_DATE_EPOCH={text:?} is not a number of seconds since 1970"))
-        }),
-    }
+/// Returns the time when it is given as such; `context` and other names mean something to the Dockerfile.
+fn source_date_epoch(build_args: &[(String, String)]) -> Option<i64> {
+    let value = build_args.iter().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
+    value.and_then(|(_, value)| value.parse().ok())
 }
 
 fn labels(values: &[String]) -> Result<Vec<(String, String)>, CommandError> {

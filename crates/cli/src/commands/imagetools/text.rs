@@ -69,7 +69,7 @@ fn name_without_digest(name: &str) -> &str {
 
 /// Writes a platform as containerd does: one without a system is unknown.
 fn platform_text(platform: &Platform) -> String {
-    if platform.os.is_empty() { "unknown".to_owned() } else { platform.to_string() }
+    if platform.os.is_empty() { "unknown".to_owned() } else { platform.short_name() }
 }
 
 /// Two columns, the first as wide as its widest cell and one more.
