@@ -22,9 +22,28 @@ pub struct Attestations {
     /// What the client asked for in its own words, the attributes of its frontend: provenance tells them.
     /// `None` lets them be made of the request.
     pub frontend_attributes: Option<BTreeMap<String, String>>,
+    /// What was asked of the builds whose results this one takes in, by the names of the inputs.
+    pub inputs: BTreeMap<String, ToldRequest>,
+    /// What the client asked for, where its own frontend then asked for this build.
+    pub root: Option<AskedRequest>,
     /// What the builder's operator wants told of its machine, beside the platform (`provenanceEnvDir`).
     pub environment: BTreeMap<String, serde_json::Value>,
 }
+
+/// What was asked of a frontend.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AskedRequest {
+    /// The frontend; empty where it runs in the client.
+    pub frontend: String,
+    /// Its attributes, in the client's own words.
+    pub attributes: BTreeMap<String, String>,
+    /// What was asked of the builds whose results it takes in, by the names of the inputs.
+    pub inputs: BTreeMap<String, ToldRequest>,
+}
+
+/// What was asked of a frontend, as provenance tells it: without what is nobody's business.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldRequest(pub(crate) serde_json::Value);
 
 /// The version of the Dockerfile language that this builder has, as BuildKit counts it.
 pub const DOCKERFILE_VERSION: &str = "1.26.0";

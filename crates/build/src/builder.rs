@@ -128,8 +128,11 @@ impl Services {
                 graph.reachable(&[lowered.vertex]).into_iter().map(|id| graph.progress_digest(id)).collect();
             stats.summary(digests.iter())
         });
-        for (tree, mut capture) in trees.iter_mut().zip(captures) {
-            capture.finished(&tree.tree);
+        for ((tree, mut capture), lowered) in trees.iter_mut().zip(captures).zip(&lowered) {
+            capture.finished(&graph, lowered.vertex, &tree.tree);
+            if let Some(options) = &request.attestations.provenance {
+                capture.check(options)?;
+            }
             tree.capture = Some(capture);
         }
         Ok(Evaluated { runs: runs.collect(), trees, source_date_epoch: timed.source_date_epoch })
@@ -174,11 +177,12 @@ impl Services {
         let vertex =
             progress.begin("load build definition", format!("[internal] load build definition from {name}"));
         let opened = async {
-            let crate::remote::Localized { context, dockerfile, time, scratch } =
-                self.localize(request).await?;
+            let here = self.localize(request).await?;
+            let crate::remote::Localized { context, dockerfile, time, scratch, materials } = here;
             let services = self.clone();
             let opened = blocking(move || LocalContext::open(&services, &context, &dockerfile)).await;
-            opened.map(|(context, text)| (context.of_time(time).keeping(scratch), text))
+            let keep = |context: LocalContext| context.of_time(time).keeping(scratch).with_materials(materials);
+            opened.map(|(context, text)| (keep(context), text))
         };
         let opened = opened.await;
         match opened {

@@ -8,6 +8,7 @@ use polyarch_dockerfile::{IgnoreRules, IgnoreState};
 use polyarch_snapshot::{CopySource, CopySpec, KeepAll, Kind, PathFilter, TreeRoot, Verdict, copy};
 
 use crate::error::{BuildError, ErrorKind};
+use crate::provenance::Material;
 use crate::request::{Context, DockerfileSource};
 use crate::services::Services;
 use crate::source_time::SourceTime;
@@ -24,6 +25,8 @@ pub struct LocalContext {
     time: SourceTime,
     /// Keeps an unpacked archive, what was fetched, or the empty directory, until the build ends.
     _scratch: Vec<tempfile::TempDir>,
+    /// What was fetched for it, the Dockerfile among that.
+    materials: Vec<Material>,
 }
 
 /// The text to build from.
@@ -85,7 +88,8 @@ impl LocalContext {
             }
             _ => (whole, tree),
         };
-        Ok((LocalContext { root, tree, ignored, time, _scratch: scratch.into_iter().collect() }, text))
+        let _scratch = scratch.into_iter().collect();
+        Ok((LocalContext { root, tree, ignored, time, _scratch, materials: Vec::new() }, text))
     }
 
     /// Says when the context changed, where its origin told that.
@@ -109,6 +113,18 @@ impl LocalContext {
         self
     }
 
+    /// Says what was fetched for it.
+    #[must_use]
+    pub(crate) fn with_materials(mut self, materials: Vec<Material>) -> LocalContext {
+        self.materials = materials;
+        self
+    }
+
+    /// Returns what was fetched for it from elsewhere.
+    pub(crate) fn materials(&self) -> &[Material] {
+        &self.materials
+    }
+
     /// Opens a directory that is a named context, with its `.dockerignore`.
     ///
     /// # Errors
@@ -123,8 +139,14 @@ impl LocalContext {
         let tree = TreeRoot::open(path)
             .map_err(|error| services.snapshot_error("can't open the context", &error))?;
         let ignored = parse_rules(read_if_there(&tree, ".dockerignore")?)?;
-        let time = SourceTime::Unknown;
-        Ok(LocalContext { root: path.to_owned(), tree, ignored, time, _scratch: Vec::new() })
+        Ok(LocalContext {
+            root: path.to_owned(),
+            tree,
+            ignored,
+            time: SourceTime::Unknown,
+            _scratch: Vec::new(),
+            materials: Vec::new(),
+        })
     }
 
     /// Returns the files.

@@ -8,9 +8,11 @@ use polyarch_oci::{ImageConfig, Platform};
 use polyarch_snapshot::TreeRoot;
 use polyarch_solver::progress::Progress;
 
+use crate::attest::ToldRequest;
 use crate::error::{BuildError, ErrorKind};
 use crate::exporter::PlatformTree;
 use crate::fetch::Shown;
+use crate::provenance::Capture;
 use crate::result::Execution;
 use crate::services::Services;
 
@@ -37,6 +39,13 @@ impl std::fmt::Debug for BuiltTree {
 impl PartialEq for BuiltTree {
     fn eq(&self, other: &BuiltTree) -> bool {
         self.0.tree == other.0.tree
+    }
+}
+
+impl BuiltTree {
+    /// Returns what was asked of the build that made it; `None` when no frontend was asked.
+    pub fn asked(&self) -> Option<ToldRequest> {
+        self.0.capture.as_ref().map(Capture::asked)
     }
 }
 

@@ -272,7 +272,12 @@ impl Services {
         };
         let config = self.config(&manifest.value, root.from.as_ref(), shown).await?;
         let declared = config.value.platform();
-        if !declared.architecture.is_empty() && PlatformMatcher::strict(platform).rank(&declared).is_none() {
+        let is_taken_as_it_is =
+            self.options.takes_lone_images && matches!(root.document, ManifestOrIndex::Manifest(_));
+        if !declared.architecture.is_empty()
+            && !is_taken_as_it_is
+            && PlatformMatcher::strict(platform).rank(&declared).is_none()
+        {
             return Err(lacks_platform(reference, platform, std::slice::from_ref(&declared)));
         }
         let diff_ids = &config.value.rootfs.diff_ids;

@@ -5,6 +5,7 @@
 //! steps. A predicate is written of it when somebody asks. Two builds of the same with a
 //! `SOURCE_DATE_EPOCH` give the same bytes: then no times and no identity of the run are told.
 
+mod asked;
 mod invocation;
 mod materials;
 mod predicate;
@@ -14,9 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use polyarch_oci::{Descriptor, Platform};
-use polyarch_solver::Graph;
+use polyarch_solver::{Graph, VertexId};
 
-use crate::attest::{ProvenanceOptions, SlsaVersion};
+use crate::attest::{AskedRequest, ProvenanceOptions, SlsaVersion, ToldRequest};
 use crate::error::{BuildError, ErrorKind};
 use crate::frontend::{Frontend, LoweredPlatform};
 use crate::ops::exec_mounts::ExecMount;
@@ -27,12 +28,17 @@ use crate::tree::Tree;
 pub(crate) use materials::{Material, package_url};
 use steps::CapturedStep;
 
+/// The frontend that was asked, by BuildKit's name.
+const FRONTEND: &str = "dockerfile.v0";
+
 /// What is known of how one platform's tree was made.
 #[derive(Debug, Clone)]
 pub(crate) struct Capture {
     materials: Vec<Material>,
     /// The names of contexts that lie on somebody's disk: nothing names their content by a digest.
     locals: BTreeSet<String>,
+    /// Where something was taken from that nobody has found out the digest of.
+    unknown: BTreeSet<String>,
     /// Secrets by their identifiers, and whether each may be absent.
     secrets: BTreeMap<String, bool>,
     /// Agents, likewise.
@@ -40,6 +46,10 @@ pub(crate) struct Capture {
     has_network: bool,
     /// What was asked, in the words of BuildKit's Dockerfile frontend.
     arguments: BTreeMap<String, String>,
+    /// What was asked of the builds whose results this one takes in.
+    inputs: BTreeMap<String, ToldRequest>,
+    /// What was asked in the first place, where that was not this.
+    root: Option<AskedRequest>,
     environment: BTreeMap<String, serde_json::Value>,
     steps: Vec<CapturedStep>,
     /// Which of the steps that made the result made a layer, the first one first; known when they are done.
@@ -74,12 +84,15 @@ impl Capture {
     ) -> Capture {
         let request = frontend.request;
         let mut capture = Capture {
-            materials: lowered.materials.clone(),
+            materials: [frontend.context.materials(), &lowered.materials].concat(),
             locals: invocation::locals(request),
+            unknown: BTreeSet::new(),
             secrets: BTreeMap::new(),
             agents: BTreeMap::new(),
             has_network: false,
             arguments: invocation::arguments(request, &frontend.file_name),
+            inputs: request.attestations.inputs.clone(),
+            root: request.attestations.root.clone(),
             environment: request.attestations.environment.clone(),
             steps: steps::capture(graph, lowered.vertex),
             layers_made: Vec::new(),
@@ -96,12 +109,16 @@ impl Capture {
                 OpKind::Context(op) if !op.identity.is_empty() => {
                     capture.locals.insert(op.identity.clone());
                 }
-                // Like a directory of somebody's it has no name that others could look up.
-                OpKind::Built(_) => {
-                    capture.locals.insert("input".to_owned());
-                }
-                OpKind::Remote(_) => capture.has_network = true,
-                OpKind::Context(_) | OpKind::File(_) | OpKind::Image(_) | OpKind::Merge(_) => {}
+                OpKind::Built(op) => match &op.capture {
+                    Some(made) => capture.merge(made),
+                    // Like a directory of somebody's it has no name that others could look up.
+                    None => drop(capture.locals.insert("input".to_owned())),
+                },
+                OpKind::Context(_)
+                | OpKind::File(_)
+                | OpKind::Image(_)
+                | OpKind::Merge(_)
+                | OpKind::Remote(_) => {}
             }
         }
         capture
@@ -118,9 +135,35 @@ impl Capture {
         *is_optional &= !required;
     }
 
-    /// Notes what became of the steps.
-    pub(crate) fn finished(&mut self, tree: &Tree) {
+    /// Takes in what another build took in, whose result is a part of this one.
+    fn merge(&mut self, other: &Capture) {
+        self.materials.extend_from_slice(&other.materials);
+        self.locals.extend(other.locals.iter().cloned());
+        self.unknown.extend(other.unknown.iter().cloned());
+        for (own, others) in [(&mut self.secrets, &other.secrets), (&mut self.agents, &other.agents)] {
+            for (id, is_optional) in others {
+                *own.entry(id.clone()).or_insert(true) &= is_optional;
+            }
+        }
+        self.has_network |= other.has_network;
+    }
+
+    /// Notes what became of the steps, and what was found where they looked.
+    pub(crate) fn finished(&mut self, graph: &Graph<BuildOp>, target: VertexId, tree: &Tree) {
         self.layers_made = tree.steps.iter().map(|step| step.made_layer).collect();
+        for id in graph.reachable(&[target]) {
+            let OpKind::Remote(op) = &graph.op(id).kind else { continue };
+            match op.material() {
+                Some(material) => self.materials.push(material.clone()),
+                None => drop(self.unknown.insert(op.source.shown())),
+            }
+        }
+    }
+
+    /// Returns what was asked of the frontend.
+    pub(crate) fn asked(&self) -> ToldRequest {
+        let asked = asked::Told::new(FRONTEND, &self.arguments, &self.materials, &self.inputs);
+        ToldRequest(asked.value())
     }
 
     /// Refuses a build whose inputs are not all known by a digest, where the request wants that.
@@ -128,18 +171,27 @@ impl Capture {
     /// # Errors
     /// Which inputs are not.
     pub(crate) fn check(&self, options: &ProvenanceOptions) -> Result<(), BuildError> {
-        if !options.complete_materials || self.locals.is_empty() {
+        if !options.complete_materials || self.is_complete() {
             return Ok(());
         }
-        let locals: Vec<String> =
-            self.locals.iter().map(|name| format!("\n  - {name}\n    reason: local_source")).collect();
-        let message = format!(
-            "provenance materials are incomplete\n\nThe build requested complete provenance materials, but not \
-             all dependencies could be captured.\n\nUncaptured local sources:{}",
-            locals.concat()
-        );
+        let mut message = "provenance materials are incomplete\n\nThe build requested complete provenance \
+                           materials, but not all dependencies could be captured."
+            .to_owned();
+        for (what, names, reason) in
+            [("local sources", &self.locals, "local_source"), ("requests", &self.unknown, "missing_material")]
+        {
+            if !names.is_empty() {
+                let names = names.iter().map(|name| format!("\n  - {name}\n    reason: {reason}"));
+                message = format!("{message}\n\nUncaptured {what}:{}", names.collect::<String>());
+            }
+        }
         Err(BuildError::new(ErrorKind::Usage, message)
             .with_hint("build from a git URL, or leave out complete-materials=true"))
+    }
+
+    /// Tells whether all that the build took in has a digest.
+    fn is_complete(&self) -> bool {
+        self.locals.is_empty() && self.unknown.is_empty()
     }
 
     /// Writes the predicate; `layers` are those of the result, lowest first, where they became blobs.

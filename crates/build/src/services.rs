@@ -35,6 +35,9 @@ pub struct ServiceOptions {
     pub resolv_conf: Vec<u8>,
     /// Makes trees by copying even where overlays can be mounted.
     pub force_copy: bool,
+    /// Takes an image that is alone under its name for whatever platform is asked, as BuildKit does; otherwise
+    /// an image must be of the platform.
+    pub takes_lone_images: bool,
 }
 
 impl ServiceOptions {

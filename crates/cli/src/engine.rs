@@ -90,6 +90,7 @@ impl Engine {
             // Without the file steps have no name server, as the host has none.
             resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
             force_copy: false,
+            takes_lone_images: false,
         };
         Ok(Engine { runtime: Some(runtime), cancel, relay, options })
     }

@@ -119,7 +119,8 @@ impl Lowering<'_, '_> {
             return Ok(Named::Image(image));
         }
         if let ContextSource::Built(built) = &context.source {
-            let mut op = hidden(OpKind::Built(BuiltOp { tree: built.0.tree.clone() }));
+            let capture = built.0.capture.clone().map(Arc::new);
+            let mut op = hidden(OpKind::Built(BuiltOp { tree: built.0.tree.clone(), capture }));
             op.name = format!("[context {}] take from another build", context.name).into();
             return Ok(Named::Built(self.graph.add(op, Vec::new()), Box::new(built.0.draft.clone())));
         }
@@ -244,8 +245,7 @@ impl Lowering<'_, '_> {
     pub(super) fn remote_vertex(&mut self, source: RemoteSource, url: &str) -> VertexId {
         let frontend = self.frontend;
         let secrets = frontend.request.steps.secrets.clone();
-        let mut op =
-            hidden(OpKind::Remote(RemoteOp { services: frontend.services.clone(), source, secrets }));
+        let mut op = hidden(OpKind::Remote(RemoteOp::new(&frontend.services, source, secrets)));
         op.name = format!("[internal] load {}", redacted(url)).into();
         self.graph.add(op, Vec::new())
     }

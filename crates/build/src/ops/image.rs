@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The layers of a base image; nothing is fetched until somebody must look.
 
+use std::sync::Arc;
+
 use polyarch_solver::{CacheKey, KeyHasher};
 
+use crate::provenance::Capture;
 use crate::tree::{ImageLayer, Layer, Output, Tree};
 
 /// A base image, or `scratch` when it has no layers.
@@ -31,6 +34,8 @@ impl ImageOp {
 #[derive(Debug)]
 pub(crate) struct BuiltOp {
     pub(crate) tree: Tree,
+    /// How it was made, where that is known.
+    pub(crate) capture: Option<Arc<Capture>>,
 }
 
 impl BuiltOp {

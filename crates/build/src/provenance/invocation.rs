@@ -33,21 +33,23 @@ pub(super) fn locals(request: &BuildRequest) -> BTreeSet<String> {
 
 /// Returns the attributes of the frontend that are told: the client's own, or else those of the request.
 pub(super) fn arguments(request: &BuildRequest, file_name: &str) -> BTreeMap<String, String> {
-    let attributes = match &request.attestations.frontend_attributes {
-        Some(attributes) => attributes.clone(),
-        None => attributes_of(request, file_name),
-    };
+    match &request.attestations.frontend_attributes {
+        Some(attributes) => filtered(attributes),
+        None => filtered(&attributes_of(request, file_name)),
+    }
+}
+
+/// Leaves out of attributes what is not told, and hides names and passwords in URLs.
+pub(super) fn filtered(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let context_key = attributes.get("contextkey").filter(|key| !key.is_empty());
     let context_key = context_key.cloned().unwrap_or_else(|| "context".to_owned());
-    attributes
-        .into_iter()
-        .filter(|(key, _)| !UNTOLD.contains(&&**key) && !key.starts_with("attest:"))
-        .map(|(key, value)| {
-            let is_context = key == context_key || key.starts_with("context:");
-            let value = if is_context { redacted(&value) } else { value };
-            (key, value)
-        })
-        .collect()
+    let is_url = |key: &str| key == context_key || key == "vcs:source" || key.starts_with("context:");
+    let told = attributes.iter().filter(|(key, _)| !UNTOLD.contains(&&***key) && !key.starts_with("attest:"));
+    told.map(|(key, value)| {
+        let value = if is_url(key) { redacted(value) } else { value.clone() };
+        (key.clone(), value)
+    })
+    .collect()
 }
 
 fn attributes_of(request: &BuildRequest, file_name: &str) -> BTreeMap<String, String> {

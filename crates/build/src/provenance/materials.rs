@@ -7,6 +7,8 @@ use packageurl::PackageUrl;
 use polyarch_oci::{Digest, Platform, Reference};
 use serde::Serialize;
 
+use crate::remote::GitReference;
+
 /// Stands for a name and a password in a URL.
 const MASK: &str = "xxxxx";
 
@@ -25,7 +27,6 @@ pub(crate) enum Material {
         is_layout: bool,
     },
     /// A commit of a git repository.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sources in git do not report themselves yet"))]
     Git {
         /// The repository, with `#REF` where one was named.
         url: String,
@@ -33,7 +34,6 @@ pub(crate) enum Material {
         commit: String,
     },
     /// What a URL gave.
-    #[cfg_attr(not(test), expect(dead_code, reason = "downloads do not report themselves yet"))]
     Http {
         /// The URL.
         url: String,
@@ -94,7 +94,7 @@ impl Material {
             },
             Material::Http { url, digest } => NamedMaterial {
                 uri: redacted(url),
-                digest: BTreeMap::from([("sha256", digest.hex().to_owned())]),
+                digest: BTreeMap::from([(digest.algorithm().as_str(), digest.hex().to_owned())]),
             },
         }
     }
@@ -104,8 +104,11 @@ impl Material {
         let is_it = match self {
             Material::Image { .. } => false,
             // The directory within the repository is no part of it.
-            Material::Git { url: own, .. } => *own == url || url.starts_with(&format!("{own}:")),
-            Material::Http { url: own, .. } => *own == url,
+            Material::Git { url: own, .. } => {
+                let asked = GitReference::parse(url).ok().flatten();
+                asked.is_some_and(|asked| redacted(&asked.with_fragment(false)) == redacted(own))
+            }
+            Material::Http { url: own, .. } => redacted(own) == redacted(url),
         };
         is_it.then(|| self.named().digest)
     }

@@ -4,14 +4,14 @@
 //! SLSA provenance v1 and v0.2, <https://slsa.dev/provenance>; what is BuildKit's own is in its
 //! docs/attestations/slsa-definitions.md.
 
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use polyarch_oci::Descriptor;
 use serde_json::{Map, Value, json};
 
-use super::Capture;
-use super::materials::{NamedMaterial, name_materials, redacted};
+use super::asked::{Told, scrub};
+use super::materials::{NamedMaterial, name_materials};
+use super::{Capture, FRONTEND, invocation};
 use crate::attest::{DOCKERFILE_VERSION, ProvenanceMode, ProvenanceOptions, SlsaVersion};
 
 /// What both forms tell, each in its own words.
@@ -43,29 +43,30 @@ pub(super) fn write(capture: &Capture, options: &ProvenanceOptions, layers: &[De
 
 impl<'a> Facts<'a> {
     fn of(capture: &Capture, options: &'a ProvenanceOptions, layers: &[Descriptor]) -> Facts<'a> {
-        let mut arguments = capture.arguments.clone();
-        let source = config_source(capture, &mut arguments);
-        let path = arguments.remove("filename").filter(|path| !path.is_empty());
+        let mut told = Told::new(FRONTEND, &capture.arguments, &capture.materials, &capture.inputs);
+        let root = capture.root.as_ref().and_then(|root| {
+            let arguments = invocation::filtered(&root.attributes);
+            let root = Told::new(&root.frontend, &arguments, &capture.materials, &root.inputs);
+            // A client that asked for nothing but this has said it.
+            (!root.is_empty() && root != told).then(|| root.value())
+        });
         let mut extension = Map::new();
-        let vcs = take_vcs(&mut arguments);
+        let vcs = told.take_vcs();
         if !vcs.is_empty() {
             extension.insert("vcs".to_owned(), json!(vcs));
         }
-        let mut request = json!({ "frontend": "dockerfile.v0" });
+        let mut request = told.request();
+        request.extend(root.map(|root| ("root".to_owned(), root)));
         let mut is_request_complete = true;
         let mut build_config = None;
         match options.mode {
-            ProvenanceMode::Min => {
-                let count = arguments.len();
-                arguments.retain(|key, _| !key.starts_with("build-arg:") && !key.starts_with("label:"));
-                is_request_complete = arguments.len() == count;
-            }
+            ProvenanceMode::Min => is_request_complete = scrub(&mut request),
             ProvenanceMode::Max => {
                 for (word, names) in [("secrets", &capture.secrets), ("ssh", &capture.agents)] {
                     let named: Vec<Value> =
                         names.iter().map(|(id, optional)| identified(id, *optional)).collect();
                     if !named.is_empty() {
-                        request[word] = named.into();
+                        request.insert(word.to_owned(), named.into());
                     }
                 }
                 build_config = Some(capture.build_config());
@@ -76,21 +77,18 @@ impl<'a> Facts<'a> {
                 }
             }
         }
-        if !arguments.is_empty() {
-            request["args"] = json!(arguments);
-        }
         if !capture.locals.is_empty() {
             let locals: Vec<Value> = capture.locals.iter().map(|name| json!({ "name": name })).collect();
-            request["locals"] = locals.into();
+            request.insert("locals".to_owned(), locals.into());
         }
-        let is_complete = capture.locals.is_empty();
+        let is_complete = capture.is_complete();
         let now = SystemTime::now();
         Facts {
             options,
             materials: name_materials(&capture.materials),
-            source,
-            path,
-            request,
+            source: told.source,
+            path: told.path,
+            request: request.into(),
             environment: environment(capture),
             build_config,
             run: capture
@@ -183,35 +181,6 @@ impl<'a> Facts<'a> {
         }
         predicate
     }
-}
-
-/// Takes the context out of the arguments where it is remote: where the Dockerfile was found.
-fn config_source(capture: &Capture, arguments: &mut BTreeMap<String, String>) -> Map<String, Value> {
-    let key = match arguments.get("contextkey").filter(|key| !key.is_empty()) {
-        Some(key) => key.clone(),
-        None if arguments.get("input:context").is_some_and(|it| !it.is_empty()) => "input:context".to_owned(),
-        None => "context".to_owned(),
-    };
-    let mut source = Map::new();
-    let Some(context) = arguments.remove(&key).filter(|context| !context.is_empty()) else { return source };
-    let found = capture.materials.iter().find_map(|material| material.digest_at(&context));
-    source.insert("uri".to_owned(), redacted(&context).into());
-    source.extend(found.map(|digest| ("digest".to_owned(), json!(digest))));
-    source
-}
-
-/// Takes out what tells of the version control of the sources.
-fn take_vcs(arguments: &mut BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut vcs = BTreeMap::new();
-    arguments.retain(|key, value| {
-        let Some(word) = key.strip_prefix("vcs:") else { return true };
-        if !value.is_empty() {
-            let value = if word == "source" { redacted(value) } else { value.clone() };
-            vcs.insert(word.to_owned(), value);
-        }
-        false
-    });
-    vcs
 }
 
 fn environment(capture: &Capture) -> Map<String, Value> {

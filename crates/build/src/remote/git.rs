@@ -12,6 +12,7 @@ use super::git_program::GitProgram;
 use super::git_reference::GitReference;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
+use crate::provenance::Material;
 use crate::secrets::SecretSource;
 use crate::services::Services;
 use crate::tree::Tree;
@@ -35,6 +36,12 @@ struct Resolved {
     commit: Option<String>,
 }
 
+impl Resolved {
+    fn commit(&self) -> &str {
+        self.commit.as_ref().unwrap_or(&self.object)
+    }
+}
+
 impl GitSource {
     pub(super) fn key_parts(&self) -> Vec<String> {
         let GitReference { remote, reference, subdirectory, checksum, .. } = &self.reference;
@@ -47,21 +54,26 @@ impl GitSource {
         ]
     }
 
-    /// Returns the tree of the commit that the reference stands for.
+    /// Names the repository by the commit that was found.
+    pub(super) fn material(&self, commit: String) -> Material {
+        Material::Git { url: self.reference.with_fragment(false), commit }
+    }
+
+    /// Returns the tree of the commit that the reference stands for, and the commit.
     pub(super) async fn tree(
         &self,
         services: &Arc<Services>,
         secrets: &dyn SecretSource,
         _shown: &Shown,
-    ) -> Result<Tree, BuildError> {
+    ) -> Result<(Tree, String), BuildError> {
         let git = GitProgram::new(services, secrets, &self.reference).await?;
         let resolved = self.resolve(&git).await?;
-        let commit = resolved.commit.as_ref().unwrap_or(&resolved.object);
+        let commit = resolved.commit().to_owned();
         let submodules = self.reference.submodules != Some(false);
         let mut hasher = KeyHasher::new("git tree 1");
         hasher
             .part(&self.reference.remote)
-            .part(commit)
+            .part(&commit)
             .part(format!("{:?}", self.reference.subdirectory))
             .part([self.keep_git_dir, submodules, self.reference.has_commit_times].map(u8::from));
         if self.keep_git_dir {
@@ -70,13 +82,13 @@ impl GitSource {
         }
         let key = hasher.finish();
         if let Some(tree) = services.recorded_tree(&key) {
-            return Ok(tree);
+            return Ok((tree, commit));
         }
         let scratch = services.scratch()?;
         let (directory, _) = self.check_out(&git, &resolved, scratch.path()).await?;
         let tree = services.tree_of_directory(&directory).await?;
         services.record_tree(&key, &tree, &format!("{} at {commit}", self.reference.shown()));
-        Ok(tree)
+        Ok((tree, commit))
     }
 
     /// Returns the time of the commit that the reference stands for, in seconds since 1970.
@@ -92,16 +104,18 @@ impl GitSource {
         commit_time(&git, scratch.path(), "FETCH_HEAD").await
     }
 
-    /// Checks the files out below an empty directory and returns where they are, and the time of the commit.
+    /// Checks the files out below an empty directory and returns where they are, the time of the commit, and
+    /// which it is.
     pub(super) async fn directory(
         &self,
         services: &Services,
         secrets: &dyn SecretSource,
         scratch: &Path,
-    ) -> Result<(PathBuf, i64), BuildError> {
+    ) -> Result<(PathBuf, i64, Material), BuildError> {
         let git = GitProgram::new(services, secrets, &self.reference).await?;
         let resolved = self.resolve(&git).await?;
-        self.check_out(&git, &resolved, scratch).await
+        let (directory, time) = self.check_out(&git, &resolved, scratch).await?;
+        Ok((directory, time, self.material(resolved.commit().to_owned())))
     }
 
     async fn resolve(&self, git: &GitProgram) -> Result<Resolved, BuildError> {

@@ -130,6 +130,17 @@ impl GitReference {
         redacted(&self.remote)
     }
 
+    /// Returns the repository's URL with `#REFERENCE` behind it where one is named, and `:DIRECTORY` where that is
+    /// asked for; whatever the form it was read in, the same is the same.
+    pub(crate) fn with_fragment(&self, with_directory: bool) -> String {
+        let reference = self.reference.as_deref().unwrap_or_default();
+        match self.subdirectory.as_deref().filter(|_| with_directory) {
+            Some(directory) => format!("{}#{reference}:{directory}", self.remote),
+            None if reference.is_empty() => self.remote.clone(),
+            None => format!("{}#{reference}", self.remote),
+        }
+    }
+
     fn finish(
         mut self,
         query: impl Iterator<Item = (String, String)>,

@@ -10,6 +10,7 @@ use super::web::WebSource;
 use crate::context::{MAX_TEXT_BYTES, unpack_archive};
 use crate::error::{BuildError, ErrorKind};
 use crate::frontend::SOURCE_DATE_EPOCH;
+use crate::provenance::Material;
 use crate::request::{BuildRequest, Context, DockerfileSource};
 use crate::services::Services;
 use crate::source_time::SourceTime;
@@ -28,6 +29,8 @@ pub struct Localized {
     pub time: SourceTime,
     /// Holds what was fetched; to be kept for as long as the context is read.
     pub scratch: Option<tempfile::TempDir>,
+    /// What was fetched.
+    pub(crate) materials: Vec<Material>,
 }
 
 impl Services {
@@ -36,10 +39,11 @@ impl Services {
     /// # Errors
     /// When they can't be fetched, or are not what they should be.
     pub async fn localize(&self, request: &BuildRequest) -> Result<Localized, BuildError> {
+        let mut materials = Vec::new();
         let dockerfile = match &request.dockerfile {
             DockerfileSource::Url(url) => {
                 let scratch = self.scratch()?;
-                let (path, _) = self.download(url, scratch.path()).await?;
+                let (path, _) = self.download(url, scratch.path(), &mut materials).await?;
                 DockerfileSource::Text(read_text(&path, url)?)
             }
             other => other.clone(),
@@ -48,7 +52,7 @@ impl Services {
             Context::Git(url) | Context::Http(url) => url,
             Context::Directory(_) | Context::Archive(_) | Context::Empty | Context::Subdirectory { .. } => {
                 let (context, time) = (request.context.clone(), SourceTime::Unknown);
-                return Ok(Localized { context, dockerfile, time, scratch: None });
+                return Ok(Localized { context, dockerfile, time, scratch: None, materials });
             }
         };
         let fetched = |directory| match &request.context {
@@ -74,12 +78,13 @@ impl Services {
                 |(name, value): &(String, String)| name == SOURCE_DATE_EPOCH && !value.is_empty();
             reference.has_commit_times |= request.build_args.iter().any(fixes_time);
             let source = GitSource { reference, keep_git_dir };
-            let (directory, time) =
-                source.directory(self, request.steps.secrets.as_ref(), scratch.path()).await?;
+            let secrets = request.steps.secrets.as_ref();
+            let (directory, time, material) = source.directory(self, secrets, scratch.path()).await?;
+            materials.push(material);
             let (context, time) = (fetched(directory), SourceTime::At(time));
-            return Ok(Localized { context, dockerfile, time, scratch: Some(scratch) });
+            return Ok(Localized { context, dockerfile, time, scratch: Some(scratch), materials });
         }
-        let (path, time) = self.download(url, scratch.path()).await?;
+        let (path, time) = self.download(url, scratch.path(), &mut materials).await?;
         let time = time.map_or_else(|| SourceTime::Archive(path.clone()), SourceTime::At);
         let unpacked = scratch.path().join("unpacked");
         std::fs::create_dir(&unpacked).map_err(|error| BuildError::io("can't make", &unpacked, &error))?;
@@ -93,14 +98,21 @@ impl Services {
             }
             other => other,
         };
-        Ok(Localized { context: fetched(unpacked), dockerfile, time, scratch: Some(scratch) })
+        Ok(Localized { context: fetched(unpacked), dockerfile, time, scratch: Some(scratch), materials })
     }
 
-    /// Fetches a file into a directory; returns also when it changed, if the server told.
-    async fn download(&self, url: &str, directory: &Path) -> Result<(PathBuf, Option<i64>), BuildError> {
+    /// Fetches a file into a directory, and adds it to what was fetched; returns also when it changed, if the
+    /// server told.
+    async fn download(
+        &self,
+        url: &str,
+        directory: &Path,
+        materials: &mut Vec<Material>,
+    ) -> Result<(PathBuf, Option<i64>), BuildError> {
         let source = WebSource { url: url.to_owned(), file_name: FILE_NAME.to_owned(), checksum: None };
         let path = directory.join(FILE_NAME);
-        let time = source.download(self, &path).await?;
+        let (material, time) = source.download(self, &path).await?;
+        materials.push(material);
         Ok((path, time))
     }
 }

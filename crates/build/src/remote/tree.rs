@@ -14,6 +14,7 @@ use crate::cache::{StepRecord, is_whole};
 use crate::error::BuildError;
 use crate::fetch::{Shown, blocking};
 use crate::ops::file::commit;
+use crate::provenance::Material;
 use crate::secrets::SecretSource;
 use crate::services::Services;
 use crate::tree::{Layer, Tree};
@@ -56,16 +57,23 @@ impl RemoteSource {
         }
     }
 
-    /// Brings the files here, unless they are here and have not changed where they come from.
+    /// Brings the files here, unless they are here and have not changed where they come from; says also what
+    /// they are.
     pub(crate) async fn tree(
         &self,
         services: &Arc<Services>,
         secrets: &Arc<dyn SecretSource>,
         shown: &Shown,
-    ) -> Result<Tree, BuildError> {
+    ) -> Result<(Tree, Material), BuildError> {
         match self {
-            RemoteSource::Web(source) => source.tree(services).await,
-            RemoteSource::Git(source) => source.tree(services, secrets.as_ref(), shown).await,
+            RemoteSource::Web(source) => {
+                let (tree, digest) = source.tree(services).await?;
+                Ok((tree, source.material(digest)))
+            }
+            RemoteSource::Git(source) => {
+                let (tree, commit) = source.tree(services, secrets.as_ref(), shown).await?;
+                Ok((tree, source.material(commit)))
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use url::Url;
 use super::git_reference::redacted;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking, registry_error};
+use crate::provenance::Material;
 use crate::services::Services;
 use crate::source_time::newest;
 use crate::tree::Tree;
@@ -43,6 +44,7 @@ pub(crate) struct WebSource {
 struct Told {
     etag: String,
     tree: String,
+    digest: Digest,
 }
 
 /// A file that was fetched.
@@ -68,12 +70,20 @@ impl WebSource {
         vec!["web".to_owned(), self.url.clone(), self.file_name.clone(), checksum]
     }
 
-    pub(super) async fn tree(&self, services: &Arc<Services>) -> Result<Tree, BuildError> {
+    /// Names the file by what it was found to be.
+    pub(super) fn material(&self, digest: Digest) -> Material {
+        Material::Http { url: self.url.clone(), digest }
+    }
+
+    /// Returns the tree of the file, and the file's digest.
+    pub(super) async fn tree(&self, services: &Arc<Services>) -> Result<(Tree, Digest), BuildError> {
         // What has a digest can't change: nobody has to be asked.
         let checked =
             self.checksum.as_ref().map(|_| KeyHasher::new("web checked").parts(self.key_parts()).finish());
-        if let Some(tree) = checked.as_ref().and_then(|key| services.recorded_tree(key)) {
-            return Ok(tree);
+        if let Some(tree) = checked.as_ref().and_then(|key| services.recorded_tree(key))
+            && let Some(digest) = &self.checksum
+        {
+            return Ok((tree, digest.clone()));
         }
         let url = self.parsed()?;
         let asked = KeyHasher::new("web file").parts([&self.url, &self.file_name]).finish().hex();
@@ -81,12 +91,12 @@ impl WebSource {
         let known = known.and_then(|bytes| serde_json::from_slice::<Told>(&bytes).ok());
         let known = known.and_then(|told| {
             let tree = services.recorded_tree(&CacheKey::from_hex(&told.tree)?)?;
-            Some((told.etag, tree))
+            Some((told.etag, tree, told.digest))
         });
         let known = known.filter(|_| self.checksum.is_none());
-        let etag = known.as_ref().map(|(etag, _)| etag.as_str());
+        let etag = known.as_ref().map(|(etag, ..)| etag.as_str());
         let mut file = match (self.ask(services, &url, etag).await?, known) {
-            (WebAnswer::NotModified, Some((_, tree))) => return Ok(tree),
+            (WebAnswer::NotModified, Some((_, tree, digest))) => return Ok((tree, digest)),
             // Only what was asked with an ETag is answered so.
             (WebAnswer::NotModified, None) => return Err(self.failure("invalid not-modified answer")),
             (WebAnswer::File(file), _) => file,
@@ -110,12 +120,13 @@ impl WebSource {
             services.record_tree(&checked, &tree, &description);
         }
         if let Some(etag) = fetched.etag
-            && let Ok(bytes) = serde_json::to_vec(&Told { etag, tree: key.hex() })
+            && let Ok(bytes) =
+                serde_json::to_vec(&Told { etag, tree: key.hex(), digest: fetched.digest.clone() })
         {
             // Only a saving for the next build.
             let _ = services.store.put_record(WEB_FILES, &asked, &bytes);
         }
-        Ok(tree)
+        Ok((tree, fetched.digest))
     }
 
     fn parsed(&self) -> Result<Url, BuildError> {
@@ -160,7 +171,7 @@ impl WebSource {
 
     /// Returns when the file changed: as the server tells, or else as the newest file of an archive is.
     pub(super) async fn time(&self, services: &Arc<Services>) -> Result<Option<i64>, BuildError> {
-        let tree = self.tree(services).await?;
+        let (tree, _) = self.tree(services).await?;
         let shown = Shown { progress: Progress::none(), vertex: "".into() };
         let ids = services.directories(&tree, &shown).await?;
         let (services, name) = (services.clone(), self.file_name.clone());
@@ -178,11 +189,16 @@ impl WebSource {
         .await
     }
 
-    /// Fetches the file to a path where nothing is; returns when it changed, if the server told.
-    pub(super) async fn download(&self, services: &Services, path: &Path) -> Result<Option<i64>, BuildError> {
+    /// Fetches the file to a path where nothing is; returns what it is, and when it changed, if the server told.
+    pub(super) async fn download(
+        &self,
+        services: &Services,
+        path: &Path,
+    ) -> Result<(Material, Option<i64>), BuildError> {
         match self.ask(services, &self.parsed()?, None).await? {
             WebAnswer::File(mut file) => {
-                self.save(&mut file, path).await.map(|fetched| fetched.modified.map(seconds))
+                let fetched = self.save(&mut file, path).await?;
+                Ok((self.material(fetched.digest), fetched.modified.map(seconds)))
             }
             WebAnswer::NotModified => Err(self.failure("invalid not-modified answer")),
         }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use polyarch_build::attest::{AskedRequest, Attestations, ToldRequest};
 use polyarch_build::{BuildError, BuiltTree, ErrorKind, Subrequest, SubrequestOptions};
 use polyarch_oci::Platform;
 use serde_json::json;
@@ -39,9 +40,10 @@ impl Server {
         attributes: &BTreeMap<String, String>,
         inputs: &BTreeMap<String, Definition>,
     ) -> Result<Solved, Status> {
+        let mut attributes = attributes.clone();
         match frontend {
             DOCKERFILE => {}
-            GATEWAY => check_image(attributes.get("source").map_or("", String::as_str))?,
+            GATEWAY => check_image(&attributes.remove("source").unwrap_or_default())?,
             other => return Err(Status::not_found(format!("frontend {other} not found"))),
         }
         let subrequest = match attributes.get("requestid") {
@@ -52,6 +54,7 @@ impl Server {
             ),
         };
         check_capabilities(attributes.get("frontend.caps").map_or("", String::as_str))?;
+        let attributes = &attributes;
         let inputs = Inputs::read(self, inputs)?;
         let solving = async {
             match subrequest {
@@ -107,6 +110,7 @@ impl Server {
         let loaded = load(build, &self.0.sessions, attributes, inputs).await?;
         (request.context, request.dockerfile) = (loaded.context.clone(), loaded.dockerfile.clone());
         request.contexts.clone_from(&loaded.contexts);
+        self.attest(build, &mut request.attestations, inputs)?;
         let sockets = build.services.scratch()?;
         if let Some(session) = &build.session {
             let secrets = ClientSecrets::new(session.clone(), sockets.path().to_owned());
@@ -114,6 +118,35 @@ impl Server {
         }
         let evaluated = build.services.evaluate(&request, &build.progress(), &build.cancel).await?;
         solved_of(Evaluation { request, evaluated })
+    }
+}
+
+impl Server {
+    /// Fills in what is attested: what the build's client asked for, whatever its frontend says, and what was
+    /// asked in the first place.
+    fn attest(
+        &self,
+        build: &Build,
+        attestations: &mut Attestations,
+        inputs: &Inputs,
+    ) -> Result<(), BuildError> {
+        let asked = &build.request;
+        let attributes = asked.frontend_attrs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let of_build = Attestations::from_attributes(attributes)?;
+        attestations.provenance = of_build.provenance;
+        attestations.sbom = attestations.sbom.take().or(of_build.sbom);
+        attestations.inputs = inputs.asked();
+        // What an input's own build has forgotten is not told.
+        let told = asked.frontend_inputs.iter().filter_map(|(name, definition)| {
+            let tree = self.result_of(definition).ok()?;
+            Some((name.clone(), tree.evaluation.evaluated.built_tree(tree.platform)?))
+        });
+        attestations.root = Some(AskedRequest {
+            frontend: asked.frontend.clone(),
+            attributes: asked.frontend_attrs.clone(),
+            inputs: Inputs(told.collect()).asked(),
+        });
+        Ok(())
     }
 }
 
@@ -159,6 +192,11 @@ impl Inputs {
             inputs.0.extend(tree.evaluation.evaluated.built_tree(tree.platform).map(|it| (name.clone(), it)));
         }
         Ok(inputs)
+    }
+
+    /// Returns what was asked of the builds that made them.
+    fn asked(&self) -> BTreeMap<String, ToldRequest> {
+        self.0.iter().filter_map(|(name, tree)| Some((name.clone(), tree.asked()?))).collect()
     }
 
     /// Returns an input.

@@ -104,6 +104,8 @@ impl Server {
     /// Returns how a build opens the rooms: with its client's credentials.
     fn service_options(&self, session: Option<ClientSession>, outputs: &[WantedOutput]) -> ServiceOptions {
         let mut options = self.0.options.services.clone();
+        // Clients of BuildKit are warned and no more (the rule InvalidBaseImagePlatform).
+        options.takes_lone_images = true;
         options.registry.credentials = match session {
             Some(session) => Credentials::of_lookup(Arc::new(Lookup(session)), "the client"),
             None => Credentials::anonymous(),

@@ -47,6 +47,7 @@ impl Running {
             mapping: IdMapping::Host { reason: "a test of the protocol".to_owned() },
             resolv_conf: Vec::new(),
             force_copy: false,
+            takes_lone_images: false,
         };
         let server = Server::new(ServerOptions {
             services,

@@ -203,6 +203,7 @@ fn services(root: &Path) -> Arc<Services> {
         mapping: IdMapping::Host { reason: "a test of documents".to_owned() },
         resolv_conf: Vec::new(),
         force_copy: false,
+        takes_lone_images: false,
     };
     Services::open(options).unwrap()
 }

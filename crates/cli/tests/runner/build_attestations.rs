@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use polyarch_testkit::{Need, TestEnvironment, requires};
 use serde_json::{Value, json};
 
+use crate::build_remote::{git, repository};
 use crate::build_steps::build;
+use crate::web_server::WebServer;
 
 const NEEDS: &[Need] = &[Need::Root, Need::UserNamespaces];
 
@@ -142,6 +144,51 @@ fn a_base_image_is_a_material_and_nothing_is_attested_unasked_needs_root() {
         (&config["os"], &config["rootfs"]["diff_ids"][0]),
         (&json!("unknown"), &manifest["layers"][0]["digest"])
     );
+}
+
+#[test]
+fn repositories_and_urls_are_materials_and_then_all_are_known_needs_root() {
+    if requires(&[NEEDS, &[Need::File("/usr/bin/git")]].concat()).is_some() {
+        return;
+    }
+    let environment = environment();
+    let served = environment.work().join("served");
+    fs::create_dir(&served).expect("directories can be made");
+    let work = repository(&served);
+    environment.write("served/extra", "extra");
+    let server = WebServer::start(&served);
+    let dockerfile = format!("FROM scratch\nCOPY file /\nADD {}/extra /\n", server.url);
+    fs::write(work.join("Dockerfile"), dockerfile).expect("files can be written");
+    git(&work, &["commit", "-qam", "three"]);
+    git(&work, &["tag", "v3"]);
+    crate::build_remote::publish(&served);
+    let url = server.url.replace("http://", "http://user:secret@");
+    let context = format!("{url}/repository.git?tag=v3");
+    // The second time the server only says that nothing has changed.
+    for _ in 0..2 {
+        let _ = fs::remove_dir_all(environment.work().join("layout"));
+        let built = environment.run(&[
+            "build",
+            "--provenance=complete-materials=true",
+            "-o",
+            "type=oci,tar=false,dest=layout",
+            &context,
+        ]);
+        built.assert_success();
+        let statement = Layout(environment.work().join("layout")).statement(1);
+        let definition = &statement["predicate"]["buildDefinition"];
+        let repository = format!("{}/repository.git#refs/tags/v3", url.replace("user:secret", "xxxxx:xxxxx"));
+        let commit = json!({ "sha1": git(&work, &["rev-parse", "v3"]) });
+        let extra = json!({ "sha256": polyarch_oci::Digest::of("extra").hex() });
+        let materials = json!([
+            { "uri": repository, "digest": commit },
+            { "uri": format!("{}/extra", server.url), "digest": extra },
+        ]);
+        assert_eq!(definition["resolvedDependencies"], materials);
+        let source = json!({ "uri": repository, "digest": commit, "path": "Dockerfile" });
+        assert_eq!(definition["externalParameters"]["configSource"], source);
+        assert!(!statement.to_string().contains("secret"), "{statement}");
+    }
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(crate) fn git(directory: &Path, arguments: &[&str]) -> String {
 }
 
 /// Makes `repository.git` beneath a directory, as web servers have it: two commits, a tag between.
-fn repository(served: &Path) -> PathBuf {
+pub(crate) fn repository(served: &Path) -> PathBuf {
     let work = served.join("work");
     fs::create_dir_all(work.join("sub")).expect("directories can be made");
     git(&work, &["init", "-q"]);
@@ -65,7 +65,7 @@ fn repository(served: &Path) -> PathBuf {
     work
 }
 
-fn publish(served: &Path) {
+pub(crate) fn publish(served: &Path) {
     let bare = served.join("repository.git");
     let _ = fs::remove_dir_all(&bare);
     git(served, &["clone", "-q", "--bare", "work", "repository.git"]);
