@@ -14,7 +14,7 @@ use crate::context::{DockerfileText, LocalContext};
 use crate::error::{BuildError, ErrorKind, SourceLocation};
 use crate::evaluated::Evaluated;
 use crate::exporter::{self, Exported, PlatformTree};
-use crate::fetch::blocking;
+use crate::fetch::{Shown, blocking};
 use crate::frontend::{Frontend, LoweredPlatform};
 use crate::ops::BuildOp;
 use crate::provenance::Capture;
@@ -66,10 +66,6 @@ impl Services {
         progress: &Progress,
         cancel: &CancelFlag,
     ) -> Result<Evaluated, BuildError> {
-        if request.attestations.sbom.is_some() {
-            let message = "bills of materials are not available in this version";
-            return Err(BuildError::new(ErrorKind::Usage, message).with_hint("leave out --sbom"));
-        }
         let started = std::time::SystemTime::now();
         let host = Platform::host();
         let mut request = request.clone();
@@ -256,7 +252,8 @@ impl Services {
         });
         let options = JobOptions { progress: progress.clone(), cancel: stop, max_parallel };
         let job = Job::new(graph.clone(), Arc::new(StepRecords { services: self.clone() }), options);
-        let targets: Vec<VertexId> = lowered.iter().map(|it| it.vertex).collect();
+        let scans = lowered.iter().filter_map(|it| it.scan);
+        let targets: Vec<VertexId> = lowered.iter().map(|it| it.vertex).chain(scans).collect();
         let outputs = tokio::select! {
             outputs = job.solve(&targets) => outputs,
             // Steps end at once when interrupted; a transfer need not be waited for.
@@ -271,11 +268,23 @@ impl Services {
         {
             return Err(BuildError::clone(source));
         }
-        let trees = lowered.iter().zip(outputs).map(|(lowered, output)| match output {
-            Ok(Output::Tree(tree)) => Ok(PlatformTree { draft: lowered.draft.clone(), tree, capture: None }),
-            Ok(Output::Context(_)) | Err(_) => Err(BuildError::cancelled()),
-        });
-        trees.collect()
+        let mut outputs = outputs.into_iter();
+        let mut tree = || match outputs.next() {
+            Some(Ok(Output::Tree(tree))) => Ok(tree),
+            Some(Ok(Output::Context(_)) | Err(_)) | None => Err(BuildError::cancelled()),
+        };
+        let mut trees = Vec::new();
+        for lowered in lowered {
+            let draft = lowered.draft.clone();
+            trees.push(PlatformTree { draft, tree: tree()?, capture: None, scanned: None });
+        }
+        for (made, lowered) in trees.iter_mut().zip(lowered) {
+            if let Some(scan) = lowered.scan {
+                let shown = Shown { progress: progress.clone(), vertex: graph.progress_digest(scan) };
+                made.scanned = Some(Arc::new(self.read_scan(&tree()?, &shown).await?));
+            }
+        }
+        Ok(trees)
     }
 
     /// Keeps what was learned.

@@ -13,7 +13,7 @@ use crate::error::{BuildError, ErrorKind};
 use crate::exporter::PlatformTree;
 use crate::fetch::Shown;
 use crate::provenance::Capture;
-use crate::result::Execution;
+use crate::result::{Execution, Provenance};
 use crate::services::Services;
 
 /// What a build has made, before any of it has left for an output.
@@ -74,6 +74,12 @@ impl Evaluated {
     /// Returns the time that the build fixed, in seconds since 1970.
     pub fn source_date_epoch(&self) -> Option<i64> {
         self.source_date_epoch
+    }
+
+    /// Returns how a platform was built, where that is known.
+    pub fn provenance(&self, platform: usize) -> Option<Provenance> {
+        let capture = self.trees.get(platform)?.capture.clone()?;
+        Some(Provenance::new(capture, Vec::new()))
     }
 
     /// Returns the config that the image of a platform will have, but for its layers and history.

@@ -3,6 +3,7 @@
 
 mod archive;
 mod attestations;
+mod bills;
 mod files;
 mod finished;
 
@@ -22,10 +23,12 @@ use crate::layers::LayerOptions;
 use crate::provenance::Capture;
 use crate::push::PushPlan;
 use crate::request::{BuildRequest, Output};
+use crate::sbom::Scanned;
 use crate::services::Services;
 use crate::tree::Tree;
 
 use attestations::Attestation;
+pub(crate) use attestations::Subject;
 pub use finished::FinishedImage;
 
 /// A platform's result on its way out.
@@ -35,6 +38,8 @@ pub(crate) struct PlatformTree {
     pub(crate) tree: Tree,
     /// How it was made; not known of images that were made elsewhere.
     pub(crate) capture: Option<Capture>,
+    /// What a scanner has found in it, where one was asked.
+    pub(crate) scanned: Option<Arc<Vec<Scanned>>>,
 }
 
 /// What the image outputs made.
@@ -109,11 +114,11 @@ async fn export_image(
         })
         .collect();
     let wanted = attestations::of_images(request);
-    let attested: Vec<Vec<Attestation>> = platforms
-        .iter()
-        .zip(&images)
-        .map(|(tree, image)| attestations::attest(&wanted, tree, &image.manifest.value.layers))
-        .collect();
+    let mut attested: Vec<Vec<Attestation>> = Vec::new();
+    for (tree, image) in platforms.iter().zip(&images) {
+        let bills = bills::bills(services, request, &wanted, tree, &shown).await?;
+        attested.push(attestations::attest(&wanted, tree, &image.manifest.value.layers, bills));
+    }
     publish(services, request, images, &attested, vertex, &shown).await
 }
 

@@ -6,6 +6,7 @@ mod args;
 mod copy;
 mod instruction;
 mod run;
+mod scan;
 mod source_date_epoch;
 mod sources;
 mod stage;
@@ -18,6 +19,7 @@ use polyarch_oci::{Platform, Reference};
 use polyarch_solver::progress::Progress;
 use polyarch_solver::{Graph, VertexId};
 
+use crate::attest::SbomOptions;
 use crate::context::{DockerfileText, LocalContext};
 use crate::error::{BuildError, ErrorKind, SourceLocation};
 use crate::fetch::Shown;
@@ -57,6 +59,8 @@ pub(crate) struct LoweredPlatform {
     pub(crate) draft: ImageDraft,
     /// What it takes in from elsewhere.
     pub(crate) materials: Vec<Material>,
+    /// The scan of the result, where one was asked for.
+    pub(crate) scan: Option<VertexId>,
 }
 
 impl<'a> Frontend<'a> {
@@ -120,6 +124,12 @@ impl Frontend<'_> {
         let stage = lowering.stages.remove(&target).ok_or_else(|| {
             BuildError::new(ErrorKind::Dockerfile, "the target stage was not lowered".to_owned())
         })?;
+        let scan = match &self.request.attestations.sbom {
+            Some(SbomOptions { generator: Some(generator), parameters }) => {
+                Some(lowering.scan(generator, parameters, target, &stage, platform).await?)
+            }
+            Some(SbomOptions { generator: None, .. }) | None => None,
+        };
         let mut draft = stage.draft;
         if draft.platform != *platform {
             self.progress.warn(format!(
@@ -132,7 +142,7 @@ impl Frontend<'_> {
         for (name, value) in &self.request.labels {
             draft.config.config.labels.insert(name.clone(), value.clone());
         }
-        Ok(LoweredPlatform { vertex: stage.vertex, draft, materials: lowering.materials })
+        Ok(LoweredPlatform { vertex: stage.vertex, draft, materials: lowering.materials, scan })
     }
 
     /// Lowers stages for one platform into the graph; `indices` are in the order of the file, and a stage that

@@ -22,7 +22,7 @@ use crate::error::{BuildError, ErrorKind};
 use crate::frontend::{Frontend, LoweredPlatform};
 use crate::ops::exec_mounts::ExecMount;
 use crate::ops::{BuildOp, OpKind};
-use crate::request::NetworkMode;
+use crate::request::{BuildRequest, DockerfileSource as DockerfileFrom, NetworkMode};
 use crate::tree::Tree;
 
 pub(crate) use materials::{Material, package_url};
@@ -197,6 +197,18 @@ impl Capture {
     /// Writes the predicate; `layers` are those of the result, lowest first, where they became blobs.
     pub(crate) fn predicate(&self, options: &ProvenanceOptions, layers: &[Descriptor]) -> serde_json::Value {
         predicate::write(self, options, layers)
+    }
+}
+
+impl BuildRequest {
+    /// Returns what is asked in the words of BuildKit's Dockerfile frontend, without what is not told.
+    pub fn frontend_attributes(&self) -> BTreeMap<String, String> {
+        let name = match &self.dockerfile {
+            DockerfileFrom::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
+            DockerfileFrom::InContext(name) => Some(name.clone()),
+            DockerfileFrom::Default | DockerfileFrom::Text(_) | DockerfileFrom::Url(_) => None,
+        };
+        invocation::arguments(self, name.as_deref().unwrap_or("Dockerfile"))
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`api`] has the messages and methods, plain structs with the protocol's field numbers;
 //! [`client`] drives an unmodified `buildkitd` as a node; [`server`] is our builder in the place of one; [`session`] is what a client serves to a
 //! daemon while it builds: contexts, credentials, secrets, agents, and the place results come to; [`caller`]
-//! is such a session as the daemon has it.
+//! is such a session as the daemon has it; [`history`] remembers builds.
 //!
 //! A daemon is foreign: what it sends is capped and checked, and it sees of this machine only what a
 //! session was given. Out of scope: which node builds what, and how builders are remembered.
@@ -15,6 +15,7 @@ pub mod api;
 pub mod caller;
 pub mod client;
 mod error;
+pub mod history;
 mod method;
 pub mod server;
 pub mod session;

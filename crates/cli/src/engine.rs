@@ -16,6 +16,7 @@ use polyarch_build::{
     BuildError, BuildRequest, BuildResult, ErrorKind, PrunePlan, PruneRequest, PullRequest, PullResult,
     PushRequest, PushResult, RunRequest, RunStdio, ServiceOptions, Services, SignalRelay,
 };
+use polyarch_buildkit::history::{History, Recorder};
 use polyarch_sandbox::IdMapping;
 use polyarch_sandbox::user_namespace::{EnterOptions, enter};
 use polyarch_solver::CancelFlag;
@@ -145,6 +146,12 @@ impl Engine {
         work: impl FnOnce(ServiceOptions, CancelFlag) -> F,
     ) -> Result<T, BuildError> {
         self.wait(SERVER_PATIENCE, work(self.options.clone(), self.cancel.clone()))
+    }
+
+    /// Begins to remember a build; `None` when the store does not let us, which the build itself will say.
+    pub fn remember(&self, request: &BuildRequest) -> Option<Recorder> {
+        let services = self.services().ok()?;
+        Recorder::start(History::new(services.store()), request).ok()
     }
 
     /// Builds.

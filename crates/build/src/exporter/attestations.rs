@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use polyarch_oci::media_type::{self, Flavour};
 use polyarch_oci::{Descriptor, DiffId, Digest, Document, ImageConfig, Manifest, Platform, json};
 use polyarch_solver::progress::ActiveVertex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{PlatformTree, put_document};
@@ -19,6 +19,7 @@ use crate::image::PlatformImage;
 use crate::image_source::storage_error;
 use crate::provenance::{package_url, predicate_type};
 use crate::request::{BuildRequest, Output};
+use crate::sbom::Scanned;
 use crate::services::Services;
 
 /// The media type of an in-toto statement (in-toto attestation framework).
@@ -37,13 +38,15 @@ pub(super) struct Attestation {
     predicate: Value,
     /// The name of its file.
     pub(super) file_name: String,
+    /// What it is about, where it says so itself.
+    subjects: Vec<Subject>,
 }
 
 /// What a statement is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Subject {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Subject {
     /// Its name, a package URL or a path.
-    name: String,
+    pub(crate) name: String,
     /// Its digests, by algorithm.
     digest: BTreeMap<String, String>,
 }
@@ -79,18 +82,26 @@ fn wanted(attestations: &Attestations, is_inline: bool) -> Attestations {
     wanted
 }
 
-/// Makes what is said about a platform's result: how it was made.
+/// Makes what is said about a platform's result: what is in it, and how it was made.
 pub(super) fn attest(
     attestations: &Attestations,
     tree: &PlatformTree,
     layers: &[Descriptor],
+    bills: Vec<Scanned>,
 ) -> Vec<Attestation> {
-    let mut attested = Vec::new();
+    let of_bill = |bill: Scanned| Attestation {
+        predicate_type: bill.predicate_type,
+        predicate: bill.predicate,
+        file_name: bill.file_name,
+        subjects: bill.subjects,
+    };
+    let mut attested: Vec<Attestation> = bills.into_iter().map(of_bill).collect();
     if let (Some(options), Some(capture)) = (&attestations.provenance, &tree.capture) {
         attested.push(Attestation {
             predicate_type: predicate_type(options.version).to_owned(),
             predicate: capture.predicate(options, layers),
             file_name: options.filename.clone(),
+            subjects: Vec::new(),
         });
     }
     attested
@@ -103,6 +114,7 @@ impl Attestation {
     }
 
     fn statement<'a>(&'a self, subjects: &'a [Subject]) -> Statement<'a> {
+        let subjects = if self.subjects.is_empty() { subjects } else { &self.subjects };
         Statement {
             kind: "https://in-toto.io/Statement/v1",
             predicate_type: &self.predicate_type,

@@ -12,6 +12,7 @@ use polyarch_solver::progress::Progress;
 
 use super::PlatformTree;
 use super::attestations::{self, Attestation, Subject, attest};
+use super::bills::bills;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
 use crate::ops::file::commit;
@@ -66,7 +67,9 @@ pub(super) async fn export(
             let prefix =
                 if split { format!("/{}", platform.draft.platform.directory_name()) } else { "/".to_owned() };
             let layers = services.directories(&platform.tree, &shown).await?;
-            let attested = attest(&attestations::of_files(request), platform, &[]);
+            let wanted = attestations::of_files(request);
+            let bills = bills(services, request, &wanted, platform, &shown).await?;
+            let attested = attest(&wanted, platform, &[], bills);
             let name = platform.draft.platform.clone();
             trees.push(FileTree { platform: name, prefix, layers, attested });
         }

@@ -32,7 +32,7 @@ pub(crate) struct LoweredStage {
     /// What ENV and ARG have set, in order; a stage built on this one begins with it.
     env: Vec<(String, String)>,
     /// The arguments among that, for the history.
-    arguments: Vec<(String, String)>,
+    pub(super) arguments: Vec<(String, String)>,
 }
 
 /// A stage on its way.

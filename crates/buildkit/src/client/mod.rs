@@ -14,7 +14,7 @@ mod error_details;
 mod image;
 mod program;
 mod solve;
-mod status;
+pub(crate) mod status;
 pub(crate) mod tls;
 
 use std::time::Duration;

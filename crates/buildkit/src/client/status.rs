@@ -49,6 +49,11 @@ pub(super) async fn follow(
     Ok(())
 }
 
+/// Reads a message that was kept, as it was told.
+pub(crate) fn events_of(message: StatusResponse) -> Vec<Event> {
+    Translation { label: None, skew: SignedDuration::ZERO }.events(message)
+}
+
 /// The way of a node's events to the progress, which knows the steps that have begun and not ended.
 pub(super) struct OpenSteps {
     progress: Progress,

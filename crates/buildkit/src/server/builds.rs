@@ -114,6 +114,11 @@ impl Builds {
         .await
     }
 
+    /// Tells whether a build is running, or has ended a moment ago.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+
     /// Returns a result of whichever build: who knows its name may use it.
     pub(crate) fn result(&self, name: &str) -> Result<ResultTree, Status> {
         let by_name = self.lock();

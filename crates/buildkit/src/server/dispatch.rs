@@ -45,6 +45,20 @@ impl Server {
                     Ok(Response::new(futures_util::stream::iter(records).map(Ok)))
                 })
                 .await
+        } else if path == daemon::LISTEN_BUILD_HISTORY.path() {
+            daemon::LISTEN_BUILD_HISTORY
+                .serve_stream(request, |request| self.listen_history(request.into_inner()))
+                .await
+        } else if path == daemon::UPDATE_BUILD_HISTORY.path() {
+            daemon::UPDATE_BUILD_HISTORY
+                .serve(request, |request| self.update_history(request.into_inner()))
+                .await
+        } else if path == client::CONTENT_INFO.path() {
+            client::CONTENT_INFO.serve(request, |request| self.content_info(request.into_inner())).await
+        } else if path == client::CONTENT_READ.path() {
+            client::CONTENT_READ
+                .serve_stream(request, |request| self.content_read(request.into_inner()))
+                .await
         } else if path == client::HEALTH_CHECK.path() {
             let status = HealthCheckResponse { status: ServingStatus::Serving.into() };
             client::HEALTH_CHECK.serve(request, |_| ready(Ok(status))).await

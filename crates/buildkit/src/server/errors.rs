@@ -84,6 +84,18 @@ pub(crate) fn status_of_message(message: rpc::Status) -> Status {
     Status::with_details(code, text, message.encode_to_vec().into())
 }
 
+/// Returns a status as a message, with its details.
+pub(crate) fn message_of_status(status: &Status) -> rpc::Status {
+    match rpc::Status::decode(status.details()) {
+        Ok(message) if !status.details().is_empty() => message,
+        _ => rpc::Status {
+            code: status.code().into(),
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use polyarch_build::error::SourceLocation;

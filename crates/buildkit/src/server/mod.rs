@@ -17,6 +17,7 @@ mod dispatch;
 mod errors;
 mod exporters;
 mod frontend;
+mod history;
 mod layouts;
 mod listen;
 mod outputs;
@@ -36,8 +37,11 @@ use tokio::sync::OnceCell;
 
 use crate::caller::Sessions;
 use builds::Builds;
+use history::Journal;
 
+pub(crate) use errors::{message_of_status, status_of};
 pub use listen::{Listener, ServerTls};
+pub(crate) use status::{StatusLog, timestamp};
 
 /// How a server is set up.
 #[derive(Clone)]
@@ -68,6 +72,7 @@ struct State {
     worker: String,
     sessions: Sessions,
     builds: Builds,
+    journal: Arc<Journal>,
     platforms: OnceCell<Vec<Platform>>,
 }
 
@@ -82,6 +87,7 @@ impl Server {
             worker: crate::session::random_id()?,
             sessions: Sessions::new(),
             builds: Builds::default(),
+            journal: Arc::default(),
             platforms: OnceCell::new(),
         })))
     }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
 use futures_util::future::BoxFuture;
+use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use polyarch_build::{BuildError, ServiceOptions, Services};
 use polyarch_registry::{Credential, CredentialLookup, Credentials};
@@ -14,11 +14,13 @@ use tonic::{Response, Status};
 
 use crate::api::control::{SolveRequest, SolveResponse, StatusResponse};
 use crate::caller::ClientSession;
+use crate::history::Outcome;
 use crate::server::Server;
 use crate::server::attributes::granted;
 use crate::server::builds::{Build, Place};
 use crate::server::errors::status_of;
 use crate::server::exporters;
+use crate::server::history::provenance_of;
 use crate::server::outputs::{OutputKind, WantedOutput, outputs_of};
 use crate::server::results::{Results, Solved};
 
@@ -60,13 +62,23 @@ impl Server {
             cancel: place.cancel.clone(),
             results: Results::default(),
         });
+        let remembered = self.begin_record(&build);
         place.fill(build.clone());
-        let ended = self.build(&build, &outputs).await;
+        let mut outcome = Outcome::default();
+        let ended = self.build(&build, &outputs, &mut outcome).await;
         place.status.end();
+        if let Some(remembered) = remembered {
+            self.keep_record(remembered, outcome, &ended).await;
+        }
         ended
     }
 
-    async fn build(&self, build: &Arc<Build>, outputs: &[WantedOutput]) -> Result<SolveResponse, Status> {
+    async fn build(
+        &self,
+        build: &Arc<Build>,
+        outputs: &[WantedOutput],
+        outcome: &mut Outcome,
+    ) -> Result<SolveResponse, Status> {
         let request = &build.request;
         let has_definition = request.definition.as_ref().is_some_and(|it| !it.def.is_empty());
         let solved = match (request.frontend.as_str(), has_definition) {
@@ -78,6 +90,7 @@ impl Server {
                 self.run_frontend(build, frontend, &request.frontend_attrs, &request.frontend_inputs).await?
             }
         };
+        outcome.provenance = provenance_of(build, &solved);
         let exporting = exporters::export(build, &solved, outputs);
         let exported = tokio::select! {
             exported = exporting => exported,
@@ -125,8 +138,14 @@ impl Server {
         self,
         build: String,
     ) -> Result<Response<impl Stream<Item = Result<StatusResponse, Status>> + Send + 'static>, Status> {
-        let log = self.0.builds.status(&build).await?;
-        let mut response = Response::new(log.follow());
+        let kept = match self.0.builds.knows(&build) {
+            true => None,
+            false => self.remembered_status(build.clone()).await?,
+        };
+        let mut response = Response::new(match kept {
+            Some(messages) => futures_util::stream::iter(messages.into_iter().map(Ok)).boxed(),
+            None => self.0.builds.status(&build).await?.follow().boxed(),
+        });
         if let Ok(now) = AsciiMetadataValue::try_from(Timestamp::now().to_string()) {
             response.metadata_mut().insert("buildkit-current-timestamp", now);
         }

@@ -82,6 +82,17 @@ impl StatusLog {
         })
     }
 
+    /// Returns all that was said so far.
+    pub(crate) fn messages(&self) -> Vec<StatusResponse> {
+        let mut messages = Vec::new();
+        let mut next = 0;
+        while let Some((message, after)) = self.message(next) {
+            messages.push(message);
+            next = after;
+        }
+        messages
+    }
+
     /// Puts the events from a place on into one message; `None` when there are none.
     fn message(&self, from: usize) -> Option<(StatusResponse, usize)> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,6 +7,7 @@ pub mod build;
 pub mod buildctl;
 pub mod buildkitd;
 mod buildx_builder;
+mod buildx_history;
 mod cache_filters;
 mod cache_rows;
 mod cp;
@@ -147,6 +148,7 @@ enum BuildxCommand {
     Imagetools(imagetools::ImagetoolsArgs),
     Du(du::DuArgs),
     Prune(prune::PruneArgs),
+    History(buildx_history::HistoryArgs),
     Version(version::BuildxVersionArgs),
 }
 
@@ -256,6 +258,9 @@ impl Cli {
             Command::Prune(args) => done(prune::run(&args, &session)),
             Command::Buildx(BuildxArgs { command: BuildxCommand::Prune(args) }) => {
                 done(prune::run_buildx(&args, builder, &session))
+            }
+            Command::Buildx(BuildxArgs { command: BuildxCommand::History(args) }) => {
+                done(buildx_history::run(&args, &session))
             }
             Command::Buildx(BuildxArgs { command: BuildxCommand::Create(args) }) => {
                 done(buildx_builder::create::run(&args, &session))

@@ -23,17 +23,17 @@ fn environment() -> TestEnvironment {
     environment
 }
 
-fn read(path: impl AsRef<Path>) -> Value {
+pub(crate) fn read(path: impl AsRef<Path>) -> Value {
     let path = path.as_ref();
     let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// An image that was built into a layout.
-struct Layout(PathBuf);
+pub(crate) struct Layout(PathBuf);
 
 impl Layout {
-    fn build(environment: &TestEnvironment, arguments: &[&str]) -> Layout {
+    pub(crate) fn build(environment: &TestEnvironment, arguments: &[&str]) -> Layout {
         // A layout that is there gets one more image.
         let _ = fs::remove_dir_all(environment.work().join("layout"));
         let output = ["-o", "type=oci,tar=false,dest=layout"];
@@ -41,23 +41,23 @@ impl Layout {
         Layout(environment.work().join("layout"))
     }
 
-    fn blob(&self, descriptor: &Value) -> Value {
+    pub(crate) fn blob(&self, descriptor: &Value) -> Value {
         let digest = descriptor["digest"].as_str().expect("descriptors have digests").replace(':', "/");
         read(self.0.join("blobs").join(digest))
     }
 
     /// The document that the layout is of.
-    fn root(&self) -> Value {
+    pub(crate) fn root(&self) -> Value {
         self.blob(&read(self.0.join("index.json"))["manifests"][0])
     }
 
     /// The attestation manifest of an entry of the root.
-    fn manifest(&self, entry: usize) -> Value {
+    pub(crate) fn manifest(&self, entry: usize) -> Value {
         self.blob(&self.root()["manifests"][entry])
     }
 
     /// The first statement of an entry of the root.
-    fn statement(&self, entry: usize) -> Value {
+    pub(crate) fn statement(&self, entry: usize) -> Value {
         self.blob(&self.manifest(entry)["layers"][0])
     }
 }

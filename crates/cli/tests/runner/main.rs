@@ -18,6 +18,8 @@ mod build_error_texts;
 #[cfg(test)]
 mod build_failures;
 #[cfg(test)]
+mod build_history;
+#[cfg(test)]
 mod build_mounts;
 #[cfg(test)]
 mod build_nodes;
@@ -27,6 +29,8 @@ mod build_platforms;
 mod build_remote;
 #[cfg(test)]
 mod build_request;
+#[cfg(test)]
+mod build_sbom;
 #[cfg(test)]
 mod build_secrets;
 #[cfg(test)]

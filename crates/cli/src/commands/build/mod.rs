@@ -21,6 +21,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 use polyarch_build::BuildResult;
+use polyarch_buildkit::history::Outcome;
 use polyarch_solver::progress::Progress;
 
 use super::flag_values::go_bool;
@@ -138,11 +139,12 @@ pub struct BuildArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL|ATTRIBUTES")]
     pub provenance: Option<String>,
-    /// Bill of materials; only `false` in this version
+    /// Attest what is in the image: true, false, or generator=IMAGE[,KEY=VALUE] for a scanner; true tells the packages of
+    /// dpkg and apk; short for --attest
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL|ATTRIBUTES")]
     pub sbom: Option<String>,
-    /// Attestation: type=provenance[,KEY=VALUE]; may be repeated
+    /// Attestation: type=provenance|sbom[,KEY=VALUE]; may be repeated
     #[arg(long, value_name = "ATTRIBUTES")]
     pub attest: Vec<String>,
     /// Answer a question about the Dockerfile instead of building: check, outline, targets or
@@ -205,6 +207,11 @@ pub fn run(args: &BuildArgs, global: &GlobalArgs, session: &Session) -> Result<u
         }
     }
     let (progress, display) = show_progress(session, plan.progress, &plan.description());
+    let recorder = engine.remember(&plan.request);
+    let progress = match &recorder {
+        Some(recorder) => both(progress, recorder.progress()),
+        None => progress,
+    };
     let result = match nodes {
         None => engine.build(plan.request.clone(), &progress),
         Some(nodes) => {
@@ -212,9 +219,20 @@ pub fn run(args: &BuildArgs, global: &GlobalArgs, session: &Session) -> Result<u
         }
     };
     display.finish();
+    if let Some(Err(error)) = recorder.map(|recorder| recorder.finish(Outcome::of(&result))) {
+        session.printer.warning(&format!("the build is not remembered: {error}"));
+    }
     let result = result.map_err(|error| CommandError::from(error).of_build())?;
     report(&plan, &result, session)?;
     Ok(ExitCode::Done.number())
+}
+
+/// Sends events to two who want them.
+fn both(one: Progress, other: Progress) -> Progress {
+    Progress::new(move |event| {
+        one.send(event.clone());
+        other.send(event);
+    })
 }
 
 /// Answers the question that the flags ask; `None` when they ask for a build. What the flags read from standard
