@@ -263,10 +263,11 @@ impl Services {
         };
         watcher.abort();
         // The failure that stopped the others tells what went wrong, not those that were stopped.
-        if let Some(SolveError::Op { source, .. }) =
+        if let Some(SolveError::Op { source, vertex }) =
             outputs.iter().filter_map(|it| it.as_ref().err()).find(|it| matches!(it, SolveError::Op { .. }))
         {
-            return Err(BuildError::clone(source));
+            let vertex = Some(graph.progress_digest(*vertex));
+            return Err(BuildError { vertex, ..BuildError::clone(source) });
         }
         let mut outputs = outputs.into_iter();
         let mut tree = || match outputs.next() {

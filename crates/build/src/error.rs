@@ -68,6 +68,8 @@ pub struct BuildError {
     pub exit_code: Option<i32>,
     /// Whether a network, a refusal or a disk was in the way: then nothing is known of what was asked for.
     pub is_obstacle: bool,
+    /// The step that failed, by its digest in the progress.
+    pub vertex: Option<std::sync::Arc<str>>,
 }
 
 impl BuildError {
@@ -81,7 +83,16 @@ impl BuildError {
                     .to_owned(),
             );
         }
-        BuildError { kind, message, hints, location: None, log: None, exit_code: None, is_obstacle: false }
+        BuildError {
+            kind,
+            message,
+            hints,
+            location: None,
+            log: None,
+            exit_code: None,
+            is_obstacle: false,
+            vertex: None,
+        }
     }
 
     /// Makes an error of another error, with the whole chain of its causes in the sentence.

@@ -29,7 +29,7 @@ const FRONTEND: [&str; 17] = [
 ];
 
 /// What definitions, exporters and caches may use.
-const BUILDS: [&str; 10] = [
+const BUILDS: [&str; 11] = [
     "source.image",
     "source.image.resolvemode",
     "source.local",
@@ -37,6 +37,7 @@ const BUILDS: [&str; 10] = [
     "source.local.excludepatterns",
     "file.base",
     "exporter.image.annotations",
+    "exporter.image.attestations",
     "exporter.sourcedateepoch",
     "exporter.multiple",
     "gc.freespacefilter",

@@ -52,9 +52,16 @@ pub(crate) fn status_of(error: &BuildError) -> Status {
         });
         details.push(detail("errdefs.Source+json", &source));
     }
-    if details.is_empty() {
-        return Status::new(code, message);
+    if let Some(vertex) = &error.vertex {
+        details.push(detail("errdefs.Vertex+json", &json!({ "digest": vertex })));
     }
+    // Clients print this when they are to tell more: whose error it is.
+    let origin = json!({
+        "frames": [{ "Name": format!("polyarch_build::ErrorKind::{:?}", error.kind) }],
+        "cmdline": ["polyarch"],
+        "version": format!("v{}", env!("CARGO_PKG_VERSION")),
+    });
+    details.push(detail("stack.Stack+json", &origin));
     let status = rpc::Status { code: code.into(), message: message.clone(), details };
     Status::with_details(code, message, status.encode_to_vec().into())
 }
@@ -112,6 +119,7 @@ mod tests {
         let mut error =
             BuildError::new(ErrorKind::Step, "process failed").with_hint("try again").at(location);
         error.exit_code = Some(3);
+        error.vertex = Some("sha256:00".into());
         let status = status_of(&error);
         assert_eq!((status.code(), status.message()), (Code::Unknown, "process failed (try again)"));
         let message = rpc::Status::decode(status.details()).unwrap();
@@ -120,7 +128,9 @@ mod tests {
             kinds,
             [
                 "github.com/moby/buildkit/gatewayapi.ExitMessage+json",
-                "github.com/moby/buildkit/errdefs.Source+json"
+                "github.com/moby/buildkit/errdefs.Source+json",
+                "github.com/moby/buildkit/errdefs.Vertex+json",
+                "github.com/moby/buildkit/stack.Stack+json",
             ]
         );
         let source: Value = serde_json::from_slice(&message.details[1].value).unwrap();

@@ -167,7 +167,7 @@ fn repositories_and_urls_are_materials_and_then_all_are_known_needs_root() {
     // The second time the server only says that nothing has changed.
     for _ in 0..2 {
         let _ = fs::remove_dir_all(environment.work().join("layout"));
-        let built = environment.run(&[
+        let built = environment.run([
             "build",
             "--provenance=complete-materials=true",
             "-o",
