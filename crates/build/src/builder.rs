@@ -177,7 +177,8 @@ impl Services {
             let crate::remote::Localized { context, dockerfile, time, scratch, materials } = here;
             let services = self.clone();
             let opened = blocking(move || LocalContext::open(&services, &context, &dockerfile)).await;
-            let keep = |context: LocalContext| context.of_time(time).keeping(scratch).with_materials(materials);
+            let keep =
+                |context: LocalContext| context.of_time(time).keeping(scratch).with_materials(materials);
             opened.map(|(context, text)| (keep(context), text))
         };
         let opened = opened.await;
