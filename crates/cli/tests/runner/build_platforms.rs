@@ -225,7 +225,7 @@ fn the_version_of_an_operating_system_is_asked_for_and_inherited_needs_root() {
     assert_eq!(versions, ["10.0.1.7", "10.0.2"]);
 
     // A base of the version that was asked for, or else of the first; its version is the image's.
-    environment.write("Dockerfile", "FROM base\nCOPY <<b /\nb\nb\n");
+    environment.write("Dockerfile", "FROM base\nCOPY <<b /\ntext\nb\n");
     let digest = index("base")["manifests"][0]["digest"].as_str().unwrap().to_owned();
     let base = format!("base=oci-layout://base@{digest}");
     for (platform, expected) in [("windows(10.0.2)/amd64", "10.0.2"), ("windows/amd64", "10.0.1.7")] {
