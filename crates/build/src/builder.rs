@@ -15,10 +15,11 @@ use crate::error::{BuildError, ErrorKind, SourceLocation};
 use crate::evaluated::Evaluated;
 use crate::exporter::{self, Exported, PlatformTree};
 use crate::fetch::{Shown, blocking};
+use crate::frontend::permitted::permitted_context;
 use crate::frontend::{Frontend, LoweredPlatform};
-use crate::ops::BuildOp;
+use crate::ops::{self, BuildOp};
 use crate::provenance::Capture;
-use crate::request::{BuildRequest, DockerfileSource};
+use crate::request::{BuildRequest, Context, DockerfileSource};
 use crate::result::{BuildResult, PlatformResult, Provenance};
 use crate::services::Services;
 use crate::tree::Output;
@@ -76,6 +77,7 @@ impl Services {
             progress.warn(format!("trees are made by copying, which is slower: {reason}"));
         }
         let (context, text, definition) = self.load(&request, progress).await?;
+        crate::syntax::check(&request, &text)?;
         let dockerfile = match parse(&text) {
             Ok(dockerfile) => dockerfile,
             Err(error) => {
@@ -98,7 +100,13 @@ impl Services {
             progress.warn(format!("one or more build-args [{}] were not consumed", unused.join(" ")));
         }
         let lowering = async {
-            self.preflight(&frontend).await?;
+            if let Err(error) = self.preflight(&frontend).await {
+                if error.kind == ErrorKind::Dockerfile {
+                    // What rules find often says why.
+                    frontend.warn(&definition).await?;
+                }
+                return Err(error);
+            }
             let violation = frontend.warn(&definition).await?;
             let mut graph = Graph::new();
             let mut lowered = Vec::new();
@@ -112,6 +120,8 @@ impl Services {
             lowered = lowering => lowered?,
             () = cancel.cancelled() => return Err(BuildError::cancelled()),
         };
+        let targets: Vec<VertexId> = lowered.iter().map(|it| it.vertex).collect();
+        ops::want_of_contexts(&graph, &targets);
         let graph = Arc::new(graph);
         let captures: Vec<Capture> =
             lowered.iter().map(|lowered| Capture::new(&frontend, &graph, lowered, started)).collect();
@@ -173,8 +183,14 @@ impl Services {
         let vertex =
             progress.begin("load build definition", format!("[internal] load build definition from {name}"));
         let opened = async {
+            let permitted = permitted_context(request)?;
+            let request = permitted.as_ref().unwrap_or(request);
             let here = self.localize(request).await?;
             let crate::remote::Localized { context, dockerfile, time, scratch, materials } = here;
+            if let Context::Distant(distant) = &context {
+                let (context, text) = LocalContext::open_distant(distant, &dockerfile, progress).await?;
+                return Ok((context.keeping(scratch).with_materials(materials), text));
+            }
             let services = self.clone();
             let opened = blocking(move || LocalContext::open(&services, &context, &dockerfile)).await;
             let keep =
@@ -201,7 +217,7 @@ impl Services {
     async fn preflight(self: &Arc<Self>, frontend: &Frontend<'_>) -> Result<(), BuildError> {
         let mut platforms = Vec::new();
         for target in &frontend.request.platforms {
-            for platform in frontend.executing_platforms(target)? {
+            for platform in frontend.executing_platforms(target).await? {
                 if !platforms.contains(&platform) {
                     platforms.push(platform);
                 }

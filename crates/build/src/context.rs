@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use polyarch_dockerfile::{IgnoreRules, IgnoreState};
 use polyarch_snapshot::{CopySource, CopySpec, KeepAll, Kind, PathFilter, TreeRoot, Verdict, copy};
+use polyarch_solver::progress::Progress;
 
+use crate::distant::{Distant, DistantFiles};
 use crate::error::{BuildError, ErrorKind};
+use crate::fetch::Shown;
 use crate::provenance::Material;
 use crate::request::{Context, DockerfileSource};
 use crate::services::Services;
@@ -19,14 +22,20 @@ pub(crate) const MAX_TEXT_BYTES: u64 = 16 << 20;
 /// A context, opened.
 #[derive(Debug)]
 pub struct LocalContext {
-    root: PathBuf,
-    tree: TreeRoot,
+    files: Files,
     ignored: Option<IgnoreRules>,
     time: SourceTime,
     /// Keeps an unpacked archive, what was fetched, or the empty directory, until the build ends.
     _scratch: Vec<tempfile::TempDir>,
     /// What was fetched for it, the Dockerfile among that.
     materials: Vec<Material>,
+}
+
+/// Where a context's files are.
+#[derive(Debug)]
+enum Files {
+    Here { root: PathBuf, tree: TreeRoot },
+    Distant(DistantFiles),
 }
 
 /// The text to build from.
@@ -71,6 +80,7 @@ impl LocalContext {
                 scratch.insert(directory).path().to_owned()
             }
             Context::Git(url) | Context::Http(url) => return Err(not_local("context", url)),
+            Context::Distant(_) => return Err(not_local("context", "of a client")),
             Context::Empty => scratch.insert(services.scratch()?).path().to_owned(),
             Context::Subdirectory { .. } => return Err(not_local("context", "of a context")),
         };
@@ -88,8 +98,9 @@ impl LocalContext {
             }
             _ => (whole, tree),
         };
+        let files = Files::Here { root, tree };
         let _scratch = scratch.into_iter().collect();
-        Ok((LocalContext { root, tree, ignored, time, _scratch, materials: Vec::new() }, text))
+        Ok((LocalContext { files, ignored, time, _scratch, materials: Vec::new() }, text))
     }
 
     /// Says when the context changed, where its origin told that.
@@ -104,6 +115,58 @@ impl LocalContext {
     /// Returns when the context changed.
     pub fn time(&self) -> &SourceTime {
         &self.time
+    }
+
+    /// Opens a context of somebody else's and reads the Dockerfile, which is on this machine, and the ignore
+    /// rules. No other file of the context is read.
+    pub(crate) async fn open_distant(
+        distant: &Distant,
+        dockerfile: &DockerfileSource,
+        progress: &Progress,
+    ) -> Result<(LocalContext, DockerfileText), BuildError> {
+        let text = match read_given_dockerfile(dockerfile)? {
+            Some(text) => text,
+            None => return Err(not_local("Dockerfile", "of the context")),
+        };
+        let found = match rules_beside(dockerfile)? {
+            Some(found) => Some(found),
+            None => distant.ignore_file(progress).await?.map(|bytes| (".dockerignore".to_owned(), bytes)),
+        };
+        LocalContext::of_distant(distant, found).map(|context| (context, text))
+    }
+
+    /// Opens a directory of somebody else's that is a named context, with its `.dockerignore`.
+    pub(crate) async fn open_distant_named(
+        distant: &Distant,
+        progress: &Progress,
+    ) -> Result<LocalContext, BuildError> {
+        let found = distant.ignore_file(progress).await?;
+        LocalContext::of_distant(distant, found.map(|bytes| (".dockerignore".to_owned(), bytes)))
+    }
+
+    fn of_distant(distant: &Distant, found: Option<(String, Vec<u8>)>) -> Result<LocalContext, BuildError> {
+        // What the parser of rules accepts it can also list.
+        let patterns = found.as_ref().and_then(|(_, bytes)| IgnoreRules::patterns(bytes).ok());
+        let ignored = parse_rules(found)?;
+        let files = Files::Distant(DistantFiles::new(distant.clone(), patterns.unwrap_or_default()));
+        let time = SourceTime::Unknown;
+        Ok(LocalContext { files, ignored, time, _scratch: Vec::new(), materials: Vec::new() })
+    }
+
+    /// Adds what a step reads of the files; `None` is everything.
+    pub(crate) fn want(&self, paths: Option<Vec<String>>) {
+        match &self.files {
+            Files::Distant(files) => files.want(paths),
+            Files::Here { .. } => {}
+        }
+    }
+
+    /// Makes sure that the files are on this machine.
+    pub(crate) async fn bring(&self, shown: &Shown) -> Result<(), BuildError> {
+        match &self.files {
+            Files::Distant(files) => files.bring(shown).await,
+            Files::Here { .. } => Ok(()),
+        }
     }
 
     /// Keeps a directory for as long as the context is there.
@@ -139,19 +202,17 @@ impl LocalContext {
         let tree = TreeRoot::open(path)
             .map_err(|error| services.snapshot_error("can't open the context", &error))?;
         let ignored = parse_rules(read_if_there(&tree, ".dockerignore")?)?;
-        Ok(LocalContext {
-            root: path.to_owned(),
-            tree,
-            ignored,
-            time: SourceTime::Unknown,
-            _scratch: Vec::new(),
-            materials: Vec::new(),
-        })
+        let files = Files::Here { root: path.to_owned(), tree };
+        let time = SourceTime::Unknown;
+        Ok(LocalContext { files, ignored, time, _scratch: Vec::new(), materials: Vec::new() })
     }
 
-    /// Returns the files.
+    /// Returns the files, which have been brought.
     pub(crate) fn tree(&self) -> Result<TreeRoot, BuildError> {
-        Ok(self.tree.clone())
+        match &self.files {
+            Files::Here { tree, .. } => Ok(tree.clone()),
+            Files::Distant(files) => files.tree(),
+        }
     }
 
     /// Returns the rules of the ignore file, when there are any.
@@ -159,9 +220,15 @@ impl LocalContext {
         self.ignored.as_ref()
     }
 
-    /// Returns the directory.
-    pub fn root(&self) -> &Path {
-        &self.root
+    /// Returns the directory of this machine.
+    ///
+    /// # Errors
+    /// When the context is a directory of somebody else's.
+    pub fn root(&self) -> Result<&Path, BuildError> {
+        match &self.files {
+            Files::Here { root, .. } => Ok(root),
+            Files::Distant(_) => Err(not_local("context", "of a client")),
+        }
     }
 }
 
@@ -220,20 +287,11 @@ fn read_dockerfile(
     tree: &TreeRoot,
     source: &DockerfileSource,
 ) -> Result<DockerfileText, BuildError> {
+    if let Some(text) = read_given_dockerfile(source)? {
+        return Ok(text);
+    }
     match source {
-        DockerfileSource::Text(bytes) => {
-            Ok(DockerfileText { name: "Dockerfile".to_owned(), bytes: bytes.clone() })
-        }
-        DockerfileSource::File(path) => {
-            let name = path.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy());
-            let bytes = read_capped(path).map_err(|error| {
-                BuildError::io("can't read the Dockerfile", path, &error)
-                    .with_hint("name another with -f FILE")
-            })?;
-            Ok(DockerfileText { name: name.into_owned(), bytes })
-        }
-        DockerfileSource::Url(url) => Err(not_local("Dockerfile", url)),
-        DockerfileSource::Default => {
+        DockerfileSource::Text(_) | DockerfileSource::File(_) | DockerfileSource::Default => {
             for name in ["Dockerfile", "dockerfile"] {
                 if tree.exists(name) {
                     return in_context(tree, name);
@@ -245,7 +303,26 @@ fn read_dockerfile(
             )
             .with_hint("create one there, or name it with -f FILE"))
         }
+        DockerfileSource::Url(url) => Err(not_local("Dockerfile", url)),
         DockerfileSource::InContext(name) => in_context(tree, name),
+    }
+}
+
+/// Reads a Dockerfile that does not come with the context.
+fn read_given_dockerfile(source: &DockerfileSource) -> Result<Option<DockerfileText>, BuildError> {
+    match source {
+        DockerfileSource::Text(bytes) => {
+            Ok(Some(DockerfileText { name: "Dockerfile".to_owned(), bytes: bytes.clone() }))
+        }
+        DockerfileSource::File(path) => {
+            let name = path.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy());
+            let bytes = read_capped(path).map_err(|error| {
+                BuildError::io("can't read the Dockerfile", path, &error)
+                    .with_hint("name another with -f FILE")
+            })?;
+            Ok(Some(DockerfileText { name: name.into_owned(), bytes }))
+        }
+        DockerfileSource::Url(_) | DockerfileSource::Default | DockerfileSource::InContext(_) => Ok(None),
     }
 }
 
@@ -263,16 +340,7 @@ fn read_ignore_rules(
     dockerfile: &DockerfileSource,
 ) -> Result<Option<IgnoreRules>, BuildError> {
     let beside = match dockerfile {
-        DockerfileSource::File(path) => {
-            let mut name = path.clone().into_os_string();
-            name.push(".dockerignore");
-            let name = PathBuf::from(name);
-            match read_capped(&name) {
-                Ok(bytes) => Some((name.display().to_string(), bytes)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                Err(error) => return Err(BuildError::io("can't read the ignore file", name, &error)),
-            }
-        }
+        DockerfileSource::File(_) => rules_beside(dockerfile)?,
         DockerfileSource::Default => read_if_there(tree, "Dockerfile.dockerignore")?,
         DockerfileSource::InContext(name) => read_if_there(tree, &format!("{name}.dockerignore"))?,
         DockerfileSource::Text(_) | DockerfileSource::Url(_) => None,
@@ -282,6 +350,19 @@ fn read_ignore_rules(
         None => read_if_there(tree, ".dockerignore")?,
     };
     parse_rules(found)
+}
+
+/// Reads the ignore file of a Dockerfile that is a file of the caller's.
+fn rules_beside(dockerfile: &DockerfileSource) -> Result<Option<(String, Vec<u8>)>, BuildError> {
+    let DockerfileSource::File(path) = dockerfile else { return Ok(None) };
+    let mut name = path.clone().into_os_string();
+    name.push(".dockerignore");
+    let name = PathBuf::from(name);
+    match read_capped(&name) {
+        Ok(bytes) => Ok(Some((name.display().to_string(), bytes))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(BuildError::io("can't read the ignore file", name, &error)),
+    }
 }
 
 fn parse_rules(found: Option<(String, Vec<u8>)>) -> Result<Option<IgnoreRules>, BuildError> {

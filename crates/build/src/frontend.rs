@@ -5,6 +5,8 @@ mod add;
 mod args;
 mod copy;
 mod instruction;
+mod needed;
+pub(crate) mod permitted;
 mod run;
 mod scan;
 mod source_date_epoch;
@@ -49,6 +51,8 @@ pub(crate) struct Frontend<'a> {
     pub(crate) progress: Progress,
     /// What `SOURCE_DATE_EPOCH` came to, once that is known.
     pub(crate) source_date_epoch: Option<SourceDateEpoch>,
+    /// Named contexts of somebody else's that were opened, by their identity.
+    pub(crate) distant: OnceMap<Arc<LocalContext>, BuildError>,
     /// Images already resolved, by reference and platform.
     pub(crate) images: OnceMap<Arc<ResolvedImage>, BuildError>,
 }
@@ -84,6 +88,7 @@ impl<'a> Frontend<'a> {
             host: Platform::host(),
             progress: progress.clone(),
             source_date_epoch: None,
+            distant: OnceMap::default(),
             images: OnceMap::default(),
         }
     }
@@ -100,10 +105,12 @@ impl<'a> Frontend<'a> {
             global: self.global_scope(platform)?,
             target: platform.clone(),
             stages: HashMap::new(),
+            current: 0,
             materials: Vec::new(),
         };
         // Stages refer to earlier ones, so lowering what is needed from the first on never has to recurse.
         for index in indices {
+            lowering.current = *index;
             let lowered = lowering.lower_stage(*index).await?;
             lowering.stages.insert(*index, lowered);
         }
@@ -119,7 +126,7 @@ impl Frontend<'_> {
         platform: &Platform,
     ) -> Result<LoweredPlatform, BuildError> {
         let target = self.target_index()?;
-        let needed = self.needed_stages(target, &self.global_scope(platform)?, platform)?;
+        let needed = self.needed_with_triggers(target, &self.global_scope(platform)?, platform).await?;
         let mut lowering = self.lowering(graph, platform, &needed).await?;
         let stage = lowering.stages.remove(&target).ok_or_else(|| {
             BuildError::new(ErrorKind::Dockerfile, "the target stage was not lowered".to_owned())
@@ -157,7 +164,7 @@ impl Frontend<'_> {
     }
 
     /// Returns the platforms whose programs the stages needed for `platform` execute.
-    pub(crate) fn executing_platforms(&self, platform: &Platform) -> Result<Vec<Platform>, BuildError> {
+    pub(crate) async fn executing_platforms(&self, platform: &Platform) -> Result<Vec<Platform>, BuildError> {
         let global = self.global_scope(platform)?;
         let mut platforms = Vec::new();
         let mut of_stage: HashMap<usize, Platform> = HashMap::new();
@@ -170,6 +177,12 @@ impl Frontend<'_> {
                 (_, Some(base)) => of_stage.get(&base.index).cloned().unwrap_or_else(|| platform.clone()),
                 (None, None) => platform.clone(),
             };
+            let own = match self.dockerfile.stage_before(&from.image, index) {
+                None if !self.request.verify && from.image != "scratch" => {
+                    self.platform_of_programs(&from.image, own, stage.span).await
+                }
+                _ => own,
+            };
             let executes = self.context_of_stage(stage, &own).is_none()
                 && stage.instructions.iter().any(|instruction| {
                     matches!(instruction.kind, polyarch_dockerfile::InstructionKind::Run(_))
@@ -180,6 +193,16 @@ impl Frontend<'_> {
             of_stage.insert(index, own);
         }
         Ok(platforms)
+    }
+
+    /// Returns the platform of the programs of a base, which may be another than the one it was asked for.
+    async fn platform_of_programs(&self, base: &str, platform: Platform, span: Span) -> Platform {
+        if self.named_context(base, &platform).is_some() {
+            return platform;
+        }
+        // One that can't be had is told by lowering.
+        let image = self.resolve(base, &platform, span).await.ok();
+        image.map(|image| image.platform_of_programs(&platform)).unwrap_or(platform)
     }
 
     pub(crate) fn target_index(&self) -> Result<usize, BuildError> {
@@ -196,44 +219,6 @@ impl Frontend<'_> {
             )
             .with_hint(format!("stages of {}: {stages}", self.file_name))
         })
-    }
-
-    /// Returns the stages that a target needs, in the order of the file.
-    pub(crate) fn needed_stages(
-        &self,
-        target: usize,
-        global: &Environment,
-        platform: &Platform,
-    ) -> Result<Vec<usize>, BuildError> {
-        let mut needed = vec![false; self.dockerfile.stages.len()];
-        needed[target] = true;
-        for index in (0..=target).rev() {
-            if !needed[index] {
-                continue;
-            }
-            let stage = &self.dockerfile.stages[index];
-            let from = self.expand_from(index, global)?;
-            let own = from.platform.as_ref().map(|text| self.parse_platform(text, stage.span)).transpose()?;
-            if self.context_of_stage(stage, own.as_ref().unwrap_or(platform)).is_some() {
-                continue;
-            }
-            if let Some(base) = self.dockerfile.stage_before(&from.image, index) {
-                needed[base.index] = true;
-            }
-            for reference in stage.references() {
-                if let Some(other) = self.dockerfile.referenced_stage(reference.text) {
-                    if other.index >= index {
-                        return Err(BuildError::new(
-                            ErrorKind::Dockerfile,
-                            format!("--from={} names a stage that is not before this one", reference.text),
-                        )
-                        .at(self.location(reference.span)));
-                    }
-                    needed[other.index] = true;
-                }
-            }
-        }
-        Ok((0..=target).filter(|index| needed[*index]).collect())
     }
 
     /// Expands FROM by the global arguments.
@@ -332,9 +317,7 @@ impl Frontend<'_> {
                 let shown_progress = self.progress();
                 let vertex = shown_progress.begin(&format!("metadata {key}"), format!("{label} {reference}"));
                 let shown = Shown { progress: shown_progress, vertex: vertex.digest() };
-                let resolved =
-                    self.services.resolve_image(reference, platform, self.request.pull, &shown).await;
-                match resolved {
+                match self.base_image(reference, platform, &shown).await {
                     Ok(image) => {
                         vertex.done();
                         Ok(Arc::new(image))
@@ -346,6 +329,24 @@ impl Frontend<'_> {
                 }
             })
             .await
+    }
+
+    /// Finds an image for a platform. Where programs are not judged, a name that means one image and no index
+    /// serves every platform, as in BuildKit; rules warn of it.
+    async fn base_image(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        shown: &Shown,
+    ) -> Result<ResolvedImage, BuildError> {
+        let services = &self.services;
+        let pull = self.request.pull;
+        let reference = &self.permitted_image(reference)?;
+        if self.request.verify {
+            return services.resolve_image(reference, platform, pull, shown).await;
+        }
+        let root = services.resolve_root(reference, Some(platform), pull, &shown.progress).await?;
+        services.select_any(reference, &root, platform, shown).await
     }
 
     /// Tells whether step names say the platform.
@@ -366,6 +367,8 @@ pub(crate) struct Lowering<'f, 'a> {
     pub(crate) global: Environment,
     pub(crate) target: Platform,
     pub(crate) stages: HashMap<usize, LoweredStage>,
+    /// The number of the stage that is lowered.
+    current: usize,
     /// What is taken in from elsewhere, as it is found; provenance tells it.
     pub(crate) materials: Vec<Material>,
 }

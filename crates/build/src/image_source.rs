@@ -34,6 +34,14 @@ pub struct ResolvedImage {
     pub layers: Vec<ImageLayer>,
 }
 
+impl ResolvedImage {
+    /// Returns the platform whose programs it has: the one it was asked for, unless it says another.
+    pub(crate) fn platform_of_programs(&self, wanted: &Platform) -> Platform {
+        let fits = PlatformMatcher::strict(wanted).rank(&self.platform).is_some();
+        if fits || self.platform.architecture.is_empty() { wanted.clone() } else { self.platform.clone() }
+    }
+}
+
 /// What a name means, before a platform is chosen.
 #[derive(Debug, Clone)]
 pub struct RootDocument {
@@ -261,25 +269,40 @@ impl Services {
         platform: &Platform,
         shown: &Shown,
     ) -> Result<ResolvedImage, BuildError> {
+        let image = self.select_any(reference, root, platform, shown).await?;
+        let declared = &image.platform;
+        let is_taken_as_it_is =
+            self.options.takes_lone_images && matches!(root.document, ManifestOrIndex::Manifest(_));
+        if declared.architecture.is_empty()
+            || is_taken_as_it_is
+            || PlatformMatcher::strict(platform).rank(declared).is_some()
+        {
+            return Ok(image);
+        }
+        Err(lacks_platform(reference, platform, std::slice::from_ref(declared)))
+    }
+
+    /// Chooses a platform's image of an index, or takes the one that a manifest is, whatever it says of itself.
+    pub(crate) async fn select_any(
+        self: &Arc<Self>,
+        reference: &Reference,
+        root: &RootDocument,
+        platform: &Platform,
+        shown: &Shown,
+    ) -> Result<ResolvedImage, BuildError> {
+        // A document alone may have stayed from a build that went no further: by digest, its repository is known.
+        let origin = root.from.as_ref().or_else(|| reference.digest().map(|_| reference));
         let manifest = match &root.document {
             ManifestOrIndex::Manifest(manifest) => manifest.clone(),
             ManifestOrIndex::Index(index) => {
                 let entry = PlatformMatcher::strict(platform)
                     .select(&index.value)
                     .ok_or_else(|| lacks_platform(reference, platform, &platforms_of(&index.value)))?;
-                self.manifest(reference, entry, root.from.as_ref()).await?
+                self.manifest(reference, entry, origin).await?
             }
         };
-        let config = self.config(&manifest.value, root.from.as_ref(), shown).await?;
+        let config = self.config(&manifest.value, origin, shown).await?;
         let declared = config.value.platform();
-        let is_taken_as_it_is =
-            self.options.takes_lone_images && matches!(root.document, ManifestOrIndex::Manifest(_));
-        if !declared.architecture.is_empty()
-            && !is_taken_as_it_is
-            && PlatformMatcher::strict(platform).rank(&declared).is_none()
-        {
-            return Err(lacks_platform(reference, platform, std::slice::from_ref(&declared)));
-        }
         let diff_ids = &config.value.rootfs.diff_ids;
         if diff_ids.len() != manifest.value.layers.len() {
             return Err(BuildError::new(
@@ -298,7 +321,11 @@ impl Services {
             .map(|(diff_id, descriptor)| ImageLayer {
                 diff_id: diff_id.clone(),
                 descriptor: descriptor.clone(),
-                from: root.from.clone().or_else(|| self.blob_origin(&descriptor.digest)),
+                from: root
+                    .from
+                    .clone()
+                    .or_else(|| self.blob_origin(&descriptor.digest))
+                    .or_else(|| origin.filter(|_| !self.store.contains(&descriptor.digest)).cloned()),
             })
             .collect();
         Ok(ResolvedImage {

@@ -102,8 +102,7 @@ impl Frontend<'_> {
             platforms => platforms.to_vec(),
         };
         let bases = self.bases(&platforms, all_stages, with_own_rules).await;
-        let target_stage = self.request.target.as_deref().unwrap_or("default");
-        let args = platform_args(&self.host, &platforms[0], target_stage).into_iter();
+        let args = platform_args(&self.host, &platforms[0], self.target_stage()).into_iter();
         let args = args.map(|(name, value)| {
             let given = self.build_arg(&name).map(str::to_owned);
             (name, given.unwrap_or(value))

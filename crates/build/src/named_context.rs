@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use polyarch_oci::{Digest, Platform, Reference, ReferenceError};
 
+use crate::distant::Distant;
 use crate::evaluated::BuiltTree;
 use crate::remote::{GitReference, is_http};
 
@@ -29,6 +30,8 @@ pub struct NamedContext {
 pub enum ContextSource {
     /// A directory, read where it lies; its `.dockerignore` hides files.
     Directory(PathBuf),
+    /// A directory of somebody else's; its `.dockerignore` hides files.
+    Distant(Distant),
     /// No files: `docker-image://scratch`.
     Scratch,
     /// An image, `docker-image://NAME`; FROM takes its config, too.
@@ -83,6 +86,14 @@ impl NamedContext {
         })?;
         let name = reference.familiar();
         Ok(name.strip_suffix(":latest").unwrap_or(&name).to_owned())
+    }
+
+    /// Returns what tells it from the others of a build.
+    pub(crate) fn identity(&self) -> String {
+        match &self.platform {
+            Some(platform) => format!("{}::{platform}", self.name),
+            None => self.name.clone(),
+        }
     }
 
     /// Finds the context that a name means for a platform.

@@ -14,7 +14,7 @@ pub(crate) mod user;
 
 use std::sync::Arc;
 
-use polyarch_solver::{CacheKey, Op, VertexContext};
+use polyarch_solver::{CacheKey, Graph, Op, VertexContext, VertexId};
 
 use crate::error::{BuildError, SourceLocation};
 use crate::fetch::Shown;
@@ -121,7 +121,27 @@ impl Op for BuildOp {
     }
 }
 
+/// Tells contexts that are not here what the steps that targets need read of them.
+pub(crate) fn want_of_contexts(graph: &Graph<BuildOp>, targets: &[VertexId]) {
+    for vertex in graph.reachable(targets) {
+        for (at, input) in graph.inputs(vertex).iter().enumerate() {
+            if let OpKind::Context(context) = &graph.op(*input).kind {
+                context.context.want(graph.op(vertex).paths_read(at));
+            }
+        }
+    }
+}
+
 impl BuildOp {
+    /// Returns the paths that are read of an input; `None` is all of it.
+    fn paths_read(&self, input: usize) -> Option<Vec<String>> {
+        match &self.kind {
+            OpKind::File(op) => op.paths_read(input),
+            OpKind::Exec(op) => exec_mounts::paths_read(&op.mounts, input),
+            _ => None,
+        }
+    }
+
     fn locate(&self, error: BuildError) -> BuildError {
         match &self.location {
             Some(location) => error.at(location.clone()),

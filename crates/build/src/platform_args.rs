@@ -3,19 +3,28 @@
 
 use polyarch_oci::Platform;
 
-/// Names that are RUN's environment without an ARG line and never part of a cache key.
-pub const PROXY_ARGS: &[&str] = &[
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-];
+/// The proxies that are RUN's environment without an ARG line and never part of a cache key.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// Tells whether an argument is a proxy, in any casing.
+pub fn is_proxy_arg(name: &str) -> bool {
+    PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))
+}
+
+/// Returns the environment that proxies among arguments stand for, in both casings that programs look for.
+///
+/// Of one that is given several times, the name that comes last in the order of bytes counts, as in BuildKit.
+pub fn proxy_env(args: &[(String, String)]) -> Vec<String> {
+    let mut env = Vec::new();
+    for proxy in PROXIES {
+        let given = args.iter().filter(|(name, _)| name.eq_ignore_ascii_case(proxy));
+        let Some((_, value)) = given.max_by(|one, other| one.0.cmp(&other.0)) else { continue };
+        if !value.is_empty() {
+            env.extend([format!("{proxy}={value}"), format!("{}={value}", proxy.to_ascii_lowercase())]);
+        }
+    }
+    env
+}
 
 /// Returns the platform arguments of the global scope.
 ///
@@ -44,6 +53,17 @@ pub fn is_target_arg(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn proxies_are_known_in_any_casing() {
+        let args = [("http_proxy", "a"), ("FOO", "b"), ("No_Proxy", "c"), ("ALL_PROXY", "")];
+        let args = args.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let expected = ["HTTP_PROXY=a", "http_proxy=a", "NO_PROXY=c", "no_proxy=c"];
+        assert_eq!(proxy_env(&args), expected);
+        let twice = [("http_proxy", "small"), ("HTTP_PROXY", "capital")];
+        let twice = twice.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(proxy_env(&twice), ["HTTP_PROXY=small", "http_proxy=small"]);
+    }
 
     #[test]
     fn a_variant_is_an_argument_of_its_own() {

@@ -11,9 +11,11 @@ pub use polyarch_sandbox::{Resource, Ulimit};
 
 use crate::attest::Attestations;
 use crate::context::LocalContext;
+use crate::distant::Distant;
 use crate::frontend::SOURCE_DATE_EPOCH;
 use crate::named_context::NamedContext;
 use crate::secrets::{NoSecrets, SecretSource};
+use crate::source_policy::SourcePolicies;
 
 /// One build: a context, a Dockerfile, platforms, outputs.
 #[derive(Debug, Clone)]
@@ -40,6 +42,8 @@ pub struct BuildRequest {
     pub outputs: Vec<Output>,
     /// Execute every step, whatever is recorded.
     pub no_cache: bool,
+    /// What the build may read.
+    pub policies: SourcePolicies,
     /// When to ask registries about base images.
     pub pull: PullPolicy,
     /// Seconds since 1970 to which times in layers and config are clamped.
@@ -143,6 +147,8 @@ impl Entitlement {
 pub enum Context {
     /// A directory, read where it lies.
     Directory(PathBuf),
+    /// A directory of somebody else's; the Dockerfile of such a context is a file or a text.
+    Distant(Distant),
     /// A tar archive, possibly compressed, given as a file (standard input was written to it).
     Archive(PathBuf),
     /// A git repository, in any form that ADD takes, with `#REF:DIRECTORY` or a query.

@@ -132,6 +132,7 @@ impl Services {
             request.platforms.push(host.clone());
         }
         let (context, text, _) = self.load(&request, progress).await?;
+        crate::syntax::check(&request, &text)?;
         let dockerfile = match parse(&text) {
             Ok(dockerfile) => dockerfile,
             Err(error) if subrequest == Subrequest::Lint => {
@@ -185,7 +186,7 @@ impl Frontend<'_> {
                 }
                 (0..count).collect()
             }
-            false => self.needed_stages(self.target_index()?, &global, platform)?,
+            false => self.needed_with_triggers(self.target_index()?, &global, platform).await?,
         };
         self.lower_stages(&mut Graph::new(), platform, &indices).await.map(drop)
     }

@@ -17,6 +17,7 @@ pub mod client;
 mod error;
 pub mod history;
 mod method;
+mod policy;
 pub mod server;
 pub mod session;
 mod warning;

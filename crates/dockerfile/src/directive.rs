@@ -45,24 +45,35 @@ impl DirectiveName {
 /// on the first lines or a member `syntax` of a JSON object. A first line that begins with `#!` is skipped.
 ///
 /// The value may hold arguments after the first blank.
-pub fn detect_syntax(source: &str) -> Option<String> {
+pub fn detect_syntax(source: &str) -> Option<Syntax> {
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
-    let rest = match source.split_once('\n') {
-        Some((first, rest)) if first.starts_with("#!") => rest,
-        _ => source,
+    let (first_line, rest) = match source.split_once('\n') {
+        Some((first, rest)) if first.starts_with("#!") => (2, rest),
+        _ => (1, source),
     };
-    ["#", "//"].into_iter().find_map(|comment| syntax_after(comment, rest)).or_else(|| {
+    let found = ["#", "//"].into_iter().find_map(|comment| syntax_after(comment, first_line, rest));
+    found.or_else(|| {
         let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(rest).ok()?;
-        Some(object.get("syntax")?.as_str()?.to_owned())
+        Some(Syntax { value: object.get("syntax")?.as_str()?.to_owned(), line: first_line })
     })
 }
 
-fn syntax_after(comment: &str, source: &str) -> Option<String> {
+/// The frontend that a file asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Syntax {
+    /// What it says, with arguments.
+    pub value: String,
+    /// The line that says it, from 1.
+    pub line: u32,
+}
+
+fn syntax_after(comment: &str, first_line: u32, source: &str) -> Option<Syntax> {
     source
         .lines()
-        .map_while(|line| name_and_value(line.strip_prefix(comment)?))
-        .find(|(name, _)| *name == DirectiveName::Syntax)
-        .map(|(_, value)| value.to_owned())
+        .zip(first_line..)
+        .map_while(|(text, line)| Some((name_and_value(text.strip_prefix(comment)?)?, line)))
+        .find(|((name, _), _)| *name == DirectiveName::Syntax)
+        .map(|((_, value), line)| Syntax { value: value.to_owned(), line })
 }
 
 /// Reads `name = value` after the comment sign.
@@ -129,7 +140,7 @@ mod tests {
 
     #[test]
     fn syntax_in_three_dresses() {
-        let found = |source| detect_syntax(source).unwrap_or_default();
+        let found = |source| detect_syntax(source).map(|it| it.value).unwrap_or_default();
         assert_eq!(found("# syntax = a/b:1 \nFROM x"), "a/b:1");
         assert_eq!(found("\u{feff}#!/usr/bin/env x\n# escape=`\n#SYNTAX=a arg\nFROM x"), "a arg");
         assert_eq!(found("// syntax=js\n"), "js");
@@ -138,5 +149,8 @@ mod tests {
         assert_eq!(found("FROM x\n# syntax=late"), "");
         assert_eq!(found("# syntax=\n"), "");
         assert_eq!(found("[1]"), "");
+        let line = |source| detect_syntax(source).map(|it| it.line);
+        assert_eq!(line("#syntax=a\nFROM x"), Some(1));
+        assert_eq!(line("#!/bin/x\n#escape=`\n#syntax=a"), Some(3));
     }
 }

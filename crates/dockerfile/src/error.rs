@@ -105,10 +105,16 @@ pub enum ParseErrorKind {
         /// What may stand there.
         expected: &'static str,
     },
-    /// A flag holds a variable, but is not expanded.
+    /// `--from` of COPY holds a variable, but is not expanded.
+    #[error(
+        "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a \
+         workaround"
+    )]
+    VariableInFrom,
+    /// A key of a mount holds a variable, but is not expanded.
     #[error("{place} doesn't support variable expansion, define alias stage instead")]
     VariableNotExpanded {
-        /// The flag or key.
+        /// The key.
         place: &'static str,
     },
     /// Arguments are missing or too many.

@@ -35,7 +35,7 @@ pub mod value;
 
 pub use ast::{Ast, Node};
 pub use csv::CsvError;
-pub use directive::{Directive, DirectiveName};
+pub use directive::{Directive, DirectiveName, Syntax, detect_syntax};
 pub use error::{ParseError, ParseErrorKind};
 pub use excerpt::render_excerpt;
 pub use expand::{Environment, ExpandError, Expander, Lookup};

@@ -173,6 +173,8 @@ struct Run<O: Op, R> {
     options: JobOptions,
     slots: Vec<Slots<O>>,
     heavy: Semaphore,
+    /// What stopped the run.
+    failure: std::sync::OnceLock<SolveError<O::Error>>,
 }
 
 impl<O: Op, R: Records<O>> Job<O, R> {
@@ -186,12 +188,21 @@ impl<O: Op, R: Records<O>> Job<O, R> {
         };
         let slots = (0..graph.len()).map(slot).collect();
         let heavy = Semaphore::new(options.max_parallel.max(1));
-        Job(Arc::new(Run { graph, records, options, slots, heavy }))
+        Job(Arc::new(Run { graph, records, options, slots, heavy, failure: std::sync::OnceLock::new() }))
     }
 
     /// Solves several vertices at a time; results are in the order of `targets`.
+    ///
+    /// When an operation failed, at least one of them says so: which, if all were only stopped, is no matter.
     pub async fn solve(&self, targets: &[VertexId]) -> Vec<Outcome<O>> {
-        join_all(targets.iter().map(|target| self.0.result(*target))).await
+        let mut outcomes = join_all(targets.iter().map(|target| self.0.result(*target))).await;
+        let tells_why = outcomes.iter().any(|outcome| matches!(outcome, Err(SolveError::Op { .. })));
+        if let Some(failure) = self.0.failure.get().filter(|_| !tells_why)
+            && let Some(stopped) = outcomes.iter_mut().find(|outcome| outcome.is_err())
+        {
+            *stopped = Err(failure.clone());
+        }
+        outcomes
     }
 }
 
@@ -315,8 +326,10 @@ impl<O: Op, R: Records<O>> Run<O, R> {
             // What fails after the first failure fails because it was stopped.
             return SolveError::Cancelled;
         }
+        let failure = SolveError::Op { vertex, source: Arc::new(error) };
+        let failure = self.failure.get_or_init(|| failure).clone();
         self.options.cancel.cancel();
-        SolveError::Op { vertex, source: Arc::new(error) }
+        failure
     }
 
     /// Reports a vertex and all that it needs as found in the cache, inputs first.

@@ -17,6 +17,7 @@ struct Sum {
     volatile: bool,
     by_content: bool,
     fails: bool,
+    waits_for_stop: bool,
     no_cache: bool,
     runs: Arc<AtomicUsize>,
 }
@@ -28,6 +29,7 @@ fn sum(label: &'static str, add: i64) -> Sum {
         volatile: false,
         by_content: false,
         fails: false,
+        waits_for_stop: false,
         no_cache: false,
         runs: Arc::new(AtomicUsize::new(0)),
     }
@@ -63,9 +65,13 @@ impl Op for Sum {
         Ok(KeyHasher::new("content").part(output.to_le_bytes()).finish())
     }
 
-    async fn exec(&self, inputs: Vec<i64>, _: VertexContext) -> Result<i64, String> {
+    async fn exec(&self, inputs: Vec<i64>, context: VertexContext) -> Result<i64, String> {
         self.runs.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
+        if self.waits_for_stop {
+            context.cancel.cancelled().await;
+            return Err(format!("{} was stopped", self.label));
+        }
         if self.fails {
             Err(format!("{} failed", self.label))
         } else {
@@ -191,6 +197,26 @@ async fn a_failure_runs_once_and_names_its_vertex() {
         other => panic!("{other:?}"),
     }
     assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn what_was_stopped_does_not_hide_the_failure_that_stopped_it() {
+    let mut graph = Graph::new();
+    let stopped = graph.add(Sum { waits_for_stop: true, ..sum("stopped", 0) }, vec![]);
+    let failing = graph.add(Sum { fails: true, ..sum("failing", 0) }, vec![]);
+    // What was stopped is the first input, and the first of what the other target waits for.
+    let top = graph.add(sum("top", 0), vec![stopped, failing]);
+    let other = graph.add(sum("other", 0), vec![stopped]);
+    let job = Job::new(Arc::new(graph), Arc::new(Memory::default()), options(Progress::none()));
+    let outcomes = job.solve(&[other, top]).await;
+    let failures: Vec<_> = outcomes
+        .iter()
+        .filter_map(|outcome| match outcome {
+            Err(SolveError::Op { vertex, source }) => Some((*vertex, source.as_str())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(failures, [(failing, "failing failed")]);
 }
 
 #[tokio::test]

@@ -43,14 +43,14 @@ impl Lowering<'_, '_> {
             match source {
                 Source::Path(path) if is_git(path) => {
                     let source = self.git_source(path, add, span)?;
-                    let vertex = self.remote_vertex(RemoteSource::Git(source), path);
+                    let vertex = self.remote_vertex(RemoteSource::Git(source), path, span)?;
                     let sources = vec![CopyPath::plain(".")];
                     actions.push(CopyAction { input: input(&mut inputs, vertex), sources, ..common.clone() });
                 }
                 Source::Path(path) if is_http(path) => {
                     let source = WebSource::of_add(path, self.digest(add, span)?);
                     let sources = vec![CopyPath::literal(&source.file_name)];
-                    let vertex = self.remote_vertex(RemoteSource::Web(source), path);
+                    let vertex = self.remote_vertex(RemoteSource::Web(source), path, span)?;
                     let (input, unpack) = (input(&mut inputs, vertex), add.unpack.unwrap_or(false));
                     actions.push(CopyAction { input, sources, unpack, ..common.clone() });
                 }

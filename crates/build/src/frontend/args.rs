@@ -8,7 +8,7 @@ use polyarch_solver::progress::Progress;
 
 use super::{Frontend, SOURCE_DATE_EPOCH};
 use crate::error::{BuildError, ErrorKind};
-use crate::platform_args::{PROXY_ARGS, platform_args};
+use crate::platform_args::{is_proxy_arg, platform_args, proxy_env};
 
 impl Frontend<'_> {
     /// Returns where events go.
@@ -26,9 +26,15 @@ impl Frontend<'_> {
         }
     }
 
+    /// Returns what TARGETSTAGE says: the target as the user named it, or the name of the last stage.
+    pub(crate) fn target_stage(&self) -> &str {
+        let last = || self.dockerfile.stages.last()?.name.as_deref();
+        self.request.target.as_deref().or_else(last).unwrap_or("default")
+    }
+
     /// Evaluates the global arguments for a platform: platform arguments, then the ARGs before the first FROM.
     pub(crate) fn global_scope(&self, platform: &Platform) -> Result<Environment, BuildError> {
-        let target_stage = self.request.target.as_deref().unwrap_or("default");
+        let target_stage = self.target_stage();
         let mut scope = Environment::new();
         for (name, value) in platform_args(&self.host, platform, target_stage) {
             let given = self.build_arg(&name).map(str::to_owned);
@@ -76,10 +82,10 @@ impl Frontend<'_> {
             .at(self.location(span))
     }
 
-    /// Returns the proxies that the user gave, for the environment of RUN.
+    /// Returns the proxies that the user gave, for the environment of RUN: whatever the casing they were given
+    /// in, programs find them in capitals and in small letters.
     pub(crate) fn proxy_env(&self) -> Vec<String> {
-        let given = self.request.build_args.iter().filter(|(name, _)| PROXY_ARGS.contains(&name.as_str()));
-        given.map(|(name, value)| format!("{name}={value}")).collect()
+        proxy_env(&self.request.build_args)
     }
 
     /// Names the arguments that the user gave and no ARG declares.
@@ -94,9 +100,8 @@ impl Frontend<'_> {
                     _ => false,
                 })
         };
-        let is_known = |name: &str| {
-            PROXY_ARGS.contains(&name) || name.starts_with("BUILDKIT_") || name == SOURCE_DATE_EPOCH
-        };
+        let is_known =
+            |name: &str| is_proxy_arg(name) || name.starts_with("BUILDKIT_") || name == SOURCE_DATE_EPOCH;
         let given = self.request.build_args.iter().map(|(name, _)| name.as_str());
         given.filter(|name| !is_known(name) && !is_declared(name)).collect()
     }

@@ -8,13 +8,15 @@ use polyarch_dockerfile::{Instruction, InstructionKind, Span};
 use polyarch_oci::config::Empty;
 
 use super::Lowering;
-use super::stage::StageState;
+use super::stage::{StageState, WINDOWS};
 use crate::error::{BuildError, ErrorKind};
 use crate::ops::OpKind;
 use crate::ops::file::{FileAction, FileOp};
 
 /// The shell of shell-form commands.
 pub(crate) const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
+/// That of Windows.
+const WINDOWS_SHELL: [&str; 3] = ["cmd", "/S", "/C"];
 
 impl Lowering<'_, '_> {
     /// Applies one instruction to a stage.
@@ -156,7 +158,8 @@ impl Lowering<'_, '_> {
 
 pub(super) fn shell_of(state: &StageState) -> Vec<String> {
     let shell = &state.draft.config.config.shell;
-    if shell.is_empty() { DEFAULT_SHELL.map(str::to_owned).to_vec() } else { shell.clone() }
+    let default = if state.draft.platform.os == WINDOWS { &WINDOWS_SHELL[..] } else { &DEFAULT_SHELL[..] };
+    if shell.is_empty() { default.iter().map(|&word| word.to_owned()).collect() } else { shell.clone() }
 }
 
 fn command_arguments(state: &StageState, command: &Command) -> Vec<String> {

@@ -64,7 +64,7 @@ impl Lowering<'_, '_> {
         let op = ExecOp {
             services: self.frontend.services.clone(),
             stats: self.frontend.stats.clone(),
-            platform: state.draft.platform.clone(),
+            platform: state.programs.clone(),
             args,
             shown_command,
             script,

@@ -81,6 +81,7 @@ impl Frontend<'_> {
                     self.time_of_source(&RemoteSource::Web(source), url).await
                 }
                 ContextSource::Directory(_)
+                | ContextSource::Distant(_)
                 | ContextSource::Scratch
                 | ContextSource::Image(_)
                 | ContextSource::OciLayout { .. }
@@ -105,6 +106,7 @@ impl Frontend<'_> {
             format!("[internal] resolve SOURCE_DATE_EPOCH of {shown}"),
         );
         let secrets = self.request.steps.secrets.clone();
+        let source = self.permitted_remote(source.clone())?;
         match source.time(&self.services, &secrets).await {
             Ok(seconds) => {
                 vertex.done();

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use polyarch_dockerfile::{Span, Stage};
+use polyarch_dockerfile::{Span, Stage, StageReference};
 use polyarch_oci::{Digest, Platform, Reference};
 use polyarch_solver::VertexId;
 
-use super::stage::hidden;
+use super::stage::{LoweredStage, hidden};
 use super::{Frontend, Lowering};
 use crate::context::LocalContext;
 use crate::error::{BuildError, ErrorKind};
@@ -47,12 +47,15 @@ impl Frontend<'_> {
     }
 
     /// Resolves the image of a named context.
-    async fn named_image(
+    pub(super) async fn named_image(
         &self,
         context: &NamedContext,
         platform: &Platform,
         span: Span,
     ) -> Result<Option<Arc<ResolvedImage>>, BuildError> {
+        if self.converted(context)?.is_some_and(|it| !matches!(it.source, ContextSource::Image(_))) {
+            return Ok(None);
+        }
         let label = format!("[context {}] load metadata for", context.name);
         match &context.source {
             ContextSource::Image(reference) => {
@@ -91,6 +94,7 @@ impl Frontend<'_> {
                 image.await.map(Some)
             }
             ContextSource::Directory(_)
+            | ContextSource::Distant(_)
             | ContextSource::Scratch
             | ContextSource::Git(_)
             | ContextSource::Http(_)
@@ -115,6 +119,9 @@ impl Lowering<'_, '_> {
         platform: &Platform,
         span: Span,
     ) -> Result<Named, BuildError> {
+        let located = |error: BuildError| error.at(self.frontend.location(span));
+        let converted = self.frontend.converted(context).map_err(located)?;
+        let context = converted.as_ref().unwrap_or(context);
         if let Some(image) = self.frontend.named_image(context, platform, span).await? {
             return Ok(Named::Image(image));
         }
@@ -130,7 +137,16 @@ impl Lowering<'_, '_> {
                 let files = blocking(move || LocalContext::open_named(&services, &path))
                     .await
                     .map_err(|error| error.at(self.frontend.location(span)))?;
-                OpKind::Context(ContextOp { identity: context.name.clone(), context: Arc::new(files) })
+                OpKind::Context(ContextOp { identity: context.identity(), context: Arc::new(files) })
+            }
+            ContextSource::Distant(distant) => {
+                let frontend = self.frontend;
+                let identity = context.identity();
+                let files = frontend.distant.get(&identity, || async {
+                    LocalContext::open_distant_named(distant, &frontend.progress).await.map(Arc::new)
+                });
+                let context = files.await.map_err(|error| error.at(frontend.location(span)))?;
+                OpKind::Context(ContextOp { identity, context })
             }
             ContextSource::Git(url) => {
                 let reference = GitReference::parse(url)
@@ -138,11 +154,11 @@ impl Lowering<'_, '_> {
                     .ok_or_else(|| self.refused(&format!("invalid git context {url}"), span))?;
                 let keep_git_dir = reference.keep_git_dir.unwrap_or(false);
                 let source = RemoteSource::Git(GitSource { reference, keep_git_dir });
-                return Ok(Named::Files(self.remote_vertex(source, url)));
+                return Ok(Named::Files(self.remote_vertex(source, url, span)?));
             }
             ContextSource::Http(url) => {
                 let source = WebSource { url: url.clone(), file_name: "context".to_owned(), checksum: None };
-                return Ok(Named::Files(self.remote_vertex(RemoteSource::Web(source), url)));
+                return Ok(Named::Files(self.remote_vertex(RemoteSource::Web(source), url, span)?));
             }
             ContextSource::Scratch
             | ContextSource::Image(_)
@@ -177,14 +193,12 @@ impl Lowering<'_, '_> {
     pub(super) async fn source_vertex(&mut self, from: &str, span: Span) -> Result<VertexId, BuildError> {
         let frontend = self.frontend;
         if let Some(stage) = frontend.dockerfile.referenced_stage(from) {
-            // Only a trigger of the base can name a stage that was not known to be needed.
-            return self.stages.get(&stage.index).map(|stage| stage.vertex).ok_or_else(|| {
-                let message =
-                    format!("an ONBUILD trigger copies from the stage {from}, which nothing else here needs");
-                BuildError::new(ErrorKind::Dockerfile, message)
-                    .with_hint(format!("let this stage name it too, for example COPY --from={from} …"))
-                    .at(frontend.location(span))
-            });
+            let current = self.current;
+            return self
+                .stages
+                .get(&stage.index)
+                .map(LoweredStage::source)
+                .ok_or_else(|| frontend.stage_comes_later(&StageReference { text: from, span }, current));
         }
         let target = self.target.clone();
         if let Some(context) = frontend.named_context(from, &target) {
@@ -242,12 +256,18 @@ impl Lowering<'_, '_> {
     }
 
     /// Returns the vertex of files from elsewhere.
-    pub(super) fn remote_vertex(&mut self, source: RemoteSource, url: &str) -> VertexId {
+    pub(super) fn remote_vertex(
+        &mut self,
+        source: RemoteSource,
+        url: &str,
+        span: Span,
+    ) -> Result<VertexId, BuildError> {
         let frontend = self.frontend;
+        let source = frontend.permitted_remote(source).map_err(|error| error.at(frontend.location(span)))?;
         let secrets = frontend.request.steps.secrets.clone();
         let mut op = hidden(OpKind::Remote(RemoteOp::new(&frontend.services, source, secrets)));
         op.name = format!("[internal] load {}", redacted(url)).into();
-        self.graph.add(op, Vec::new())
+        Ok(self.graph.add(op, Vec::new()))
     }
 
     /// Tells whether a vertex gives files of a user's: their owners and times mean nothing.

@@ -12,12 +12,15 @@ use super::Lowering;
 use super::instruction::absolute;
 use super::run::secret_variables;
 use super::sources::Named;
-use crate::error::{BuildError, ErrorKind};
+use crate::error::BuildError;
 use crate::image::{HistoryEntry, ImageDraft};
 use crate::image_source::ResolvedImage;
 use crate::named_context::{ContextSource, NamedContext};
 use crate::ops::image::ImageOp;
 use crate::ops::{BuildOp, OpKind};
+
+/// The system whose images have another shell and no search path of their own.
+pub(super) const WINDOWS: &str = "windows";
 
 /// The search path of images that set none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -27,18 +30,32 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) struct LoweredStage {
     /// Its last vertex.
     pub(crate) vertex: VertexId,
+    /// Where a context of files stands in for it, those files: who copies from it needs no more than it reads.
+    files: Option<VertexId>,
     /// The draft of its image.
     pub(crate) draft: ImageDraft,
+    /// The platform of its programs; another than the image's where the base is one of another.
+    programs: Platform,
     /// What ENV and ARG have set, in order; a stage built on this one begins with it.
     env: Vec<(String, String)>,
     /// The arguments among that, for the history.
     pub(super) arguments: Vec<(String, String)>,
 }
 
+/// What a stage begins with.
+struct Base {
+    vertex: VertexId,
+    files: Option<VertexId>,
+    draft: ImageDraft,
+    programs: Platform,
+}
+
 /// A stage on its way.
 pub(super) struct StageState {
     pub(super) vertex: VertexId,
     pub(super) draft: ImageDraft,
+    /// The platform of its programs.
+    pub(super) programs: Platform,
     /// What ENV and ARG have set so far, in order; the later one wins. RUN and variables see this, the
     /// image's config only what ENV has set.
     env: Vec<(String, String)>,
@@ -63,36 +80,36 @@ impl Lowering<'_, '_> {
         let own = from.platform.as_ref().map(|text| frontend.parse_platform(text, stage.span)).transpose()?;
         let platform = own.clone().unwrap_or_else(|| self.target.clone());
         if let Some(context) = frontend.context_of_stage(stage, &platform) {
-            let (vertex, draft) = self.base_of_context(context, &platform, stage).await?;
+            let Base { vertex, files, draft, programs } =
+                self.base_of_context(context, &platform, stage).await?;
             let env = draft.config.config.env.iter();
             let env = env.map(|entry| entry.split_once('=').unwrap_or((entry, "")));
             let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-            return Ok(LoweredStage { vertex, draft, env, arguments: Vec::new() });
+            return Ok(LoweredStage { vertex, files, draft, programs, env, arguments: Vec::new() });
         }
         let base = frontend.dockerfile.stage_before(&from.image, index);
         let base = base.and_then(|base| self.stages.get(&base.index)).cloned();
         let inherited = base.as_ref().map(|base| (base.env.clone(), base.arguments.clone()));
-        let (base_vertex, draft, is_image) = match base {
-            Some(base) => (Some(base.vertex), base.draft, false),
+        let is_image = base.is_none() && from.image != "scratch";
+        let Base { vertex, draft, programs, .. } = match base {
+            Some(base) => {
+                Base { vertex: base.vertex, files: None, draft: base.draft, programs: base.programs }
+            }
             None => {
                 if from.image == "scratch" {
-                    (None, scratch(&self.target), false)
+                    let vertex = self.graph.add(hidden(OpKind::Image(ImageOp::default())), Vec::new());
+                    Base { vertex, files: None, draft: scratch(&self.target), programs: self.target.clone() }
                 } else if let Some(context) = frontend.named_context(&from.image, &platform) {
-                    let (vertex, draft) = self.base_of_context(context, &platform, stage).await?;
-                    (Some(vertex), draft, true)
+                    self.base_of_context(context, &platform, stage).await?
                 } else {
                     let image = frontend.resolve(&from.image, &platform, stage.span).await?;
-                    let (vertex, draft) = self.base_of_image(&image, platform, stage, false);
-                    (Some(vertex), draft, true)
+                    self.base_of_image(&image, platform, stage, false)
                 }
             }
         };
-        let vertex = match base_vertex {
-            Some(vertex) => vertex,
-            None => self.graph.add(hidden(OpKind::Image(ImageOp::default())), Vec::new()),
-        };
-        let triggers = self.triggers(&draft, stage.span)?;
+        let triggers = frontend.parse_triggers(&draft.config.config.on_build, stage.span)?;
         let mut state = self.start(stage, vertex, draft, is_image, &triggers);
+        state.programs = programs;
         match inherited {
             Some((env, arguments)) => (state.env, state.arguments) = (env, arguments),
             None => {
@@ -105,8 +122,8 @@ impl Lowering<'_, '_> {
         for instruction in triggers.iter().chain(&stage.instructions) {
             self.lower_instruction(&mut state, instruction).await?;
         }
-        let StageState { vertex, draft, env, arguments, .. } = state;
-        Ok(LoweredStage { vertex, draft, env, arguments })
+        let StageState { vertex, draft, programs, env, arguments, .. } = state;
+        Ok(LoweredStage { vertex, files: None, draft, programs, env, arguments })
     }
 
     /// Begins a stage with an image.
@@ -116,7 +133,8 @@ impl Lowering<'_, '_> {
         platform: Platform,
         stage: &Stage,
         is_layout: bool,
-    ) -> (VertexId, ImageDraft) {
+    ) -> Base {
+        let programs = image.platform_of_programs(&platform);
         let mut config = image.config.value.clone();
         // The base's own platform is that of an older variant at most: the image is what was asked for.
         config.set_platform(&platform);
@@ -125,7 +143,7 @@ impl Lowering<'_, '_> {
         let name = format!("FROM {}@{digest}", image.reference);
         let image = self.take_image(image, &draft.platform, is_layout);
         let vertex = self.add_image(image, stage, &draft.platform, &name);
-        (vertex, draft)
+        Base { vertex, files: None, draft, programs }
     }
 
     /// Begins a stage with a named context, or stands one in for the whole stage.
@@ -134,12 +152,13 @@ impl Lowering<'_, '_> {
         context: &NamedContext,
         platform: &Platform,
         stage: &Stage,
-    ) -> Result<(VertexId, ImageDraft), BuildError> {
+    ) -> Result<Base, BuildError> {
+        let programs = platform.clone();
         match self.named(context, platform, stage.span).await? {
             Named::Built(vertex, mut draft) => {
                 draft.platform = platform.clone();
                 draft.config.set_platform(platform);
-                Ok((vertex, *draft))
+                Ok(Base { vertex, files: None, draft: *draft, programs })
             }
             Named::Image(image) => {
                 let is_layout = matches!(context.source, ContextSource::OciLayout { .. });
@@ -150,7 +169,7 @@ impl Lowering<'_, '_> {
                 let mut draft = scratch(platform);
                 let created_by = format!("FROM {}", context.name);
                 draft.history.push(HistoryEntry { location: None, created_by, is_step: true });
-                Ok((vertex, draft))
+                Ok(Base { vertex, files: Some(files), draft, programs })
             }
         }
     }
@@ -168,21 +187,6 @@ impl Lowering<'_, '_> {
         self.graph.add(op, Vec::new())
     }
 
-    /// Reads the ONBUILD triggers of the base, be it an image or a stage.
-    fn triggers(&self, draft: &ImageDraft, span: Span) -> Result<Vec<Instruction>, BuildError> {
-        let parse = |text: &String| {
-            Instruction::parse_trigger(text, span).map_err(|error| {
-                BuildError::from_source(
-                    ErrorKind::Dockerfile,
-                    format!("ONBUILD trigger {text:?} of the base"),
-                    &error,
-                )
-                .at(self.frontend.location(span))
-            })
-        };
-        draft.config.config.on_build.iter().map(parse).collect()
-    }
-
     fn start(
         &self,
         stage: &Stage,
@@ -192,7 +196,8 @@ impl Lowering<'_, '_> {
         triggers: &[Instruction],
     ) -> StageState {
         draft.config.config.on_build.clear();
-        if !draft.config.config.env.iter().any(|entry| entry.starts_with("PATH=")) {
+        let is_windows = draft.platform.os == WINDOWS;
+        if !is_windows && !draft.config.config.env.iter().any(|entry| entry.starts_with("PATH=")) {
             draft.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
         }
         let working_dir = &mut draft.config.config.working_dir;
@@ -208,7 +213,8 @@ impl Lowering<'_, '_> {
             *asked == stage.index.to_string()
                 || stage.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(asked))
         });
-        StageState { vertex, draft, env, arguments, label, step, steps, no_cache, has_cmd }
+        let programs = draft.platform.clone();
+        StageState { vertex, draft, programs, env, arguments, label, step, steps, no_cache, has_cmd }
     }
 
     /// Returns the label of a stage's steps: platforms when there are several, and the stage's name.
@@ -298,6 +304,13 @@ impl Lowering<'_, '_> {
     }
 }
 
+impl LoweredStage {
+    /// Returns the vertex that others copy from.
+    pub(super) fn source(&self) -> VertexId {
+        self.files.unwrap_or(self.vertex)
+    }
+}
+
 impl StageState {
     /// Sets a variable for what follows; it keeps its place when it has one.
     pub(super) fn set_variable(&mut self, name: &str, value: &str) {
@@ -369,7 +382,9 @@ fn uses_target(stage: &Stage) -> bool {
 fn scratch(platform: &Platform) -> ImageDraft {
     let mut config = ImageConfig::default();
     config.set_platform(platform);
-    config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
+    if platform.os != WINDOWS {
+        config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
+    }
     config.config.working_dir = "/".to_owned();
     ImageDraft { platform: platform.clone(), config, history: Vec::new() }
 }

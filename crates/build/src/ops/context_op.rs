@@ -21,7 +21,8 @@ impl ContextOp {
         KeyHasher::new("context").part(&self.identity).finish()
     }
 
-    pub(crate) async fn exec(&self, _context: &VertexContext) -> Result<Output, BuildError> {
+    pub(crate) async fn exec(&self, context: &VertexContext) -> Result<Output, BuildError> {
+        self.context.bring(&super::shown(context)).await?;
         Ok(Output::Context(self.context.clone()))
     }
 }

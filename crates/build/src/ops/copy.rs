@@ -13,6 +13,7 @@ use polyarch_snapshot::{
 use super::file::{UNKNOWN_TIME, read_accounts};
 use super::user::resolve_owner;
 use crate::context::{IgnoreFilter, verdict};
+use crate::distant::followed;
 use crate::error::{BuildError, ErrorKind};
 use crate::services::Services;
 use crate::tree::Output;
@@ -69,6 +70,14 @@ impl CopyPath {
     /// Makes a source of one file, whatever characters its name has.
     pub(crate) fn literal(name: &str) -> CopyPath {
         CopyPath { pattern: name.to_owned(), include: None, is_literal: true }
+    }
+
+    /// Returns the path by which files are asked for; `None` where that is everything.
+    pub(super) fn followed(&self) -> Option<String> {
+        match &self.include {
+            Some(include) => followed(&format!("{}/{include}", self.pattern)),
+            None => followed(&self.pattern),
+        }
     }
 
     /// Returns the path that must be there, which only a pattern need not.
@@ -232,7 +241,7 @@ impl Within for Choice {
 pub(crate) struct Source<'a> {
     tree: TreeRoot,
     ignored: Option<&'a IgnoreRules>,
-    /// What messages call it.
+    /// What messages call it; one word, as the identity in BuildKit's messages is.
     label: &'static str,
 }
 
@@ -244,14 +253,14 @@ impl<'a> Source<'a> {
     ) -> Result<Source<'a>, BuildError> {
         match output {
             Output::Context(context) => {
-                Ok(Source { tree: context.tree()?, ignored: context.ignored(), label: "of the context" })
+                Ok(Source { tree: context.tree()?, ignored: context.ignored(), label: "context" })
             }
             Output::Tree(_) => {
                 let tree = services
                     .snapshots
                     .view(ids.unwrap_or_default())
                     .map_err(|error| services.snapshot_error("can't open the tree to copy from", &error))?;
-                Ok(Source { tree, ignored: None, label: "of the source" })
+                Ok(Source { tree, ignored: None, label: "source" })
             }
         }
     }

@@ -20,6 +20,7 @@ use super::exec::root_fs;
 use super::file::{CONTENT_KEYS, UNKNOWN_TIME};
 use crate::cache_mounts::{self, CacheMount, CacheMountId};
 use crate::context::{IgnoreFilter, LocalContext};
+use crate::distant::followed;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
 use crate::secrets::{MAX_SECRET_BYTES, SecretSource};
@@ -101,6 +102,12 @@ impl ExecMount {
             ExecMount::Tmpfs { .. } | ExecMount::Secret { .. } | ExecMount::Ssh { .. } => None,
         }
     }
+}
+
+/// Returns the paths that mounts show of an input; `None` is all of it.
+pub(super) fn paths_read(mounts: &[ExecMount], input: usize) -> Option<Vec<String>> {
+    let sources = mounts.iter().filter_map(ExecMount::source).filter(|source| source.input == input);
+    sources.map(|source| followed(&source.path)).collect()
 }
 
 /// Computes the key of exactly what a step's mount shows of an input.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use polyarch_snapshot::{SnapshotId, TreeRoot, content_key};
 use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
 
-use super::copy::{CopyAction, Source};
+use super::copy::{CopyAction, CopyPath, Source};
 use super::user::{User, resolve_user};
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
@@ -57,6 +57,13 @@ impl FileOp {
             }
         };
         hasher.finish()
+    }
+
+    /// Returns the paths that are copied of an input; `None` is all of it.
+    pub(super) fn paths_read(&self, input: usize) -> Option<Vec<String>> {
+        let FileAction::Copy(actions) = &self.action else { return Some(Vec::new()) };
+        let sources = actions.iter().filter(|action| action.input == input).flat_map(|it| &it.sources);
+        sources.map(CopyPath::followed).collect()
     }
 
     /// Computes the key of exactly what is copied of an input.

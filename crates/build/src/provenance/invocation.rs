@@ -16,7 +16,7 @@ const LETTERS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 pub(super) fn locals(request: &BuildRequest) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     match request.context.whole() {
-        Context::Directory(_) | Context::Archive(_) => {
+        Context::Directory(_) | Context::Distant(_) | Context::Archive(_) => {
             names.insert("context".to_owned());
             names.insert("dockerfile".to_owned());
         }
@@ -58,7 +58,11 @@ fn attributes_of(request: &BuildRequest, file_name: &str) -> BTreeMap<String, St
     set("filename", file_name.to_owned());
     match request.context.whole() {
         Context::Git(url) | Context::Http(url) => set("context", url.clone()),
-        Context::Directory(_) | Context::Archive(_) | Context::Empty | Context::Subdirectory { .. } => None,
+        Context::Directory(_)
+        | Context::Distant(_)
+        | Context::Archive(_)
+        | Context::Empty
+        | Context::Subdirectory { .. } => None,
     };
     if let Some(target) = &request.target {
         set("target", target.clone());

@@ -50,7 +50,11 @@ impl Services {
         };
         let url = match request.context.whole() {
             Context::Git(url) | Context::Http(url) => url,
-            Context::Directory(_) | Context::Archive(_) | Context::Empty | Context::Subdirectory { .. } => {
+            Context::Directory(_)
+            | Context::Distant(_)
+            | Context::Archive(_)
+            | Context::Empty
+            | Context::Subdirectory { .. } => {
                 let (context, time) = (request.context.clone(), SourceTime::Unknown);
                 return Ok(Localized { context, dockerfile, time, scratch: None, materials });
             }

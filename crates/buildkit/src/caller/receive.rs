@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -54,6 +55,10 @@ pub struct Received {
     pub files: u64,
     /// Those bytes.
     pub bytes: u64,
+    /// All bytes of the transfer, with those that list and describe.
+    pub transferred_bytes: u64,
+    /// Whether nothing more comes.
+    pub is_complete: bool,
 }
 
 impl ClientSession {
@@ -163,6 +168,7 @@ impl<P: Fn(Received)> Transfer<P> {
             self.request()?;
         }
         self.tree.finish()?;
+        self.received.is_complete = true;
         (self.progress)(self.received);
         send(&self.requests, PacketType::Fin, 0)?;
         // The client has seen that we have all.
@@ -178,6 +184,8 @@ impl<P: Fn(Received)> Transfer<P> {
     }
 
     fn take(&mut self, packet: Packet) -> Result<(), CallerError> {
+        let size = u64::try_from(packet.encoded_len()).unwrap_or(u64::MAX);
+        self.received.transferred_bytes = self.received.transferred_bytes.saturating_add(size);
         match PacketType::try_from(packet.r#type) {
             Ok(PacketType::Stat) if !self.is_listed => match packet.stat {
                 Some(stat) => {

@@ -92,7 +92,9 @@ pub(super) fn context_name(context: &NamedContext) -> String {
 /// Returns where a node finds a named context; `None` for what only this machine has.
 pub(super) fn context_value(context: &NamedContext) -> Option<String> {
     match &context.source {
-        ContextSource::Directory(_) => Some(format!("local:{}", context_name(context))),
+        ContextSource::Directory(_) | ContextSource::Distant(_) => {
+            Some(format!("local:{}", context_name(context)))
+        }
         ContextSource::Scratch => Some("docker-image://scratch".to_owned()),
         ContextSource::Image(reference) => Some(format!("docker-image://{reference}")),
         ContextSource::Git(url) | ContextSource::Http(url) => Some(url.clone()),
@@ -169,6 +171,7 @@ mod tests {
             labels: vec![pair("a", "b")],
             outputs: Vec::new(),
             no_cache: true,
+            policies: Default::default(),
             pull: PullPolicy::Always,
             source_date_epoch: Some(7),
             network: NetworkMode::Host,

@@ -91,7 +91,7 @@ impl Node {
         let dockerfile = DockerfileDirectory::new(services, &here.dockerfile, &context, &text)?;
         let (target, imported) = import_target(services.store());
         let mut directories = BTreeMap::from([
-            ("context".to_owned(), share(context.root())?),
+            ("context".to_owned(), share(context.root()?)?),
             ("dockerfile".to_owned(), share(&dockerfile.path)?),
         ]);
         for context in &request.contexts {
@@ -121,6 +121,7 @@ impl Node {
             attributes: frontend_attributes(request, &dockerfile.file_name, &options.platforms),
             exporters: vec![Exporter { kind: "oci".to_owned(), attributes: exporter_attributes(request) }],
             entitlements: entitlements(request),
+            policy: request.policies.given(),
             label: options.label,
             ..SolveRequest::default()
         };
@@ -168,14 +169,13 @@ impl DockerfileDirectory {
         context: &LocalContext,
         text: &polyarch_build::context::DockerfileText,
     ) -> Result<DockerfileDirectory, BuildError> {
-        let here = |name: &str| DockerfileDirectory {
-            path: context.root().to_owned(),
-            file_name: name.to_owned(),
-            _scratch: None,
+        let here = |name: &str| {
+            let path = context.root()?.to_owned();
+            Ok(DockerfileDirectory { path, file_name: name.to_owned(), _scratch: None })
         };
         match source {
-            DockerfileSource::Default => return Ok(here(&text.name)),
-            DockerfileSource::InContext(name) => return Ok(here(name)),
+            DockerfileSource::Default => return here(&text.name),
+            DockerfileSource::InContext(name) => return here(name),
             DockerfileSource::File(_) | DockerfileSource::Text(_) | DockerfileSource::Url(_) => {}
         }
         let scratch = services.scratch()?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use polyarch_build::BuildError;
 use polyarch_build::error::SourceLocation;
+use polyarch_build::source_policy::SourcePolicy;
 use polyarch_solver::progress::Progress;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
@@ -46,6 +47,8 @@ pub struct SolveRequest {
     pub cache_to: Vec<CacheOptionsEntry>,
     /// What steps may be granted: `network.host`, `security.insecure`.
     pub entitlements: Vec<String>,
+    /// What the build may read.
+    pub policy: Option<SourcePolicy>,
     /// Tells this node's steps apart from those of other nodes.
     pub label: Option<String>,
 }
@@ -164,6 +167,7 @@ impl SolveRequest {
             }),
             entitlements: self.entitlements,
             exporters,
+            source_policy: self.policy.as_ref().map(crate::policy::message),
             ..control::SolveRequest::default()
         }
     }

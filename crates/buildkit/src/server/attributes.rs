@@ -10,6 +10,7 @@ use polyarch_build::request::{
     BuildRequest, Context, DockerfileSource, Entitlement, ImageOptions, NetworkMode, PullPolicy, Resource,
     StepOptions, Ulimit,
 };
+use polyarch_build::source_policy::SourcePolicies;
 use polyarch_build::{BuildError, ErrorKind};
 use polyarch_oci::Platform;
 
@@ -61,6 +62,7 @@ pub(super) fn request_of(
         labels: with_prefix("label:"),
         outputs: Vec::new(),
         no_cache: no_cache.is_some_and(String::is_empty),
+        policies: SourcePolicies::default(),
         pull: match get("image-resolve-mode") {
             None | Some("default" | "local") => PullPolicy::Default,
             Some("pull") => PullPolicy::Always,

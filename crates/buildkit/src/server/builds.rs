@@ -13,6 +13,7 @@ use polyarch_build::Services;
 use polyarch_solver::CancelFlag;
 use polyarch_solver::progress::Progress;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::api::control::SolveRequest;
@@ -20,7 +21,7 @@ use crate::caller::ClientSession;
 use crate::server::results::{ResultTree, Results};
 use crate::server::status::StatusLog;
 
-/// How long a call waits for its build.
+/// How long a call waits for a build of which nothing is known yet.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a build is known after its end.
 const AFTERLIFE: Duration = Duration::from_secs(10);
@@ -55,17 +56,35 @@ impl Build {
 #[derive(Clone, Default)]
 pub(crate) struct Builds(Arc<Table>);
 
-#[derive(Default)]
 struct Table {
     by_name: Mutex<HashMap<String, Entry>>,
     came: Notify,
+    patience: Duration,
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table { by_name: Mutex::default(), came: Notify::new(), patience: PATIENCE }
+    }
 }
 
 enum Entry {
-    /// Its client's session is waited for.
+    /// Its client's session is waited for, or the rooms are opened, which on a new store takes a while.
     Starting(Arc<StatusLog>),
-    /// It runs, or has ended a moment ago.
+    /// It runs.
     Known(Arc<Build>),
+    /// It has ended a moment ago.
+    Ended(Arc<StatusLog>),
+}
+
+/// What a call finds under a name.
+enum Found<T> {
+    /// What it looks for.
+    Ready(T),
+    /// It comes as soon as the build has started.
+    Soon,
+    /// There was such a build.
+    Gone,
 }
 
 /// A build's place in the table; when it goes, the build is told to stop, and forgotten a little later.
@@ -99,8 +118,9 @@ impl Builds {
     /// Returns a build, which may come in a moment.
     pub(crate) async fn find(&self, name: &str) -> Result<Arc<Build>, Status> {
         self.wait(name, |entry| match entry {
-            Entry::Known(build) => Some(build.clone()),
-            Entry::Starting(_) => None,
+            Entry::Known(build) => Found::Ready(build.clone()),
+            Entry::Starting(_) => Found::Soon,
+            Entry::Ended(_) => Found::Gone,
         })
         .await
     }
@@ -108,8 +128,8 @@ impl Builds {
     /// Returns the progress of a build, which may come in a moment.
     pub(crate) async fn status(&self, name: &str) -> Result<Arc<StatusLog>, Status> {
         self.wait(name, |entry| match entry {
-            Entry::Known(build) => Some(build.status.clone()),
-            Entry::Starting(status) => Some(status.clone()),
+            Entry::Known(build) => Found::Ready(build.status.clone()),
+            Entry::Starting(status) | Entry::Ended(status) => Found::Ready(status.clone()),
         })
         .await
     }
@@ -124,27 +144,30 @@ impl Builds {
         let by_name = self.lock();
         let found = by_name.values().find_map(|entry| match entry {
             Entry::Known(build) => build.results.get(name).ok(),
-            Entry::Starting(_) => None,
+            Entry::Starting(_) | Entry::Ended(_) => None,
         });
         found.ok_or_else(|| Status::not_found("the build whose result is an input here has ended"))
     }
 
-    async fn wait<T>(&self, name: &str, take: impl Fn(&Entry) -> Option<T>) -> Result<T, Status> {
-        let search = async {
-            loop {
-                let came = self.0.came.notified();
-                tokio::pin!(came);
-                // Before looking, or else one that comes between looking and waiting were missed.
-                came.as_mut().enable();
-                if let Some(found) = self.lock().get(name).and_then(&take) {
-                    return found;
-                }
-                came.await;
+    /// Waits for what a name has: a moment for a build of which nothing is known, and as long as it takes for one
+    /// that is starting.
+    async fn wait<T>(&self, name: &str, look: impl Fn(&Entry) -> Found<T>) -> Result<T, Status> {
+        let deadline = Instant::now() + self.0.patience;
+        loop {
+            let came = self.0.came.notified();
+            tokio::pin!(came);
+            // Before looking, or else one that comes between looking and waiting were missed.
+            came.as_mut().enable();
+            let found = self.lock().get(name).map(&look);
+            match found {
+                Some(Found::Ready(found)) => return Ok(found),
+                Some(Found::Gone) => return Err(Status::not_found(format!("job {name} has ended"))),
+                Some(Found::Soon) => came.await,
+                None => tokio::time::timeout_at(deadline, came)
+                    .await
+                    .map_err(|_| Status::not_found(format!("no such job {name}")))?,
             }
-        };
-        tokio::time::timeout(PATIENCE, search)
-            .await
-            .map_err(|_| Status::not_found(format!("no such job {name}")))
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Entry>> {
@@ -175,7 +198,8 @@ impl Drop for Place {
         self.status.end();
         let (builds, name) = (self.builds.clone(), self.name.clone());
         // What it holds goes at once; only what it said is kept for a while.
-        builds.lock().insert(name.clone(), Entry::Starting(self.status.clone()));
+        builds.lock().insert(name.clone(), Entry::Ended(self.status.clone()));
+        builds.0.came.notify_waiters();
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move {
                 tokio::time::sleep(AFTERLIFE).await;
@@ -183,5 +207,39 @@ impl Drop for Place {
             })),
             Err(_) => drop(builds.lock().remove(&name)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+    use tonic::Code;
+
+    use super::*;
+
+    fn impatient() -> Builds {
+        Builds(Arc::new(Table { patience: Duration::ZERO, ..Table::default() }))
+    }
+
+    #[tokio::test]
+    async fn a_build_that_is_starting_is_waited_for_whatever_the_patience() {
+        let builds = impatient();
+        let place = builds.reserve("slow").unwrap();
+        let mut waiting = pin!(builds.find("slow"));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        tokio::task::yield_now().await;
+        assert!(waiting.as_mut().now_or_never().is_none(), "it is starting still");
+        assert!(builds.status("slow").await.is_ok(), "what it says can be followed already");
+        drop(place);
+        let error = waiting.await.map(drop).unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::NotFound, "job slow has ended"));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_started_is_not_there() {
+        let error = impatient().find("other").await.map(drop).unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::NotFound, "no such job other"));
     }
 }

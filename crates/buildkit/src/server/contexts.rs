@@ -6,21 +6,23 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use polyarch_build::distant::{Distant, DistantDirectories as _};
 use polyarch_build::named_context::{ContextSource, NamedContext};
 use polyarch_build::request::{Context, DockerfileSource};
+use polyarch_build::source_policy::SourcePolicies;
 use polyarch_build::{BuildError, ErrorKind};
-use polyarch_dockerfile::{Dockerfile, IgnoreRules, InstructionKind};
 use polyarch_oci::{Digest, Platform, Reference};
 use polyarch_snapshot::TreeRoot;
-use polyarch_solver::progress::ActiveVertex;
 
 use crate::caller::{
     CallerError, ClientSession, KeptDirectories, KeptDirectory, ReceiveRequest, Received, Sessions,
 };
 use crate::server::attributes::wrong;
 use crate::server::builds::Build;
+use crate::server::directories::ClientDirectories;
 use crate::server::frontend::Inputs;
 use crate::server::layouts::copy_image;
 
@@ -36,6 +38,7 @@ pub(super) struct Loaded {
     pub(super) context: Context,
     pub(super) dockerfile: DockerfileSource,
     pub(super) contexts: Vec<NamedContext>,
+    pub(super) policies: SourcePolicies,
     _directories: Vec<KeptDirectory>,
     _scratch: tempfile::TempDir,
 }
@@ -56,21 +59,8 @@ pub(super) async fn load(
         None => {
             let (dockerfile, kept) = reader.local_dockerfile(file_name).await?;
             directories.push(kept);
-            let context = match reader.local_context(&dockerfile).await {
-                Ok(kept) => {
-                    let context = Context::Directory(kept.path().to_owned());
-                    directories.push(kept);
-                    context
-                }
-                // A client need not offer what the Dockerfile doesn't read.
-                Err(CallerError::Refused { .. } | CallerError::NotOffered { .. })
-                    if !dockerfile.reads_context =>
-                {
-                    Context::Empty
-                }
-                Err(error) => return Err(error.into()),
-            };
-            (context, DockerfileSource::File(dockerfile.path))
+            // What steps read of it comes when they are known.
+            (Context::Distant(reader.directory("context", "internal")), DockerfileSource::File(dockerfile))
         }
         Some(url) if url.starts_with("http://buildkit-session/") => {
             let archive = reader.scratch.path().join("context");
@@ -91,11 +81,27 @@ pub(super) async fn load(
     };
     let context = match (get("contextsubdir"), context) {
         // Of a directory the client sends what it means.
-        (None, context) | (_, context @ (Context::Directory(_) | Context::Empty)) => context,
+        (None, context) | (_, context @ (Context::Directory(_) | Context::Distant(_) | Context::Empty)) => {
+            context
+        }
         (Some(path), of) => Context::Subdirectory { of: Box::new(of), path: path.to_owned() },
     };
-    let contexts = reader.named_contexts(&mut directories).await?;
-    Ok(Loaded { context, dockerfile, contexts, _directories: directories, _scratch: reader.scratch })
+    let contexts = reader.named_contexts().await?;
+    let policies = match &build.request.source_policy {
+        None => SourcePolicies::default(),
+        Some(message) => {
+            let directories = Arc::new(reader.directories());
+            SourcePolicies::new(&[crate::policy::read(message)?])?.with_directories(directories)
+        }
+    };
+    Ok(Loaded {
+        context,
+        dockerfile,
+        contexts,
+        policies,
+        _directories: directories,
+        _scratch: reader.scratch,
+    })
 }
 
 struct Reader<'a> {
@@ -104,16 +110,6 @@ struct Reader<'a> {
     attributes: &'a BTreeMap<String, String>,
     inputs: &'a Inputs,
     scratch: tempfile::TempDir,
-}
-
-/// A Dockerfile that was read.
-struct ReadDockerfile {
-    /// Our copy.
-    path: PathBuf,
-    /// Whether an ignore file of its own stands beside it.
-    has_ignore_file: bool,
-    /// Whether it may read the context; bases may, with their triggers, but those are not known yet.
-    reads_context: bool,
 }
 
 impl Reader<'_> {
@@ -143,8 +139,9 @@ impl Reader<'_> {
         Ok((kept, received))
     }
 
-    /// Reads the Dockerfile of the client's directory for it.
-    async fn local_dockerfile(&self, file_name: &str) -> Result<(ReadDockerfile, KeptDirectory), BuildError> {
+    /// Reads the Dockerfile of the client's directory for it; returns our copy, beside which the ignore file of
+    /// its own stands when there is one.
+    async fn local_dockerfile(&self, file_name: &str) -> Result<(PathBuf, KeptDirectory), BuildError> {
         let name = self.attributes.get("dockerfilekey").map_or("dockerfile", String::as_str);
         let lower = lower_case_name(file_name);
         let mut follow_paths = vec![file_name.to_owned(), format!("{file_name}.dockerignore")];
@@ -176,67 +173,30 @@ impl Reader<'_> {
                 .map_err(|error| BuildError::io("can't write", path, &error))
         };
         write(&path, &bytes)?;
-        let has_ignore_file = ignored.is_some();
         if let Some(ignored) = ignored {
             let mut beside = path.clone().into_os_string();
             beside.push(".dockerignore");
             write(Path::new(&beside), &ignored)?;
         }
-        Ok((ReadDockerfile { path, has_ignore_file, reads_context: reads_context(&bytes) }, kept))
+        Ok((path, kept))
     }
 
-    /// Brings the client's context here, without what its ignore file leaves out.
-    async fn local_context(&self, dockerfile: &ReadDockerfile) -> Result<KeptDirectory, CallerError> {
-        let name = "context";
-        let progress = self.build.progress();
-        let ignored = match dockerfile.has_ignore_file {
-            true => {
-                let mut beside = dockerfile.path.clone().into_os_string();
-                beside.push(".dockerignore");
-                std::fs::read(&beside).ok()
-            }
-            false => {
-                let vertex = progress.begin("load dockerignore", "[internal] load .dockerignore");
-                let ignored = self.ignore_file(name).await;
-                end(vertex, &ignored);
-                ignored?
-            }
-        };
-        // Rules that make no sense are told by the build, which reads them again.
-        let exclude = ignored.and_then(|bytes| IgnoreRules::patterns(&bytes).ok()).unwrap_or_default();
-        let vertex = progress.begin("load build context", "[internal] load build context");
-        let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
-        let selection = ReceiveRequest { exclude, ..ReceiveRequest::default() };
-        let told = move |received| {
-            // Nobody asks any more when the transfer has ended.
-            let _ = sender.send(received);
-        };
-        let receiving = self.receive(name, "context", selection, told);
-        let mut status = vertex.status("transferring context:", 0);
-        tokio::pin!(receiving);
-        let result = loop {
-            tokio::select! {
-                result = &mut receiving => break result,
-                Some(so_far) = received.recv() => status.update(so_far.bytes),
-            }
-        };
-        if let Ok((_, all)) = &result {
-            status.update(all.bytes);
+    /// Returns a directory of the client's, whose files come when it is known which are read.
+    fn directory(&self, name: &str, label: &str) -> Distant {
+        self.directories().directory(name, label)
+    }
+
+    fn directories(&self) -> ClientDirectories {
+        let prefix = "local-sessionid:";
+        let owners = self.attributes.iter();
+        let owners = owners.filter_map(|(key, id)| Some((key.strip_prefix(prefix)?.to_owned(), id.clone())));
+        ClientDirectories {
+            sessions: self.sessions.clone(),
+            session: self.build.session.clone(),
+            session_id: self.build.request.session.clone(),
+            owners: owners.collect(),
+            kept: KeptDirectories::new(&self.build.services.root().join("contexts")),
         }
-        drop(status);
-        end(vertex, &result);
-        result.map(|(kept, _)| kept)
-    }
-
-    async fn ignore_file(&self, name: &str) -> Result<Option<Vec<u8>>, CallerError> {
-        let selection =
-            ReceiveRequest { follow_paths: vec![".dockerignore".to_owned()], ..ReceiveRequest::default() };
-        let (kept, _) = self.receive(name, &format!("dockerignore {name}"), selection, |_| {}).await?;
-        let tree = TreeRoot::open(kept.path()).map_err(|error| CallerError::Write {
-            path: kept.path().to_owned(),
-            source: std::io::Error::other(error),
-        })?;
-        Ok(tree.read(".dockerignore", MAX_TEXT_BYTES).ok())
     }
 
     /// Takes what a client has sent as its context: an archive, or else a Dockerfile alone.
@@ -267,14 +227,11 @@ impl Reader<'_> {
         }
         let (dockerfile, kept) = self.local_dockerfile(file_name).await?;
         directories.push(kept);
-        Ok(DockerfileSource::File(dockerfile.path))
+        Ok(DockerfileSource::File(dockerfile))
     }
 
     /// Reads the named contexts, `context:NAME` and `context:NAME::PLATFORM`.
-    async fn named_contexts(
-        &self,
-        directories: &mut Vec<KeptDirectory>,
-    ) -> Result<Vec<NamedContext>, BuildError> {
+    async fn named_contexts(&self) -> Result<Vec<NamedContext>, BuildError> {
         let mut contexts = Vec::new();
         for (key, value) in self.attributes {
             let Some(name) = key.strip_prefix("context:") else { continue };
@@ -291,10 +248,7 @@ impl Reader<'_> {
             let wrong_value = || wrong(format!("invalid context specifier {value} for {name}"));
             let source = match value.split_once(':').ok_or_else(wrong_value)? {
                 ("local", directory) => {
-                    let kept = self.named_directory(name, directory).await?;
-                    let path = kept.path().to_owned();
-                    directories.push(kept);
-                    ContextSource::Directory(path)
+                    ContextSource::Distant(self.directory(directory, &format!("context {name}")))
                 }
                 ("input", input) => {
                     let built = self.inputs.get(input);
@@ -303,6 +257,12 @@ impl Reader<'_> {
                 }
                 ("oci-layout", rest) => {
                     ContextSource::Image(self.layout(name, rest.trim_start_matches("//")).await?)
+                }
+                // The slashes are not always there.
+                ("docker-image", image) => {
+                    ContextSource::parse(&format!("docker-image://{}", image.trim_start_matches('/')))
+                        .map_err(|error| wrong(error.to_string()))?
+                        .ok_or_else(wrong_value)?
                 }
                 _ => ContextSource::parse(value)
                     .map_err(|error| wrong(error.to_string()))?
@@ -339,37 +299,10 @@ impl Reader<'_> {
             }
         }
     }
-
-    /// Brings the directory of a named context here, without what its ignore file leaves out.
-    async fn named_directory(&self, name: &str, directory: &str) -> Result<KeptDirectory, CallerError> {
-        let vertex = self
-            .build
-            .progress()
-            .begin(&format!("context {name}"), format!("[context {name}] load from client"));
-        let ignored = self.ignore_file(directory).await;
-        let received = match ignored {
-            Ok(ignored) => {
-                let exclude =
-                    ignored.and_then(|bytes| IgnoreRules::patterns(&bytes).ok()).unwrap_or_default();
-                let selection = ReceiveRequest { exclude, ..ReceiveRequest::default() };
-                self.receive(directory, &format!("context {directory}"), selection, |_| {}).await
-            }
-            Err(error) => Err(error),
-        };
-        end(vertex, &received);
-        received.map(|(kept, _)| kept)
-    }
 }
 
 fn no_session() -> BuildError {
     wrong("the build has no session, and its context would come through it")
-}
-
-fn end<T>(vertex: ActiveVertex, result: &Result<T, CallerError>) {
-    match result {
-        Ok(_) => vertex.done(),
-        Err(error) => vertex.failed(error),
-    }
 }
 
 /// Tells whether a URL is that of a git repository, as BuildKit tells them apart.
@@ -401,19 +334,6 @@ fn lower_case_name(path: &str) -> Option<String> {
     (directory.is_empty() || directory.ends_with('/')).then(|| format!("{directory}dockerfile"))
 }
 
-/// Tells whether a Dockerfile names the context; one that can't be parsed will be told so anyway.
-fn reads_context(bytes: &[u8]) -> bool {
-    let Ok(dockerfile) = Dockerfile::parse_bytes(bytes) else { return false };
-    dockerfile.stages.iter().flat_map(|stage| &stage.instructions).any(|instruction| {
-        match &instruction.kind {
-            InstructionKind::Copy(copy) => copy.from.is_none(),
-            InstructionKind::Add(_) => true,
-            InstructionKind::Run(run) => run.mounts.iter().any(|mount| mount.from().is_none()),
-            _ => false,
-        }
-    })
-}
-
 /// Tells whether a file is a tar archive, possibly compressed.
 fn is_archive(path: &Path) -> std::io::Result<bool> {
     use std::io::Read as _;
@@ -427,21 +347,6 @@ fn is_archive(path: &Path) -> std::io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn who_reads_the_context_is_known() {
-        for (text, expected) in [
-            ("FROM scratch\nCOPY a /\n", true),
-            ("FROM scratch\nADD a /\n", true),
-            ("FROM a AS a\nFROM scratch\nCOPY --from=a / /\n", false),
-            ("FROM a\nRUN true\n", false),
-            ("FROM a\nRUN --mount=target=/src true\n", true),
-            ("FROM a\nRUN --mount=from=b,target=/src true\n", false),
-            ("NONSENSE", false),
-        ] {
-            assert_eq!(reads_context(text.as_bytes()), expected, "{text}");
-        }
-    }
 
     #[test]
     fn names_of_dockerfiles_have_no_directories() {

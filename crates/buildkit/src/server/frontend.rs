@@ -86,6 +86,7 @@ impl Server {
         if let Some(loaded) = &loaded {
             (request.context, request.dockerfile) = (loaded.context.clone(), loaded.dockerfile.clone());
             request.contexts.clone_from(&loaded.contexts);
+            request.policies.clone_from(&loaded.policies);
         }
         // Clients know BuildKit's rules and no others.
         let options = SubrequestOptions { with_own_rules: false };
@@ -110,6 +111,7 @@ impl Server {
         let loaded = load(build, &self.0.sessions, attributes, inputs).await?;
         (request.context, request.dockerfile) = (loaded.context.clone(), loaded.dockerfile.clone());
         request.contexts.clone_from(&loaded.contexts);
+        request.policies.clone_from(&loaded.policies);
         self.attest(build, &mut request.attestations, inputs)?;
         let sockets = build.services.scratch()?;
         if let Some(session) = &build.session {

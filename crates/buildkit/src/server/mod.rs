@@ -13,6 +13,7 @@ mod builds;
 mod capabilities;
 mod contexts;
 mod definition;
+mod directories;
 mod dispatch;
 mod errors;
 mod exporters;

@@ -46,6 +46,10 @@ impl Server {
 
     async fn run(self, place: Place, request: SolveRequest) -> Result<SolveResponse, Status> {
         let outputs = outputs_of(&request).map_err(|error| status_of(&error))?;
+        if !request.source_policy_session.is_empty() {
+            // What the client forbids must not be read unasked.
+            return Err(Status::unimplemented("source policies that the client evaluates are not supported"));
+        }
         granted(&request.entitlements, &self.0.options.entitlements).map_err(|error| status_of(&error))?;
         let session = match request.session.as_str() {
             "" => None,
@@ -53,7 +57,11 @@ impl Server {
             id => self.0.sessions.find(id, SESSION_PATIENCE).await.ok(),
         };
         let options = self.service_options(session.clone(), &outputs);
-        let services = Services::open(options).map_err(|error| status_of(&error))?;
+        // On a new store this takes a while, in which others must be answered.
+        let services = tokio::task::spawn_blocking(move || Services::open(options))
+            .await
+            .map_err(|panic| Status::internal(panic.to_string()))?
+            .map_err(|error| status_of(&error))?;
         let build = Arc::new(Build {
             request,
             session,

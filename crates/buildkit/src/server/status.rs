@@ -111,7 +111,7 @@ impl StatusLog {
                 Event::Status(status) => message.statuses.push(control::VertexStatus {
                     id: status.id.clone(),
                     vertex: status.vertex.to_string(),
-                    name: String::new(),
+                    name: action_of(&status.id).to_owned(),
                     current: i64::try_from(status.current).unwrap_or(i64::MAX),
                     total: i64::try_from(status.total).unwrap_or(i64::MAX),
                     timestamp: timestamp(Some(SystemTime::now())),
@@ -159,6 +159,11 @@ impl Kept {
         self.bytes += size;
         Some(event)
     }
+}
+
+/// Returns what is done of `transferring context:` and the like, as clients have it beside the whole.
+fn action_of(id: &str) -> &str {
+    id.strip_suffix(':').and_then(|id| id.split_once(' ')).map_or("", |(action, _)| action)
 }
 
 fn size_of(event: &Event) -> usize {

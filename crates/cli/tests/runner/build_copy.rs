@@ -134,7 +134,7 @@ fn copies_that_make_no_sense_are_refused_in_buildkits_words_needs_root() {
             "ADD --chmod=10000 a.txt /",
             "invalid chmod parameter: '10000'. it should be octal string and between 0 and 07777",
         ),
-        ("COPY nothing /", "failed to calculate checksum of ref of the context: \"/nothing\": not found"),
+        ("COPY nothing /", "failed to calculate checksum of ref context: \"/nothing\": not found"),
         ("COPY --parents dir/./nothing /", "\"/dir/nothing\": not found"),
         ("COPY https://example.com/a /", "source can't be a URL for COPY"),
         ("COPY https://example.com/a.git /", "source can't be a git ref for COPY"),

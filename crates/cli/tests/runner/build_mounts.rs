@@ -144,7 +144,10 @@ fn memory_is_mounted_and_mounts_that_make_no_sense_are_refused_needs_root() {
         ("from=$x,target=/x", "'from' doesn't support variable expansion, define alias stage instead"),
         ("type=secret,from=base,target=/x", "from is not allowed for mounts of type secret"),
         ("type=bind,target=/x,mode=755", "mode is not allowed for mounts of type bind"),
-        ("from=late,target=/x", "--from=late names a stage that is not before this one"),
+        (
+            "from=late,target=/x",
+            "cannot copy from stage \"late\", it needs to be defined before current stage",
+        ),
     ] {
         dockerfile(
             &environment,

@@ -34,7 +34,7 @@ fn build_files(environment: &TestEnvironment) -> std::path::PathBuf {
 }
 
 /// Builds into an OCI layout and returns the config.
-fn build_config(environment: &TestEnvironment, arguments: &[&str]) -> Value {
+pub(crate) fn build_config(environment: &TestEnvironment, arguments: &[&str]) -> Value {
     let output = ["-o", "type=oci,tar=false,dest=layout"];
     build(environment, &[&output, arguments].concat()).assert_success();
     let layout = environment.work().join("layout");

@@ -36,6 +36,8 @@ mod build_secrets;
 #[cfg(test)]
 mod build_source_date_epoch;
 #[cfg(test)]
+mod build_stages;
+#[cfg(test)]
 mod build_steps;
 #[cfg(test)]
 mod build_verify;

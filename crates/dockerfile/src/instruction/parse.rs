@@ -249,9 +249,9 @@ impl<'a> Request<'a> {
         Ok(Onbuild { trigger })
     }
 
-    fn not_expanded(&self, place: &'static str) -> ParseError {
+    fn not_expanded(&self, kind: ParseErrorKind) -> ParseError {
         let hint = "name a stage with FROM image AS name, where variables are expanded, and use its name";
-        self.error(ParseErrorKind::VariableNotExpanded { place }).with_hint(Some(hint.to_owned()))
+        self.error(kind).with_hint(Some(hint.to_owned()))
     }
 }
 

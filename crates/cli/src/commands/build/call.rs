@@ -86,7 +86,9 @@ pub(super) fn run(
 ) -> Result<u8, CommandError> {
     // Only an archive is unpacked, which needs a tree of files.
     let engine = match plan.request.context {
-        Context::Directory(_) | Context::Empty => session.open_for_documents(settings)?,
+        Context::Directory(_) | Context::Distant(_) | Context::Empty => {
+            session.open_for_documents(settings)?
+        }
         _ => session.open(settings)?,
     };
     let mode = if plan.is_quiet { ProgressMode::Quiet } else { plan.progress };

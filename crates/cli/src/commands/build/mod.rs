@@ -9,6 +9,7 @@ pub(super) mod metadata;
 pub(super) mod nodes;
 pub mod outputs;
 pub mod platforms;
+mod policy;
 pub mod request;
 mod secrets;
 mod standard_input;

@@ -87,6 +87,7 @@ impl BuildPlan {
             labels: labels(&args.label)?,
             outputs,
             no_cache: args.no_cache,
+            policies: super::policy::source_policies(environment)?,
             pull: if args.pull { PullPolicy::Always } else { PullPolicy::Default },
             network,
             extra_hosts: extra_hosts(&args.add_host)?,

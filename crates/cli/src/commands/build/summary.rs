@@ -109,6 +109,7 @@ pub(super) mod tests {
             labels: Vec::new(),
             outputs,
             no_cache: false,
+            policies: Default::default(),
             pull: PullPolicy::Default,
             source_date_epoch: None,
             network: NetworkMode::Default,

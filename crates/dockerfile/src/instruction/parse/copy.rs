@@ -34,7 +34,7 @@ impl Request<'_> {
         if let Some(from) = &from
             && Expander::new(&Environment::new(), '\\').word(from).ok().as_ref() != Some(from)
         {
-            return Err(self.not_expanded("'--from'"));
+            return Err(self.not_expanded(ParseErrorKind::VariableInFrom));
         }
         Ok(Copy {
             sources,

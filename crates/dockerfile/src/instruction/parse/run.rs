@@ -72,7 +72,7 @@ impl Request<'_> {
         let has_variable = |from: &str| from.find('$').is_some_and(|at| at + 1 < from.len());
         if mount.fields.iter().any(|(key, value)| key == "from" && value.as_deref().is_some_and(has_variable))
         {
-            return Err(self.not_expanded("'from'"));
+            return Err(self.not_expanded(ParseErrorKind::VariableNotExpanded { place: "'from'" }));
         }
         Ok(mount)
     }
