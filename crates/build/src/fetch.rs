@@ -44,6 +44,24 @@ impl Services {
         self.fetches.get(&blob.digest.to_string(), || self.fetch_blob(blob, from, shown)).await
     }
 
+    /// Brings a config into the store, unless it is there for this build to use.
+    pub(crate) async fn ensure_document(
+        &self,
+        blob: &Descriptor,
+        from: Option<&Reference>,
+        shown: &Shown,
+    ) -> Result<(), BuildError> {
+        if self.has_document(&blob.digest, from) {
+            return Ok(());
+        }
+        let key = format!("{} of {}", blob.digest, from.map(Reference::name).unwrap_or_default());
+        self.fetches.get(&key, || self.fetch_blob(blob, from, shown)).await?;
+        if let Some(from) = from {
+            self.note_served(&blob.digest, from);
+        }
+        Ok(())
+    }
+
     async fn fetch_blob(
         &self,
         blob: &Descriptor,

@@ -57,7 +57,8 @@ impl Services {
     /// Finds the image of a platform under a name.
     ///
     /// A name in the store wins, unless `pull` says to ask; otherwise the registry is asked, and what
-    /// it said last time serves when it can't be reached.
+    /// it said last time serves when it can't be reached. For the build of a client the registry is always
+    /// asked, with the client's credentials, save for what the client itself has sent.
     ///
     /// # Errors
     /// When no registry has it, or it lacks the platform.
@@ -85,7 +86,7 @@ impl Services {
     ) -> Result<RootDocument, BuildError> {
         let reference = reference.clone().with_default_tag();
         if pull != PullPolicy::Always
-            && let Some(root) = self.local_root(&reference)?
+            && let Some(root) = self.own_root(&reference)?
             && platform.is_none_or(|platform| self.may_serve(&root, platform))
         {
             return Ok(root);
@@ -121,7 +122,7 @@ impl Services {
             Err(Unresolved::Registry(error)) => error,
         };
         let failure = registry_error(format!("can't resolve {}", reference.familiar()), &error);
-        if pull != PullPolicy::Default || !is_unreachable(&error) {
+        if pull != PullPolicy::Default || !is_unreachable(&error) || self.is_for_client() {
             return Err(failure);
         }
         let root = self.remembered_root(reference)?.ok_or(failure)?;
@@ -169,6 +170,14 @@ impl Services {
         let descriptor = self.store.import_layout_image(directory, &descriptor).map_err(failed)?;
         let document = self.store.image(&descriptor).map_err(failed)?;
         Ok(RootDocument { descriptor, document, from: None })
+    }
+
+    /// Looks a name up among what this build may use without asking a registry.
+    fn own_root(&self, reference: &Reference) -> Result<Option<RootDocument>, BuildError> {
+        match !self.is_for_client() || reference.digest().is_some_and(|digest| self.has_sent(digest)) {
+            true => self.local_root(reference),
+            false => Ok(None),
+        }
     }
 
     /// Looks a name up in the store: as a name, or as a digest whose document is here.
@@ -220,19 +229,24 @@ impl Services {
     }
 
     async fn remote_root(self: &Arc<Self>, reference: &Reference) -> Result<RootDocument, Unresolved> {
-        let digest = match reference.digest() {
-            Some(digest) => Some(digest.clone()),
-            // A small question first: when the document is here, its bytes need not come again.
-            None if self
+        let is_worth_asking = match reference.digest() {
+            Some(digest) => self.is_for_client() && self.has_document(digest, Some(reference)),
+            None => self
                 .store
                 .get_record(RESOLUTIONS, resolution_key(reference).as_str())
-                .is_ok_and(|it| it.is_some()) =>
-            {
+                .is_ok_and(|it| it.is_some()),
+        };
+        let digest = match reference.digest() {
+            // A small question first: when the document is here, its bytes need not come again.
+            _ if is_worth_asking => {
                 Some(self.registry.head_manifest(reference).await.map_err(Unresolved::Registry)?.digest)
             }
+            Some(digest) => Some(digest.clone()).filter(|_| !self.is_for_client()),
             None => None,
         };
         if let Some(digest) = &digest
+            && reference.digest().is_none_or(|wanted| wanted == digest)
+            && self.has_document(digest, Some(reference))
             && let Some(size) = self.store.size(digest)
             && let Ok(Some(root)) =
                 self.stored_document(&Descriptor::new("", digest.clone(), size), Some(reference.clone()))
@@ -247,6 +261,7 @@ impl Services {
             .map_err(Unresolved::Document)?;
         // Keeping it is only a saving for next time.
         if self.store.put_as(&descriptor.digest, document.bytes()).is_ok() {
+            self.note_served(&descriptor.digest, reference);
             self.remember_root(reference, &descriptor);
         }
         Ok(RootDocument { descriptor, document, from: Some(reference.clone()) })
@@ -368,7 +383,7 @@ impl Services {
         from: Option<&Reference>,
     ) -> Result<ManifestOrIndex, BuildError> {
         let damaged = |what: String| BuildError::new(ErrorKind::Registry, format!("{reference}: {what}"));
-        let bytes = if self.store.contains(&entry.digest) {
+        let bytes = if self.has_document(&entry.digest, from) {
             self.store
                 .read(entry, polyarch_oci::manifest::MAX_MANIFEST_BYTES)
                 .map_err(|error| storage_error(&error))?
@@ -386,6 +401,7 @@ impl Services {
                 return Err(damaged(format!("{digest} has {size} bytes, its index says {said}")));
             }
             self.store.put_as(&entry.digest, &fetched.bytes).map_err(|error| storage_error(&error))?;
+            self.note_served(&entry.digest, from);
             fetched.bytes.to_vec()
         };
         ManifestOrIndex::parse(bytes, &entry.media_type).map_err(|error| damaged(chain_of(&error)))
@@ -407,7 +423,7 @@ impl Services {
                 ),
             ));
         }
-        self.ensure_blob(&manifest.config, from, shown).await?;
+        self.ensure_document(&manifest.config, from, shown).await?;
         self.store.config(manifest).map_err(|error| storage_error(&error))
     }
 }

@@ -14,6 +14,7 @@ pub mod cache_filter;
 mod cache_mounts;
 mod change;
 mod check;
+mod client_documents;
 pub mod context;
 pub mod csv;
 pub mod distant;

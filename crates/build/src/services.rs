@@ -13,6 +13,7 @@ use polyarch_sandbox::{Launcher, LauncherOptions};
 use polyarch_snapshot::{HashMemory, SnapshotOptions, Snapshots, TreeMode};
 use polyarch_store::Store;
 
+use crate::client_documents::Sent;
 use crate::error::{BuildError, ErrorKind};
 use crate::once_map::OnceMap;
 
@@ -78,6 +79,8 @@ pub struct Services {
     pub(crate) snapshots: Snapshots,
     pub(crate) registry: Client,
     pub(crate) options: ServiceOptions,
+    /// What the client has sent whose build this is; `None` when the store is the builder's own.
+    pub(crate) sent: Option<Sent>,
     pub(crate) roots: OnceMap<crate::image_source::RootDocument, BuildError>,
     pub(crate) fetches: OnceMap<(), BuildError>,
     pub(crate) unpackings: OnceMap<Vec<polyarch_snapshot::SnapshotId>, BuildError>,
@@ -96,6 +99,13 @@ impl Services {
     /// # Errors
     /// When the store can't be opened.
     pub fn open(options: ServiceOptions) -> Result<Arc<Services>, BuildError> {
+        Services::open_with(options, None)
+    }
+
+    pub(crate) fn open_with(
+        options: ServiceOptions,
+        sent: Option<Sent>,
+    ) -> Result<Arc<Services>, BuildError> {
         let store = Store::open(&options.root)
             .map_err(|error| BuildError::new(ErrorKind::Storage, crate::error::chain_of(&error)))?;
         let snapshot_options = SnapshotOptions { force_copy: options.force_copy };
@@ -112,6 +122,7 @@ impl Services {
             store,
             snapshots,
             registry: Client::new(options.registry.clone()),
+            sent,
             roots: OnceMap::default(),
             fetches: OnceMap::default(),
             unpackings: OnceMap::default(),

@@ -10,6 +10,10 @@ use crate::api::{control, llb};
 
 /// The most lines of detail that are taken.
 const MAX_DETAILS: usize = 100;
+/// The longest of its texts, in bytes.
+const MAX_TEXT_BYTES: usize = 16 << 10;
+/// The longest text that a warning is about, in bytes.
+const MAX_SOURCE_BYTES: usize = 1 << 20;
 /// The most lines that a warning is told to be about.
 const MAX_LINES: usize = 1000;
 
@@ -25,16 +29,19 @@ pub(crate) struct Parts<'a> {
 
 /// Reads a warning of a peer.
 pub(crate) fn read(vertex: Arc<str>, parts: &Parts<'_>) -> VertexWarning {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let source = parts
-        .info
-        .map(|info| Arc::new(WarningSource { file: info.filename.clone(), text: text(&info.data).into() }));
+    let clipped =
+        |bytes: &[u8], max: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(max)]).into_owned();
+    let text = |bytes: &[u8]| clipped(bytes, MAX_TEXT_BYTES);
+    let source = parts.info.map(|info| {
+        let file = text(info.filename.as_bytes());
+        Arc::new(WarningSource { file, text: clipped(&info.data, MAX_SOURCE_BYTES).into() })
+    });
     VertexWarning {
         vertex,
         level: i32::try_from(parts.level).unwrap_or(1),
         message: text(parts.short),
         detail: parts.detail.iter().take(MAX_DETAILS).map(|line| text(line)).collect(),
-        url: parts.url.to_owned(),
+        url: text(parts.url.as_bytes()),
         source,
         lines: parts.ranges.iter().take(MAX_LINES).map(lines_of).collect(),
     }

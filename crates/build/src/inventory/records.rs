@@ -10,6 +10,7 @@ use polyarch_store::{Missing, Store};
 use super::{CacheItem, CacheKind, Place};
 use crate::cache::{StepRecord, is_whole};
 use crate::check::GOOD_PROGRAMS;
+use crate::client_documents::SERVED;
 use crate::error::BuildError;
 use crate::image_source::{RESOLUTIONS, storage_error};
 use crate::layer_contents::LAYER_CONTENTS;
@@ -72,6 +73,11 @@ pub(super) fn records(
                         wanted.blobs.entry(descriptor.digest).or_insert(text);
                     }
                 }
+            }
+            (None, SERVED, Some(bytes)) => {
+                let digest = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
+                is_wanted = digest.is_some_and(|digest: Digest| here.contains(&digest));
+                description.push_str("which repository has given a document");
             }
             (None, CONTENT_KEYS, Some(_)) => {
                 is_wanted = true;

@@ -20,7 +20,7 @@ use tower_service::Service;
 use crate::api::control::BytesMessage;
 use crate::api::health::HealthCheckRequest;
 use crate::api::methods::client;
-use crate::caller::{ClientSession, Inner, SessionAnswer};
+use crate::caller::{ClientSession, Inner, MAX_TRANSFERS, SessionAnswer};
 use crate::session::{metadata, pipe};
 
 /// How much a client may send before we have taken it, in bytes.
@@ -64,6 +64,7 @@ impl ClientSession {
             methods,
             channel,
             ended: ended.clone(),
+            transfers: tokio::sync::Semaphore::new(MAX_TRANSFERS),
         }));
         if session.offers(client::HEALTH_CHECK.path()) {
             tokio::spawn(session.clone().watch());

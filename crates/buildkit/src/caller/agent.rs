@@ -4,6 +4,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::TryFutureExt as _;
 use tokio::net::{UnixListener, UnixStream};
@@ -74,7 +75,11 @@ impl ClientSession {
                     Ok((stream, _)) => {
                         connections.spawn(self.clone().forward(stream, id.clone()));
                     }
-                    Err(error) => tracing::debug!("no connection to an SSH agent: {error}"),
+                    Err(error) => {
+                        tracing::debug!("no connection to an SSH agent: {error}");
+                        // Out of descriptors: it would be so again at once.
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
                 },
                 Some(_) = connections.join_next() => {}
             }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Questions with one answer: credentials, tokens, secrets.
+//! Questions with one answer: credentials, secrets.
 
 use std::time::Duration;
 
 use tonic::Request;
 
 use crate::Method;
-use crate::api::auth::{CredentialsRequest, FetchTokenRequest};
+use crate::api::auth::CredentialsRequest;
 use crate::api::methods::client;
 use crate::api::secrets::GetSecretRequest;
 use crate::caller::{CallerError, ClientSession};
@@ -26,19 +26,6 @@ pub struct RegistryLogin {
     pub secret: String,
 }
 
-/// What a token is wanted for, in the words of the registry's challenge.
-#[derive(Debug, Clone, Default)]
-pub struct TokenRequest {
-    /// The registry's host.
-    pub host: String,
-    /// Where tokens are given.
-    pub realm: String,
-    /// For which service.
-    pub service: String,
-    /// For what.
-    pub scopes: Vec<String>,
-}
-
 impl ClientSession {
     /// Asks for the login of a registry, Docker Hub's as `registry-1.docker.io`; `None` when the client
     /// has none or lets nobody have any.
@@ -53,25 +40,6 @@ impl ClientSession {
         let found = self.ask("get credentials from the client", &client::CREDENTIALS, request).await?;
         let login = RegistryLogin { user: found.username, secret: found.secret };
         Ok(Some(login).filter(|login| !login.secret.is_empty()))
-    }
-
-    /// Asks the client to fetch a token, so that the password stays with it; `None` when it can't.
-    ///
-    /// # Errors
-    /// When the client fails to get one.
-    pub async fn fetch_token(&self, request: &TokenRequest) -> Result<Option<String>, CallerError> {
-        if !self.offers(client::FETCH_TOKEN.path()) {
-            return Ok(None);
-        }
-        let request = FetchTokenRequest {
-            client_id: "polyarch".to_owned(),
-            host: request.host.clone(),
-            realm: request.realm.clone(),
-            service: request.service.clone(),
-            scopes: request.scopes.clone(),
-        };
-        let answer = self.ask("get a token from the client", &client::FETCH_TOKEN, request).await?;
-        Ok(Some(answer.token).filter(|token| !token.is_empty()))
     }
 
     /// Asks for a secret; `None` when the client has none of that name.

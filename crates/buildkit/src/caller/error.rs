@@ -63,6 +63,14 @@ pub enum CallerError {
         /// Its path in the client's directory.
         path: String,
     },
+    /// A program of a directory has capabilities that it can't have here.
+    #[error("can't keep the file {path} as the client has it: {source}")]
+    Capability {
+        /// Its path in the client's directory.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// Something can't be written here.
     #[error("can't write {}: {source}", path.display())]
     Write {
@@ -92,7 +100,8 @@ impl From<CallerError> for BuildError {
             | CallerError::Refused { .. }
             | CallerError::Hostile { .. }
             | CallerError::TimedOut { .. }
-            | CallerError::Device { .. } => ErrorKind::Usage,
+            | CallerError::Device { .. }
+            | CallerError::Capability { .. } => ErrorKind::Usage,
             CallerError::Ended { .. } => ErrorKind::Cancelled,
             CallerError::Write { .. } => ErrorKind::Storage,
         };
@@ -100,6 +109,11 @@ impl From<CallerError> for BuildError {
         match error {
             CallerError::Device { path } => BuildError::new(kind, text)
                 .with_hint(format!("leave it out with a line {path} in .dockerignore")),
+            CallerError::Capability { path, .. } => BuildError::new(kind, text)
+                .with_hint(format!("leave it out with a line {path} in .dockerignore"))
+                .with_hint(format!(
+                    "or take them away with `setcap -r {path}` and give them with RUN setcap"
+                )),
             _ => BuildError::new(kind, text),
         }
     }

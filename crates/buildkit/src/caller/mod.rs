@@ -31,18 +31,22 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
 
 pub use agent::AgentSocket;
-pub use calls::{RegistryLogin, TokenRequest};
+pub use calls::RegistryLogin;
 pub use content::ClientContent;
 pub use error::CallerError;
 pub use kept::{KeptDirectories, KeptDirectory};
 pub use receive::{ReceiveRequest, Received};
 pub use send::ArchiveWriter;
 pub use sessions::{SessionAnswer, Sessions};
+
+/// The most transfers of files of a session at a time.
+const MAX_TRANSFERS: usize = 16;
 
 /// A client's session; clones are the same session.
 #[derive(Clone)]
@@ -56,6 +60,8 @@ struct Inner {
     methods: HashSet<String>,
     channel: Channel,
     ended: CancellationToken,
+    /// How many more transfers of files there may be at a time.
+    transfers: Semaphore,
 }
 
 impl ClientSession {

@@ -2,8 +2,9 @@
 //! Receives a directory of the client (`FileSync.DiffCopy`, fsutil's transfers).
 //!
 //! The counterpart of [`crate::session::file_sync`]: the client lists, we ask for the files that we have
-//! not, and end with FIN. One thread writes what comes in the order in which it comes; requests are few
-//! enough at a time that they never wait, so neither side can wait for the other forever.
+//! not, and end with FIN. What comes is written in the order in which it comes, on a thread that may block only
+//! while there is something to write: a client that sends nothing holds none. Requests are few enough at a time
+//! that they never wait, so neither side can wait for the other forever.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
 
@@ -27,9 +28,15 @@ const WHAT: &str = "receive the client's files";
 const MAX_REQUESTS: usize = 256;
 /// How many packets wait to be written.
 const QUEUE: usize = 64;
+/// How many packets are written at once.
+const BATCH: usize = 64;
+/// How many transfers there may be at a time, of all clients together.
+static TRANSFERS: Semaphore = Semaphore::const_new(512);
 /// The most bytes of one transfer: a context that large is a mistake or an attack.
 const MAX_BYTES: u64 = 1 << 40;
 
+/// How long a client may send nothing; a slow disk or link at its side needs less.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a client may take to end its half of a transfer that is complete.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -77,6 +84,8 @@ impl ClientSession {
         progress: impl Fn(Received) + Send + 'static,
     ) -> Result<Received, CallerError> {
         self.need(WHAT, client::FILE_SYNC.path())?;
+        // Neither is ever closed.
+        let (_own, _of_all) = (self.0.transfers.acquire().await, TRANSFERS.acquire().await);
         // As many as can be under way at a time, and the last one.
         let (requests, receiver) = mpsc::channel(MAX_REQUESTS + 1);
         let mut call = Request::new(ReceiverStream::new(receiver));
@@ -86,25 +95,46 @@ impl ClientSession {
         metadata::insert(headers, "exclude-patterns", &request.exclude);
         metadata::insert(headers, "followpaths", &request.follow_paths);
         let mut incoming = self.within(WHAT, client::FILE_SYNC.open(&self.0.channel, call)).await?;
-        let (sender, packets) = mpsc::channel(QUEUE);
+        let (sender, mut packets) = mpsc::channel(QUEUE);
         // It holds the directory until it has ended, also when nobody waits for it any more.
         let directory = into.clone();
-        let mut writing = tokio::task::spawn_blocking(move || {
-            let transfer = Transfer::new(TreeWriter::open(directory.path())?, requests, progress);
-            transfer.run(packets)
-        });
+        let writing = async move {
+            let mut transfer = blocking(move || {
+                let tree = TreeWriter::open(directory.path())?;
+                Ok(Box::new(Transfer::new(tree, requests, progress, directory)))
+            })
+            .await?;
+            loop {
+                let mut batch = Vec::with_capacity(BATCH);
+                if packets.recv_many(&mut batch, BATCH).await == 0 {
+                    return Err(CallerError::Ended { what: WHAT });
+                }
+                let step = blocking(move || transfer.take_all(batch)).await?;
+                transfer = match step {
+                    Step::More(transfer) => transfer,
+                    Step::All(received) => return Ok(received),
+                };
+            }
+        };
+        tokio::pin!(writing);
         let reading = async {
-            while let Some(packet) = self.within(WHAT, async { incoming.next().await.transpose() }).await? {
+            loop {
+                let next = tokio::time::timeout(IDLE_TIMEOUT, incoming.next());
+                let next = self.within(WHAT, async { Ok(next.await) }).await?;
+                let timed_out = |_| CallerError::TimedOut { what: WHAT, seconds: IDLE_TIMEOUT.as_secs() };
+                let packet = match next.map_err(timed_out)? {
+                    None => return Ok::<_, CallerError>(()),
+                    Some(packet) => self.within(WHAT, std::future::ready(packet)).await?,
+                };
                 if sender.send(packet).await.is_err() {
                     // It has all or has failed, and tells itself.
                     std::future::pending::<()>().await;
                 }
             }
-            Ok::<_, CallerError>(())
         };
         let read = tokio::select! {
             written = &mut writing => {
-                let received = joined(written)?;
+                let received = written?;
                 // The client's half ends now; one that goes on is cut off.
                 let rest = async { while let Some(Ok(_)) = incoming.next().await {} };
                 let _ = tokio::time::timeout(END_TIMEOUT, rest).await;
@@ -113,7 +143,7 @@ impl ClientSession {
             read = reading => read,
         };
         drop(sender);
-        match (joined(writing.await), read) {
+        match (writing.await, read) {
             // Why the packets ended tells more than that they did.
             (Err(CallerError::Ended { .. }), Err(error)) => Err(error),
             (written, _) => written,
@@ -121,13 +151,13 @@ impl ClientSession {
     }
 }
 
-fn joined(
-    written: Result<Result<Received, CallerError>, tokio::task::JoinError>,
-) -> Result<Received, CallerError> {
-    let panicked = |error: tokio::task::JoinError| {
-        Err(CallerError::of_status(WHAT, &Status::internal(error.to_string())))
-    };
-    written.unwrap_or_else(panicked)
+/// Does work of a transfer where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CallerError> + Send + 'static,
+) -> Result<T, CallerError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(CallerError::of_status(WHAT, &Status::internal(panic.to_string()))))
 }
 
 /// The side of a transfer that writes, and may block.
@@ -143,10 +173,25 @@ struct Transfer<P> {
     /// Files of which something has come.
     open: HashMap<u32, OpenFile>,
     is_listed: bool,
+    /// What came, once all has.
+    ended: Option<Received>,
+    /// Nobody else writes there meanwhile.
+    _directory: KeptDirectory,
+}
+
+/// Where a transfer is after some packets.
+enum Step<P> {
+    More(Box<Transfer<P>>),
+    All(Received),
 }
 
 impl<P: Fn(Received)> Transfer<P> {
-    fn new(tree: TreeWriter, requests: mpsc::Sender<Packet>, progress: P) -> Transfer<P> {
+    fn new(
+        tree: TreeWriter,
+        requests: mpsc::Sender<Packet>,
+        progress: P,
+        directory: KeptDirectory,
+    ) -> Transfer<P> {
         Transfer {
             tree,
             requests,
@@ -156,27 +201,32 @@ impl<P: Fn(Received)> Transfer<P> {
             asked: HashMap::new(),
             open: HashMap::new(),
             is_listed: false,
+            ended: None,
+            _directory: directory,
         }
     }
 
-    fn run(mut self, mut packets: mpsc::Receiver<Packet>) -> Result<Received, CallerError> {
-        while !self.is_complete() {
-            let Some(packet) = packets.blocking_recv() else {
-                return Err(CallerError::Ended { what: WHAT });
-            };
+    /// Takes packets in the order in which they came.
+    fn take_all(mut self: Box<Self>, packets: Vec<Packet>) -> Result<Step<P>, CallerError> {
+        for packet in packets {
+            if let Some(received) = self.ended {
+                // The client has seen that we have all.
+                return match packet.r#type == i32::from(PacketType::Fin) {
+                    true => Ok(Step::All(received)),
+                    false => Err(unexpected(&packet)),
+                };
+            }
             self.take(packet)?;
             self.request()?;
+            if self.is_complete() {
+                self.tree.finish()?;
+                self.received.is_complete = true;
+                (self.progress)(self.received);
+                send(&self.requests, PacketType::Fin, 0)?;
+                self.ended = Some(self.received);
+            }
         }
-        self.tree.finish()?;
-        self.received.is_complete = true;
-        (self.progress)(self.received);
-        send(&self.requests, PacketType::Fin, 0)?;
-        // The client has seen that we have all.
-        match packets.blocking_recv() {
-            Some(packet) if packet.r#type == i32::from(PacketType::Fin) => Ok(self.received),
-            Some(packet) => Err(unexpected(&packet)),
-            None => Err(CallerError::Ended { what: WHAT }),
-        }
+        Ok(Step::More(self))
     }
 
     fn is_complete(&self) -> bool {
@@ -251,7 +301,13 @@ impl<P: Fn(Received)> Transfer<P> {
 /// Sends a packet of ours. There is room: no more than that are under way.
 fn send(requests: &mpsc::Sender<Packet>, kind: PacketType, id: u32) -> Result<(), CallerError> {
     let packet = Packet { r#type: kind.into(), stat: None, id, data: Bytes::new() };
-    requests.blocking_send(packet).map_err(|_| CallerError::Ended { what: WHAT })
+    requests.try_send(packet).map_err(|error| match error {
+        mpsc::error::TrySendError::Closed(_) => CallerError::Ended { what: WHAT },
+        // It sends files whose requests it has not even read.
+        mpsc::error::TrySendError::Full(_) => {
+            CallerError::Hostile { what: WHAT, problem: "files before they were asked for".to_owned() }
+        }
+    })
 }
 
 fn unexpected(packet: &Packet) -> CallerError {

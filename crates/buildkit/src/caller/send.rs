@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
@@ -26,6 +28,8 @@ use crate::session::{Selection, SharedDirectory, file_sync, metadata};
 const CHUNK_BYTES: usize = 1 << 20;
 /// How many messages wait to be sent.
 const QUEUE: usize = 8;
+/// How long a client may take nothing of an archive.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 const WHAT_ARCHIVE: &str = "send the result to the client";
 const WHAT_TREE: &str = "send the result's files to the client";
@@ -57,7 +61,8 @@ impl ClientSession {
             };
             session.within(WHAT_ARCHIVE, call).await
         });
-        Ok(ArchiveWriter { sender, chunk: Vec::new(), sent: Some(sent) })
+        let runtime = tokio::runtime::Handle::current();
+        Ok(ArchiveWriter { sender, chunk: Vec::new(), sent: Some(sent), runtime })
     }
 
     /// Sends what a directory holds to the client's exporter of an index. `is_all_platforms` says that it
@@ -111,6 +116,7 @@ pub struct ArchiveWriter {
     sender: mpsc::Sender<Option<Bytes>>,
     chunk: Vec<u8>,
     sent: Option<JoinHandle<Result<(), CallerError>>>,
+    runtime: tokio::runtime::Handle,
 }
 
 impl ArchiveWriter {
@@ -151,8 +157,20 @@ impl ArchiveWriter {
 
     fn send_chunk(&mut self) -> io::Result<()> {
         let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK_BYTES));
-        let sent = self.sender.blocking_send(Some(chunk.into()));
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client takes no more of the result"))
+        // A client that takes nothing shall not hold this thread for ever.
+        let sent = self.runtime.block_on(self.sender.send_timeout(Some(chunk.into()), IDLE_TIMEOUT));
+        sent.map_err(|error| match error {
+            SendTimeoutError::Closed(_) => {
+                io::Error::new(io::ErrorKind::BrokenPipe, "the client takes no more of the result")
+            }
+            SendTimeoutError::Timeout(_) => {
+                if let Some(call) = &self.sent {
+                    call.abort();
+                }
+                let problem = "the client has taken nothing of the result for 10 minutes";
+                io::Error::new(io::ErrorKind::TimedOut, problem)
+            }
+        })
     }
 }
 

@@ -25,8 +25,16 @@ use crate::session::go_mode;
 
 const WHAT: &str = "receive the client's files";
 
+/// What a program may do beyond its user's rights (capabilities(7), "File capabilities").
+const CAPABILITY: &str = "security.capability";
+
 /// The most bytes that the xattrs of a file may have.
 const MAX_XATTR_BYTES: usize = 64 << 10;
+/// The most bytes that the names and attributes of a transfer may have that are kept until its end: those of
+/// directories, of hard links, and of the files whose bytes are needed.
+const MAX_LISTING_BYTES: usize = 256 << 20;
+/// What an entry takes beside its texts, in bytes.
+const ENTRY_BYTES: usize = 64;
 
 pub(super) struct TreeWriter {
     path: PathBuf,
@@ -39,6 +47,8 @@ pub(super) struct TreeWriter {
     directories: Vec<(String, Attributes)>,
     /// Hard links with what they lead to.
     links: Vec<(String, String)>,
+    /// How many bytes names and attributes that are kept until the end may still have.
+    left_bytes: usize,
 }
 
 struct OpenDirectory {
@@ -94,6 +104,7 @@ impl TreeWriter {
             open: vec![OpenDirectory { path: String::new(), directory, unlisted }],
             directories: Vec::new(),
             links: Vec::new(),
+            left_bytes: MAX_LISTING_BYTES,
         })
     }
 
@@ -115,17 +126,20 @@ impl TreeWriter {
                 if !is_before(&stat.linkname, &stat.path) {
                     return Err(hostile(format!("{:?} as a link to what was not listed before", stat.path)));
                 }
+                self.keep(stat)?;
                 self.links.push((stat.path.clone(), stat.linkname.clone()));
             }
             Made::Directory(directory) => {
                 self.list(name);
                 let write = |source| CallerError::Write { path: self.path.join(&stat.path), source };
                 let unlisted = names(&directory).map_err(write)?;
+                self.keep(stat)?;
                 self.directories.push((stat.path.clone(), attributes(stat)?));
                 self.open.push(OpenDirectory { path: stat.path.clone(), directory, unlisted });
             }
             Made::Wanted => {
                 self.list(name);
+                self.keep(stat)?;
                 return Ok(Some(Wanted { path: stat.path.clone(), attributes: attributes(stat)? }));
             }
         }
@@ -136,6 +150,19 @@ impl TreeWriter {
         if let Some(directory) = self.open.last_mut() {
             directory.unlisted.remove(name);
         }
+    }
+
+    /// Counts what is kept of an entry until the end.
+    fn keep(&mut self, stat: &Stat) -> Result<(), CallerError> {
+        let xattrs = stat.xattrs.iter().filter(|(name, _)| is_kept_xattr(name));
+        let xattrs: usize = xattrs.map(|(name, value)| name.len() + value.len() + ENTRY_BYTES).sum();
+        let bytes = ENTRY_BYTES + stat.path.len() + stat.linkname.len() + xattrs;
+        let left = self.left_bytes.checked_sub(bytes);
+        self.left_bytes = left.ok_or_else(|| {
+            let limit = MAX_LISTING_BYTES >> 20;
+            hostile(format!("more than {limit} MiB of names and extended attributes"))
+        })?;
+        Ok(())
     }
 
     /// Leaves the directories beyond a depth; what was not listed in them is removed.
@@ -174,7 +201,7 @@ impl TreeWriter {
     }
 
     /// Makes hard links, and sets modes and times of directories. Nothing is written afterwards.
-    pub(super) fn finish(mut self) -> Result<(), CallerError> {
+    pub(super) fn finish(&mut self) -> Result<(), CallerError> {
         for (path, target) in std::mem::take(&mut self.links) {
             let link = || -> io::Result<()> {
                 let (from, from_name) = self.parent_of(&target)?;
@@ -305,6 +332,9 @@ impl TreeWriter {
     }
 
     fn write_error(&self, path: &Path, source: io::Error) -> CallerError {
+        if source.get_ref().is_some_and(|inner| inner.is::<NoCapability>()) {
+            return CallerError::Capability { path: path.display().to_string(), source };
+        }
         CallerError::Write { path: self.path.join(path), source }
     }
 }
@@ -321,13 +351,21 @@ enum Made {
     Wanted,
 }
 
+/// Why a file can't have its capabilities here.
+#[derive(Debug, thiserror::Error)]
+#[error("its capabilities (security.capability) can't be set here: {0}")]
+struct NoCapability(Errno);
+
 impl Attributes {
     fn set_on(&self, file: impl AsFd) -> io::Result<()> {
         let file = file.as_fd();
         for (name, value) in &self.xattrs {
             match rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()) {
+                Ok(()) => {}
+                // Without it the program in the image would not do what it does at the client.
+                Err(error) if name == CAPABILITY => return Err(io::Error::other(NoCapability(error))),
                 // What this file system or user can't have, a context has not.
-                Ok(()) | Err(Errno::PERM | Errno::NOTSUP) => {}
+                Err(Errno::PERM | Errno::NOTSUP) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -345,15 +383,16 @@ fn attributes(stat: &Stat) -> Result<Attributes, CallerError> {
     Ok(Attributes { mode, modified: modified(stat), xattrs: kept_xattrs(stat) })
 }
 
-/// Returns those xattrs of an entry that a context has: the user's, save for the ones that mean something
-/// in a layer's directory.
+/// Returns those xattrs of an entry that a context has: capabilities and the user's, save for the ones that mean
+/// something in a layer's directory.
 fn kept_xattrs(stat: &Stat) -> BTreeMap<String, Vec<u8>> {
     let kept = stat.xattrs.iter().filter(|(name, _)| is_kept_xattr(name));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn is_kept_xattr(name: &str) -> bool {
-    name.starts_with("user.") && !name.starts_with("user.overlay.") && !name.contains('\0')
+    let is_of_user = name.starts_with("user.") && !name.starts_with("user.overlay.");
+    (is_of_user || name == CAPABILITY) && !name.contains('\0')
 }
 
 fn xattrs_at(directory: &OwnedFd, name: &OsStr) -> io::Result<BTreeMap<String, Vec<u8>>> {

@@ -2,13 +2,15 @@
 //! `LLBBridge`: what a frontend that runs in the client asks of its build.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 
 use polyarch_build::fetch::Shown;
 use polyarch_build::request::PullPolicy;
 use polyarch_build::{BuildError, ErrorKind};
 use polyarch_dockerfile::Pattern;
-use polyarch_oci::{Platform, Reference};
+use polyarch_oci::{Digest, Platform, Reference};
 use polyarch_snapshot::{Kind, Metadata, TreeRoot};
 use polyarch_solver::progress::Event;
 use tonic::Status;
@@ -32,8 +34,6 @@ use crate::warning;
 
 /// The most that is read of a file at once, in bytes: what fits into a message.
 const MAX_READ_BYTES: u64 = 15 << 20;
-/// The largest file of which a part can be read, in bytes.
-const MAX_FILE_BYTES: u64 = 256 << 20;
 /// The most entries of a directory that are told.
 const MAX_ENTRIES: usize = 50_000;
 
@@ -43,6 +43,8 @@ impl Server {
         build: Arc<Build>,
         request: SolveRequest,
     ) -> Result<SolveResponse, Status> {
+        // Never closed.
+        let _permit = build.solving.acquire().await;
         let has_definition = request.definition.as_ref().is_some_and(|it| !it.def.is_empty());
         let solved = match (request.frontend.as_str(), has_definition) {
             ("", false) => Solved::default(),
@@ -125,6 +127,9 @@ impl Server {
             info: request.info.as_ref(),
             ranges: &request.ranges,
         };
+        if !request.digest.is_empty() && request.digest.parse::<Digest>().is_err() {
+            return Err(Status::invalid_argument("the warning is about no step: its digest is none"));
+        }
         let warning = warning::read(request.digest.as_str().into(), &parts);
         build.progress().send(Event::Warning(warning));
         Ok(WarnResponse {})
@@ -174,17 +179,11 @@ impl Server {
             if found.kind != Kind::File {
                 return Err(Status::invalid_argument(format!("{path} is not a regular file")));
             }
-            let mut data = tree.read(&path, MAX_FILE_BYTES).map_err(|error| failed(&error))?;
-            if let Some(range) = &request.range {
-                let from = usize::try_from(range.offset).unwrap_or(0).min(data.len());
-                data.drain(..from);
-                if range.length > 0 {
-                    data.truncate(usize::try_from(range.length).unwrap_or(usize::MAX));
-                }
-            }
-            match data.len() as u64 <= MAX_READ_BYTES {
-                true => Ok(ReadFileResponse { data }),
-                false => Err(Status::out_of_range(format!(
+            let file = tree.open_file(&path).map_err(|error| failed(&error))?;
+            let range = request.range.as_ref().map(|range| (range.offset, range.length));
+            match read_part(file, range).map_err(|error| Status::unknown(format!("read {path}: {error}")))? {
+                Some(data) => Ok(ReadFileResponse { data }),
+                None => Err(Status::out_of_range(format!(
                     "{path} has more than {MAX_READ_BYTES} bytes; read a part of it"
                 ))),
             }
@@ -314,6 +313,17 @@ async fn open(build: &Build, id: &str) -> Result<TreeRoot, Status> {
     opened.map_err(|error| status_of(&error))
 }
 
+/// Reads a part of a file, from an offset on, of a length when it is over 0; `None` when that is too much for a
+/// message.
+fn read_part(mut file: File, range: Option<(i64, i64)>) -> std::io::Result<Option<Vec<u8>>> {
+    let (offset, length) = range.unwrap_or((0, 0));
+    file.seek(SeekFrom::Start(u64::try_from(offset).unwrap_or(0)))?;
+    let length = u64::try_from(length).ok().filter(|length| *length > 0).unwrap_or(u64::MAX);
+    let mut data = Vec::new();
+    file.take(length.min(MAX_READ_BYTES + 1)).read_to_end(&mut data)?;
+    Ok(Some(data).filter(|data| data.len() as u64 <= MAX_READ_BYTES))
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
@@ -352,5 +362,26 @@ fn kernel_type(kind: Kind) -> u32 {
         Kind::BlockDevice => 0o060_000,
         Kind::Fifo => 0o010_000,
         Kind::Socket => 0o140_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_large_file_costs_that_part() {
+        // A hole of 8 GiB: whoever read all of it would not get far.
+        let large = || {
+            let file = tempfile::tempfile().unwrap();
+            std::os::unix::fs::FileExt::write_at(&file, b"tail", (8 << 30) - 4).unwrap();
+            file
+        };
+        assert_eq!(read_part(large(), Some(((8 << 30) - 3, 2))).unwrap().unwrap(), b"ai");
+        assert_eq!(read_part(large(), Some(((8 << 30) - 3, 0))).unwrap().unwrap(), b"ail");
+        assert_eq!(read_part(large(), Some((9 << 30, 5))).unwrap().unwrap(), b"");
+        assert_eq!(read_part(large(), Some((0, 1))).unwrap().unwrap(), [0]);
+        assert_eq!(read_part(large(), Some((0, 0))).unwrap(), None);
+        assert_eq!(read_part(large(), None).unwrap(), None);
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use polyarch_build::Services;
 use polyarch_solver::CancelFlag;
 use polyarch_solver::progress::Progress;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const AFTERLIFE: Duration = Duration::from_secs(10);
 /// The most builds at a time, those that have just ended among them.
 const MAX_BUILDS: usize = 512;
+/// How many questions of a frontend are worked on at a time; others wait.
+pub(crate) const MAX_SOLVING: usize = 32;
 /// The longest name of a build, in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
@@ -44,6 +46,8 @@ pub(crate) struct Build {
     pub(crate) cancel: CancelFlag,
     /// The trees that its frontend has, and what it returned.
     pub(crate) results: Results,
+    /// How many more of its frontend's questions may be worked on at a time.
+    pub(crate) solving: Semaphore,
 }
 
 impl Build {
@@ -70,7 +74,7 @@ impl Default for Table {
 
 enum Entry {
     /// Its client's session is waited for, or the rooms are opened, which on a new store takes a while.
-    Starting(Arc<StatusLog>),
+    Starting(Arc<StatusLog>, CancelFlag),
     /// It runs.
     Known(Arc<Build>),
     /// It has ended a moment ago.
@@ -109,17 +113,18 @@ impl Builds {
             return Err(Status::resource_exhausted(format!("{MAX_BUILDS} builds are running already")));
         }
         let status = StatusLog::new();
-        by_name.insert(name.to_owned(), Entry::Starting(status.clone()));
+        let cancel = CancelFlag::default();
+        by_name.insert(name.to_owned(), Entry::Starting(status.clone(), cancel.clone()));
         drop(by_name);
         self.0.came.notify_waiters();
-        Ok(Place { builds: self.clone(), name: name.to_owned(), status, cancel: CancelFlag::default() })
+        Ok(Place { builds: self.clone(), name: name.to_owned(), status, cancel })
     }
 
     /// Returns a build, which may come in a moment.
     pub(crate) async fn find(&self, name: &str) -> Result<Arc<Build>, Status> {
         self.wait(name, |entry| match entry {
             Entry::Known(build) => Found::Ready(build.clone()),
-            Entry::Starting(_) => Found::Soon,
+            Entry::Starting(..) => Found::Soon,
             Entry::Ended(_) => Found::Gone,
         })
         .await
@@ -129,7 +134,7 @@ impl Builds {
     pub(crate) async fn status(&self, name: &str) -> Result<Arc<StatusLog>, Status> {
         self.wait(name, |entry| match entry {
             Entry::Known(build) => Found::Ready(build.status.clone()),
-            Entry::Starting(status) | Entry::Ended(status) => Found::Ready(status.clone()),
+            Entry::Starting(status, _) | Entry::Ended(status) => Found::Ready(status.clone()),
         })
         .await
     }
@@ -139,12 +144,13 @@ impl Builds {
         self.lock().contains_key(name)
     }
 
-    /// Returns a result of whichever build: who knows its name may use it.
+    /// Returns the result that a definition names, of whichever build: the client that was told the name hands
+    /// it on so.
     pub(crate) fn result(&self, name: &str) -> Result<ResultTree, Status> {
         let by_name = self.lock();
         let found = by_name.values().find_map(|entry| match entry {
             Entry::Known(build) => build.results.get(name).ok(),
-            Entry::Starting(_) | Entry::Ended(_) => None,
+            Entry::Starting(..) | Entry::Ended(_) => None,
         });
         found.ok_or_else(|| Status::not_found("the build whose result is an input here has ended"))
     }
@@ -177,8 +183,10 @@ impl Builds {
     /// Asks every build to stop.
     pub(crate) fn cancel_all(&self) {
         for entry in self.lock().values() {
-            if let Entry::Known(build) = entry {
-                build.cancel.cancel();
+            match entry {
+                Entry::Known(build) => build.cancel.cancel(),
+                Entry::Starting(_, cancel) => cancel.cancel(),
+                Entry::Ended(_) => {}
             }
         }
     }

@@ -287,7 +287,7 @@ impl Reader<'_> {
             .build
             .progress()
             .begin(&format!("layout {name}"), format!("[context {name}] OCI load from client"));
-        let copied = copy_image(&session, store, &digest, self.build.services.store()).await;
+        let copied = copy_image(&session, store, &digest, &self.build.services).await;
         match copied {
             Ok(()) => {
                 vertex.done();

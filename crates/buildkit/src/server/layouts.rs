@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images of layouts that clients have: their blobs come into our store, each under the digest that it has.
 
-use polyarch_build::{BuildError, ErrorKind};
+use polyarch_build::{BuildError, ErrorKind, Services};
 use polyarch_oci::{Descriptor, Digest, ManifestOrIndex};
-use polyarch_store::{Store, StoreError};
+use polyarch_store::StoreError;
 
 use crate::caller::{ClientContent, ClientSession};
 use crate::server::attributes::wrong;
@@ -22,23 +22,23 @@ pub(super) async fn copy_image(
     session: &ClientSession,
     store_name: &str,
     digest: &Digest,
-    store: &Store,
+    services: &Services,
 ) -> Result<(), BuildError> {
     let content = session.content(&format!("oci:{}", without_tag(store_name)))?;
-    match copy_document(&content, digest, "", store).await? {
+    match copy_document(&content, digest, "", services).await? {
         ManifestOrIndex::Manifest(manifest) => {
-            copy_blobs(&content, &manifest.value.layers, &manifest.value.config, store).await
+            copy_blobs(&content, &manifest.value.layers, &manifest.value.config, services).await
         }
         ManifestOrIndex::Index(index) => {
             let mut found = 0;
             for entry in index.value.images().take(MAX_MANIFESTS) {
                 // A layout may have only some of the platforms that its index names.
-                let Ok(document) = copy_document(&content, &entry.digest, &entry.media_type, store).await
+                let Ok(document) = copy_document(&content, &entry.digest, &entry.media_type, services).await
                 else {
                     continue;
                 };
                 if let ManifestOrIndex::Manifest(manifest) = document {
-                    copy_blobs(&content, &manifest.value.layers, &manifest.value.config, store).await?;
+                    copy_blobs(&content, &manifest.value.layers, &manifest.value.config, services).await?;
                     found += 1;
                 }
             }
@@ -60,10 +60,11 @@ async fn copy_document(
     content: &ClientContent,
     digest: &Digest,
     media_type: &str,
-    store: &Store,
+    services: &Services,
 ) -> Result<ManifestOrIndex, BuildError> {
     let bytes = content.read(digest, MAX_DOCUMENT_BYTES).await?;
-    store.put_as(digest, &bytes).map_err(|error| failed(&error))?;
+    services.store().put_as(digest, &bytes).map_err(|error| failed(&error))?;
+    services.note_sent(digest);
     ManifestOrIndex::parse(bytes, media_type).map_err(|error| {
         BuildError::from_source(ErrorKind::Usage, format!("the client's layout: {digest}"), &error)
     })
@@ -73,18 +74,21 @@ async fn copy_blobs(
     content: &ClientContent,
     layers: &[Descriptor],
     config: &Descriptor,
-    store: &Store,
+    services: &Services,
 ) -> Result<(), BuildError> {
     if layers.len() > MAX_LAYERS {
         return Err(wrong(format!("an image has at most {MAX_LAYERS} layers")));
     }
     for blob in layers.iter().chain([config]) {
-        if store.contains(&blob.digest) {
+        // That the store has it already says nothing about this client.
+        if services.has_sent(&blob.digest) {
             continue;
         }
-        let mut writer = store.writer_of(blob.digest.algorithm()).map_err(|error| failed(&error))?;
+        let mut writer =
+            services.store().writer_of(blob.digest.algorithm()).map_err(|error| failed(&error))?;
         content.copy(&blob.digest, blob.size.min(MAX_BLOB_BYTES), &mut writer).await?;
         writer.commit(Some((&blob.digest, blob.size))).map_err(|error| failed(&error))?;
+        services.note_sent(&blob.digest);
     }
     Ok(())
 }

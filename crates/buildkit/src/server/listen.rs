@@ -16,7 +16,6 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
 
@@ -24,15 +23,12 @@ use crate::client::Transport;
 use crate::client::tls::{certificates, read, wrong};
 use crate::error::NodeError;
 use crate::server::Server;
+use crate::server::admission::Admission;
 
-/// The most connections at a time.
-const MAX_CONNECTIONS: usize = 1024;
 /// The most calls of one connection at a time.
 const MAX_CALLS: u32 = 1024;
 /// How much of a context or a result may be under way, in bytes.
 const WINDOW_BYTES: u32 = 8 << 20;
-/// How long a client may take to prove who it is.
-const HANDSHAKE: Duration = Duration::from_secs(20);
 /// How often a silent client is asked whether it is there, and how long it may take to answer.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(30));
 /// How long running calls may take to end when the server ends.
@@ -91,51 +87,70 @@ impl ServerTls {
     }
 }
 
+impl ServerTls {
+    /// Asks who a client is, if it needs to say so, and lets it in.
+    pub(super) async fn accept(&self, transport: Box<dyn Transport>) -> std::io::Result<impl Transport> {
+        self.0.accept(transport).await
+    }
+}
+
 impl Server {
     /// Answers clients until asked to stop; then builds are stopped, and their clients told.
     pub async fn serve(&self, listeners: Vec<Listener>, stop: CancelFlag) {
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let accepting = listeners.into_iter().map(|listener| self.accept(listener, &connections, &stop));
-        futures_util::future::join_all(accepting).await;
+        // Each listener has places of its own: strangers at a port keep nobody from a socket.
+        let accepting = listeners.into_iter().map(|listener| self.accept(listener, &stop));
+        let places = futures_util::future::join_all(accepting).await;
         self.0.builds.cancel_all();
         // Every connection gives its place back when its calls have ended.
-        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
-        let ended = tokio::time::timeout(GRACE, connections.acquire_many(all)).await;
-        if ended.is_err() {
+        let all = futures_util::future::join_all(places.iter().map(Admission::all_gone));
+        if tokio::time::timeout(GRACE, all).await.is_err() {
             tracing::debug!("some calls did not end in time");
         }
         self.stop();
     }
 
-    async fn accept(&self, listener: Listener, connections: &Arc<Semaphore>, stop: &CancelFlag) {
+    async fn accept(&self, listener: Listener, stop: &CancelFlag) -> Admission {
+        let admission = Admission::new();
         let listener = match listener {
-            Listener::One(transport) => return self.clone().connection(transport, None, stop.clone()).await,
+            Listener::One(transport) => {
+                self.clone().connection(transport, stop.clone()).await;
+                return admission;
+            }
             Listener::Unix(listener) => Bound::Unix(listener),
             Listener::Tcp(listener, tls) => Bound::Tcp(listener, tls),
         };
         loop {
-            let Ok(permit) = connections.clone().acquire_owned().await else { return };
             let accepted = async {
-                Ok::<(Box<dyn Transport>, Option<ServerTls>), std::io::Error>(match &listener {
-                    Bound::Unix(listener) => (Box::new(listener.accept().await?.0), None),
+                Ok::<(Box<dyn Transport>, Option<ServerTls>, _), std::io::Error>(match &listener {
+                    Bound::Unix(listener) => (Box::new(listener.accept().await?.0), None, None),
                     Bound::Tcp(listener, tls) => {
-                        let (stream, _) = listener.accept().await?;
+                        let (stream, peer) = listener.accept().await?;
                         // Small answers shall not wait for more to come; without it they are only slower.
                         let _ = stream.set_nodelay(true);
-                        (Box::new(stream), tls.clone())
+                        (Box::new(stream), tls.clone(), Some(peer.ip()))
                     }
                 })
             };
             let accepted = tokio::select! {
                 accepted = accepted => accepted,
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return admission,
             };
             match accepted {
-                Ok((transport, tls)) => {
+                Ok((transport, tls, address)) => {
+                    let Some(arrival) = admission.arrive(address) else {
+                        tracing::debug!("a connection was closed: there are too many");
+                        continue;
+                    };
                     let (server, stop) = (self.clone(), stop.clone());
                     tokio::spawn(async move {
-                        let _permit = permit;
-                        server.connection(transport, tls, stop).await;
+                        let admitted = tokio::select! {
+                            admitted = arrival.admit(transport, tls) => admitted,
+                            () = stop.cancelled() => return,
+                        };
+                        match admitted {
+                            Ok((transport, _place)) => server.connection(transport, stop).await,
+                            Err(reason) => tracing::debug!("a client was not let in: {reason}"),
+                        }
                     });
                 }
                 Err(error) => {
@@ -147,15 +162,7 @@ impl Server {
         }
     }
 
-    async fn connection(self, transport: Box<dyn Transport>, tls: Option<ServerTls>, stop: CancelFlag) {
-        let transport = match tls {
-            None => transport,
-            Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.0.accept(transport)).await {
-                Ok(Ok(stream)) => Box::new(stream),
-                Ok(Err(error)) => return tracing::debug!("a client was not let in: {error}"),
-                Err(_) => return tracing::debug!("a client did not say who it is"),
-            },
-        };
+    async fn connection(self, transport: Box<dyn Transport>, stop: CancelFlag) {
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
             let server = self.clone();
             // Boxed, because the types of all methods together are too deep for the compiler elsewhere.

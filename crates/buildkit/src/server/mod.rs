@@ -7,6 +7,7 @@
 //! itself, with the credentials of its own client: nothing of one client can be seen by another but what both
 //! could have had from a registry. When a client goes away its builds are stopped.
 
+mod admission;
 mod attributes;
 mod bridge;
 mod builds;

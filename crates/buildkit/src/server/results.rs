@@ -2,7 +2,9 @@
 //! What a frontend has made and returned, within one build.
 //!
 //! A frontend in the client (buildx runs one) gets opaque names of trees, reads files of them, and at
-//! last returns some of them as the result. Names are of one build: no other can use them.
+//! last returns some of them as the result. Names are random and told to that client alone. Its calls find the
+//! trees of their own build only; to hand a tree on to another build of its own, as bake does with linked
+//! targets, a client sends the definition that names it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -9,6 +9,7 @@ use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use polyarch_build::{BuildError, ServiceOptions, Services};
 use polyarch_registry::{Credential, CredentialLookup, Credentials};
+use tokio::sync::Semaphore;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Response, Status};
 
@@ -17,7 +18,7 @@ use crate::caller::ClientSession;
 use crate::history::Outcome;
 use crate::server::Server;
 use crate::server::attributes::granted;
-use crate::server::builds::{Build, Place};
+use crate::server::builds::{Build, MAX_SOLVING, Place};
 use crate::server::errors::status_of;
 use crate::server::exporters;
 use crate::server::history::provenance_of;
@@ -58,7 +59,7 @@ impl Server {
         };
         let options = self.service_options(session.clone(), &outputs);
         // On a new store this takes a while, in which others must be answered.
-        let services = tokio::task::spawn_blocking(move || Services::open(options))
+        let services = tokio::task::spawn_blocking(move || Services::open_for_client(options))
             .await
             .map_err(|panic| Status::internal(panic.to_string()))?
             .map_err(|error| status_of(&error))?;
@@ -69,6 +70,7 @@ impl Server {
             status: place.status.clone(),
             cancel: place.cancel.clone(),
             results: Results::default(),
+            solving: Semaphore::new(MAX_SOLVING),
         });
         let remembered = self.begin_record(&build);
         place.fill(build.clone());

@@ -27,6 +27,8 @@ const BATCH: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 /// What an event takes beside its texts, in bytes.
 const EVENT_BYTES: usize = 128;
+/// What one of several texts takes beside its bytes.
+const TEXT_BYTES: usize = 24;
 
 /// All the progress of a build so far.
 pub(crate) struct StatusLog {
@@ -169,13 +171,18 @@ fn action_of(id: &str) -> &str {
 fn size_of(event: &Event) -> usize {
     EVENT_BYTES
         + match event {
-            Event::Vertex(vertex) => vertex.name.len() + vertex.error.len() + vertex.inputs.len() * 71,
-            Event::Status(status) => status.id.len(),
-            Event::Log(log) => log.data.len(),
+            Event::Vertex(vertex) => {
+                let inputs: usize = vertex.inputs.iter().map(|input| TEXT_BYTES + input.len()).sum();
+                vertex.digest.len() + vertex.name.len() + vertex.error.len() + inputs
+            }
+            Event::Status(status) => status.vertex.len() + status.id.len(),
+            Event::Log(log) => log.vertex.len() + log.data.len(),
             Event::Warning(warning) => {
                 // The text is one for all of them here, but each message has it whole.
-                let source = warning.source.as_ref().map_or(0, |source| source.text.len());
-                warning.message.len() + source + warning.detail.iter().map(String::len).sum::<usize>()
+                let source = warning.source.as_ref().map_or(0, |it| it.file.len() + it.text.len());
+                let detail: usize = warning.detail.iter().map(|line| TEXT_BYTES + line.len()).sum();
+                let lines = warning.lines.len() * TEXT_BYTES;
+                warning.vertex.len() + warning.message.len() + warning.url.len() + source + detail + lines
             }
         }
 }
@@ -202,7 +209,7 @@ pub(crate) fn timestamp(time: Option<SystemTime>) -> Option<prost_types::Timesta
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt as _;
-    use polyarch_solver::progress::VertexLog;
+    use polyarch_solver::progress::{VertexLog, VertexWarning};
 
     use super::*;
 
@@ -247,6 +254,29 @@ mod tests {
         let text = String::from_utf8(written).unwrap();
         assert_eq!(text.matches('x').count(), MAX_STEP_LOG_BYTES);
         assert!(text.ends_with("[output clipped, log limit 2MiB reached]\n"), "{}", text.len());
+    }
+
+    #[tokio::test]
+    async fn all_that_a_warning_has_counts() {
+        let log = StatusLog::new();
+        let long = "x".repeat(1 << 20);
+        let source = polyarch_solver::progress::WarningSource { file: long.clone(), text: "".into() };
+        let plain = || VertexWarning::new("short");
+        let larger = [
+            VertexWarning { vertex: long.as_str().into(), ..plain() },
+            VertexWarning { message: long.clone(), ..plain() },
+            VertexWarning { url: long.clone(), ..plain() },
+            VertexWarning { source: Some(Arc::new(source)), ..plain() },
+            VertexWarning { detail: vec![String::new(); 50_000], ..plain() },
+            VertexWarning { lines: vec![1..=1; 50_000], ..plain() },
+        ];
+        for warning in larger {
+            for _ in 0..MAX_BYTES >> 20 {
+                log.progress().send(Event::Warning(warning.clone()));
+            }
+            assert!(log.kept.lock().unwrap().bytes > MAX_BYTES / 2);
+            *log.kept.lock().unwrap() = Kept::default();
+        }
     }
 
     #[tokio::test]

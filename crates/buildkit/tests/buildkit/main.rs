@@ -9,6 +9,7 @@
 
 mod connections;
 mod foreign;
+mod isolation;
 mod server;
 mod solve;
 

@@ -7,9 +7,7 @@ use std::time::Duration;
 use polyarch_build::ServiceOptions;
 use polyarch_buildkit::Method;
 use polyarch_buildkit::api::control::{ListWorkersRequest, SolveRequest, StatusRequest};
-use polyarch_buildkit::api::gateway::{
-    PingRequest, ReadFileRequest, Result as FrontendResult, ReturnRequest,
-};
+use polyarch_buildkit::api::gateway::{PingRequest, Result as FrontendResult, ReturnRequest};
 use polyarch_buildkit::api::methods::{bridge, daemon};
 use polyarch_buildkit::api::rpc;
 use polyarch_buildkit::client::{Endpoint, Node};
@@ -24,7 +22,7 @@ use tonic::{Code, Request, Status};
 use crate::foreign::options;
 
 /// A server on a socket; it stops when dropped.
-struct Running {
+pub(crate) struct Running {
     root: tempfile::TempDir,
     stop: CancelFlag,
 }
@@ -36,7 +34,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn start() -> Running {
+    pub(crate) fn start() -> Running {
         let root = tempfile::tempdir().unwrap();
         let services = ServiceOptions {
             root: root.path().join("store"),
@@ -66,11 +64,11 @@ impl Running {
         running
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.root.path().join("socket")
     }
 
-    async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         channel(&self.socket()).await
     }
 }
@@ -109,13 +107,13 @@ impl<F: Fn(Uri) -> Connecting> tower_service::Service<Uri> for Connector<F> {
     }
 }
 
-fn of_build<T>(message: T, build: &str) -> Request<T> {
+pub(crate) fn of_build<T>(message: T, build: &str) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("buildkit-controlapi-buildid", build.parse().unwrap());
     request
 }
 
-fn solve(build: &str, frontend: &str) -> Request<SolveRequest> {
+pub(crate) fn solve(build: &str, frontend: &str) -> Request<SolveRequest> {
     Request::new(SolveRequest {
         r#ref: build.to_owned(),
         frontend: frontend.to_owned(),
@@ -215,22 +213,4 @@ async fn what_is_not_there_is_told() {
     exporter.get_mut().exporter_deprecated = "s3".to_owned();
     let status = error(daemon::SOLVE.call(&channel, exporter).await.map(drop));
     assert!(status.message().contains("exporter \"s3\" could not be found"), "{status}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_build_has_nothing_of_another() {
-    let server = Running::start();
-    let channel = server.channel().await;
-    for name in ["one", "two"] {
-        let building = channel.clone();
-        tokio::spawn(async move { daemon::SOLVE.call(&building, solve(name, "")).await });
-        bridge::PING.call(&channel, of_build(PingRequest {}, name)).await.unwrap();
-        let read = ReadFileRequest {
-            r#ref: "0123456789abcdef".to_owned(),
-            file_path: "/etc/passwd".to_owned(),
-            ..ReadFileRequest::default()
-        };
-        let status = bridge::READ_FILE.call(&channel, of_build(read, name)).await.unwrap_err();
-        assert_eq!(status.code(), Code::NotFound, "{status}");
-    }
 }

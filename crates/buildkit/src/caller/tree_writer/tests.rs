@@ -106,3 +106,44 @@ fn kinds_that_do_not_exist_are_refused_and_sockets_left_out() {
     write(root.path(), &[stat("p", go_mode::PIPE | 0o600, ""), stat("s", go_mode::SOCKET, "")]).unwrap();
     assert!(root.path().join("p").exists() && !root.path().join("s").exists());
 }
+
+#[test]
+fn capabilities_of_a_program_are_kept_or_the_transfer_says_that_they_can_not_be() {
+    let root = tempfile::tempdir().unwrap();
+    // Version 2 of the format, effective, with CAP_NET_BIND_SERVICE permitted (linux/capability.h).
+    let mut capability = [0; 20];
+    (capability[0], capability[3], capability[5]) = (1, 2, 4);
+    let xattrs = [(CAPABILITY.to_owned(), capability.to_vec()), ("user.a".to_owned(), b"b".to_vec())];
+    let file = Stat { size: 7, xattrs: xattrs.into(), ..stat("program", 0o755, "") };
+    let written = write(root.path(), std::slice::from_ref(&file));
+    if !rustix::process::geteuid().is_root() {
+        let error = written.unwrap_err();
+        assert!(matches!(&error, CallerError::Capability { path, .. } if path == "program"), "{error:?}");
+        return;
+    }
+    assert_eq!(written.unwrap(), 1);
+    let mut found = [0; 64];
+    let length = rustix::fs::getxattr(root.path().join("program"), CAPABILITY, &mut found[..]).unwrap();
+    assert_eq!(found[..length], capability);
+    assert_eq!(write(root.path(), std::slice::from_ref(&file)).unwrap(), 0, "it is the same");
+    // What is no capability at all is refused, not left out.
+    let file = Stat { xattrs: [(CAPABILITY.to_owned(), vec![7; 3])].into(), ..file };
+    assert!(matches!(write(root.path(), &[file]), Err(CallerError::Capability { .. })));
+}
+
+#[test]
+fn names_and_attributes_have_a_limit_together() {
+    let xattrs = || BTreeMap::from([("user.a".to_owned(), vec![b'x'; 400])]);
+    let entries = [
+        Stat { xattrs: xattrs(), ..stat("a", FILE, "") },
+        Stat { xattrs: xattrs(), ..stat("b", DIRECTORY, "") },
+        stat("c", FILE, "a"),
+    ];
+    let taken = |limit: usize| {
+        let root = tempfile::tempdir().unwrap();
+        let mut tree = TreeWriter::open(root.path()).unwrap();
+        tree.left_bytes = limit;
+        entries.iter().take_while(|entry| tree.entry(entry).is_ok()).count()
+    };
+    assert_eq!([taken(100), taken(600), taken(1090), taken(2000)], [0, 1, 2, 3]);
+}
