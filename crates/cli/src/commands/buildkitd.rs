@@ -12,7 +12,7 @@ use polyarch_oci::Platform;
 use polyarch_registry::{HostConfig, RegistryConfig};
 use serde::Deserialize;
 
-use super::node::serve::default_socket;
+use super::node::serve::{default_socket, entitlement};
 use crate::node_server::{Address, NodeServer, TlsPaths};
 use crate::printer::Printer;
 use crate::session::Session;
@@ -214,17 +214,13 @@ pub fn run(arguments: &[OsString], environment: Environment) -> Result<(), Comma
     let tls = config.grpc.tls;
     let certificate = certificate.or(of_file(tls.cert));
     let key = key.or(of_file(tls.key));
-    server.tls = match (certificate, key) {
-        (Some(certificate), Some(key)) => {
-            Some(TlsPaths { certificate, key, client_ca: ca.or(of_file(tls.ca)) })
+    server.tls = tls_of(certificate, key, ca.or(of_file(tls.ca)))?;
+    for name in config.insecure_entitlements.iter().chain(&flags.entitlements) {
+        // Builds may get no devices here, whether granted or not.
+        if name != "device" {
+            server.entitlements.insert(entitlement(name)?);
         }
-        (None, None) => None,
-        _ => {
-            return Err(CommandError::usage("a certificate and its key go together: --tlscert and --tlskey"));
-        }
-    };
-    server.entitlements =
-        config.insecure_entitlements.into_iter().chain(flags.entitlements.clone()).collect();
+    }
     for label in &flags.labels {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));
         server.labels.insert(key.to_owned(), value.to_owned());
@@ -237,6 +233,23 @@ pub fn run(arguments: &[OsString], environment: Environment) -> Result<(), Comma
         server.platforms.push(platform.normalized());
     }
     server.run(&settings, &session)
+}
+
+/// Puts the files of certificates together; some without the others would leave a port open.
+fn tls_of(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+) -> Result<Option<TlsPaths>, CommandError> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsPaths { certificate, key, client_ca })),
+        (None, None) if client_ca.is_none() => Ok(None),
+        (None, None) => Err(CommandError::usage(
+            "--tlscacert asks clients for certificates, which needs one of this node: --tlscert and --tlskey",
+        )
+        .with_hint("`polyarch node certs` makes some")),
+        _ => Err(CommandError::usage("a certificate and its key go together: --tlscert and --tlskey")),
+    }
 }
 
 /// Tells whether messages of the inside are wanted.
@@ -270,8 +283,8 @@ fn read_flags(arguments: &[OsString]) -> Result<Asked, CommandError> {
         };
         let truth = || match given.as_deref() {
             None => Ok(true),
-            Some("true" | "1" | "t") => Ok(true),
-            Some("false" | "0" | "f" | "auto") => Ok(false),
+            Some("true" | "True" | "TRUE" | "1" | "t" | "T") => Ok(true),
+            Some("false" | "False" | "FALSE" | "0" | "f" | "F" | "auto") => Ok(false),
             Some(value) => Err(CommandError::usage(format!("--{name}={value}: write true or false"))),
         };
         match name {
@@ -281,7 +294,7 @@ fn read_flags(arguments: &[OsString]) -> Result<Asked, CommandError> {
             }
             "debug" => flags.is_debug = truth()?,
             "allow-unprotected" => flags.is_unprotected_allowed = truth()?,
-            _ if IGNORED_SWITCHES.contains(&name) => drop(truth()),
+            _ if IGNORED_SWITCHES.contains(&name) => drop(truth()?),
             _ => {
                 let mut value = || match given.clone() {
                     Some(value) => Ok(value),
@@ -399,8 +412,25 @@ mod tests {
 
     #[test]
     fn what_buildkitd_does_not_have_is_refused() {
-        for arguments in [["--adr=unix:///a"].as_slice(), &["serve"], &["--root"], &["--debug=maybe"]] {
+        for arguments in [
+            ["--adr=unix:///a"].as_slice(),
+            &["serve"],
+            &["--root"],
+            &["--debug=maybe"],
+            &["--rootless=maybe"],
+        ] {
             assert!(read(arguments).is_err(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_was_to_be_protected_is_never_left_open() {
+        let path = |name: &str| Some(PathBuf::from(name));
+        assert_eq!(tls_of(None, None, None).unwrap().map(|_| ()), None);
+        assert!(tls_of(path("c"), path("k"), None).unwrap().is_some_and(|it| it.client_ca.is_none()));
+        assert!(tls_of(path("c"), path("k"), path("ca")).unwrap().is_some_and(|it| it.client_ca.is_some()));
+        for (certificate, key) in [(None, None), (path("c"), None), (None, path("k"))] {
+            assert!(tls_of(certificate, key, path("ca")).is_err());
         }
     }
 

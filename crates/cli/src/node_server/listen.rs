@@ -2,12 +2,11 @@
 //! Addresses of a node, and listening on them.
 
 use std::net::IpAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use polyarch_build::{BuildError, ErrorKind};
 use polyarch_buildkit::server::Listener;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
 use crate::CommandError;
 use crate::node_server::NodeServer;
@@ -116,35 +115,6 @@ pub(super) fn group_id(name: &str) -> Result<u32, CommandError> {
         is_it.then(|| fields.nth(1)?.parse().ok()).flatten()
     });
     found.ok_or_else(|| CommandError::usage(format!("there is no group {name:?} on this machine")))
-}
-
-/// Listens on a socket of the file system; one that was left there is replaced.
-pub(super) fn unix(path: &Path, group: Option<u32>) -> Result<UnixListener, BuildError> {
-    let failed = |error: &std::io::Error| BuildError::io("can't listen on", path, error);
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(|error| failed(&error))?;
-    }
-    if let Ok(found) = std::fs::symlink_metadata(path) {
-        if !found.file_type().is_socket() {
-            let message = format!("can't listen on {}: there is a file of that name", path.display());
-            return Err(BuildError::new(ErrorKind::Usage, message));
-        }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            let message = format!("can't listen on {}: a server answers there already", path.display());
-            return Err(BuildError::new(ErrorKind::Usage, message));
-        }
-        std::fs::remove_file(path).map_err(|error| failed(&error))?;
-    }
-    let listener = UnixListener::bind(path).map_err(|error| failed(&error))?;
-    let mode = if group.is_some() { 0o660 } else { 0o600 };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|error| failed(&error))?;
-    if group.is_some() {
-        std::os::unix::fs::chown(path, None, group).map_err(|error| {
-            BuildError::io("can't give the group", path, &error)
-                .with_hint("only root, or who is in the group, can")
-        })?;
-    }
-    Ok(listener)
 }
 
 /// Listens on a port.

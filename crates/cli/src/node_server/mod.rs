@@ -2,6 +2,7 @@
 //! This machine as a node: our builder behind BuildKit's API, on sockets, ports, or standard input and output.
 
 mod listen;
+mod socket;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -68,9 +69,15 @@ impl NodeServer {
             })
             .map_err(|error| BuildError::new(ErrorKind::Sandbox, format!("no random bytes: {error}")))?;
             let mut listeners = Vec::new();
+            // They go with the server, also when a later address can't be listened on.
+            let mut sockets = Vec::new();
             for address in &self.addresses {
                 listeners.push(match address {
-                    Address::Unix(path) => Listener::Unix(listen::unix(path, group)?),
+                    Address::Unix(path) => {
+                        let (listener, file) = socket::listen(path, group)?;
+                        sockets.push(file);
+                        Listener::Unix(listener)
+                    }
                     Address::Tcp { host, port } => {
                         Listener::Tcp(listen::tcp(host, *port).await?, tls.clone())
                     }
@@ -86,12 +93,7 @@ impl NodeServer {
                 }
             }
             server.serve(listeners, stop).await;
-            for address in &self.addresses {
-                if let Address::Unix(path) = address {
-                    // Nobody listens there any more; who finds it would wait for nothing.
-                    let _ = std::fs::remove_file(path);
-                }
-            }
+            drop(sockets);
             Ok(())
         });
         done.map_err(CommandError::from)
