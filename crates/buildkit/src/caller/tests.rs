@@ -268,3 +268,56 @@ async fn sessions_without_an_id_are_refused() {
     let refused = Sessions::new().accept_stream(&tonic::metadata::MetadataMap::new(), incoming).await;
     assert_eq!(refused.err().unwrap().code(), tonic::Code::InvalidArgument);
 }
+
+/// A client that answers every question for its files with silence.
+async fn silent() -> ClientSession {
+    use crate::api::methods::client;
+    let (outgoing, messages) = crate::session::pipe::outgoing();
+    let mut headers = tonic::metadata::MetadataMap::new();
+    headers.insert("x-docker-expose-session-uuid", "silent".parse().unwrap());
+    headers.insert("x-docker-expose-session-grpc-method", client::FILE_SYNC.path().parse().unwrap());
+    let messages = futures_util::StreamExt::map(messages, Ok);
+    let (session, answer) = Sessions::new().accept_stream(&headers, messages).await.unwrap();
+    let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+        let request = request.map(tonic::body::Body::new);
+        let silence = || std::future::ready(Ok(tonic::Response::new(futures_util::stream::pending())));
+        let answer = client::FILE_SYNC.exchange(request, |_| silence()).await;
+        Ok::<http::Response<tonic::body::Body>, std::convert::Infallible>(answer)
+    });
+    let connection = hyper_util::rt::TokioIo::new(outgoing.join(answer));
+    let executor = hyper_util::rt::TokioExecutor::new();
+    tokio::spawn(hyper::server::conn::http2::Builder::new(executor).serve_connection(connection, service));
+    session
+}
+
+#[test]
+fn a_client_that_sends_nothing_holds_no_thread_of_others() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).max_blocking_threads(4).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (source, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        sample(source.path());
+        let kept = KeptDirectories::new(place.path());
+        let hostile = silent().await;
+        let stalled: Vec<_> = (0..MAX_TRANSFERS + 4)
+            .map(|number| {
+                let (session, into) = (hostile.clone(), kept.lease(&hostile, &number.to_string()).unwrap());
+                tokio::spawn(async move { session.receive_directory(&everything(), &into, |_| ()).await })
+            })
+            .collect();
+        while hostile.0.transfers.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let session = sharing(source.path()).await;
+        let into = kept.lease(&session, "context").unwrap();
+        let request = everything();
+        let receiving = session.receive_directory(&request, &into, |_| ());
+        let received = tokio::time::timeout(Duration::from_secs(60), receiving).await;
+        assert_eq!(received.expect("the others hold up nobody").unwrap().files, 305);
+        // They end with their session.
+        hostile.end();
+        for stalled in stalled {
+            assert!(stalled.await.unwrap().is_err());
+        }
+    });
+}

@@ -204,7 +204,7 @@ pub(super) fn command_of(endpoint: &Endpoint, options: &ConnectOptions) -> Optio
 }
 
 /// Quotes a word for the shell at the other end of an SSH connection.
-fn quote(word: &str) -> String {
+pub fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 

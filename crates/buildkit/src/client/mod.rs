@@ -31,6 +31,7 @@ use crate::error::NodeError;
 
 pub use connect::ConnectOptions;
 pub use connect::Transport;
+pub use connect::quote as quote_for_shell;
 pub use endpoint::Endpoint;
 pub use image::{NodeBuildError, NodeBuildOptions, NodeImage};
 pub use program::DialedAhead;

@@ -250,4 +250,13 @@ mod tests {
         let error = impatient().find("other").await.map(drop).unwrap_err();
         assert_eq!((error.code(), error.message()), (Code::NotFound, "no such job other"));
     }
+
+    #[tokio::test]
+    async fn a_build_that_only_begins_is_stopped_too() {
+        let builds = Builds::default();
+        let place = builds.reserve("one").unwrap();
+        assert!(!place.cancel.is_cancelled());
+        builds.cancel_all();
+        assert!(place.cancel.is_cancelled());
+    }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use polyarch_build::inventory::{CacheItem, CacheKind, inventory};
 use polyarch_build::{BuildError, ErrorKind, PruneRequest, plan_prune};
+use regex::{Regex, RegexBuilder};
 use tonic::Status;
 
 use crate::api::control::{self, DiskUsageRequest, DiskUsageResponse, UsageRecord};
@@ -80,6 +81,9 @@ fn kind_of(item: &CacheItem) -> &'static str {
     }
 }
 
+/// The largest pattern of a filter, compiled, in bytes.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
+
 /// Filters, one of which must match, each of conditions that must all hold.
 struct Filters {
     any: Vec<Vec<Condition>>,
@@ -90,13 +94,15 @@ struct Condition {
     key: String,
     /// `None` asks whether it is so; else how the text is compared.
     value: Option<(Comparison, String)>,
+    /// What a value must match.
+    pattern: Option<Regex>,
 }
 
 #[derive(Clone, Copy)]
 enum Comparison {
     Is,
     IsNot,
-    Has,
+    Matches,
 }
 
 impl Filters {
@@ -118,7 +124,7 @@ impl Condition {
     fn parse(text: &str) -> Result<Condition, Status> {
         let known =
             ["id", "type", "description", "parents", "inuse", "mutable", "immutable", "shared", "private"];
-        let found = [("==", Comparison::Is), ("!=", Comparison::IsNot), ("~=", Comparison::Has)]
+        let found = [("==", Comparison::Is), ("!=", Comparison::IsNot), ("~=", Comparison::Matches)]
             .into_iter()
             .find_map(|(sign, comparison)| Some((text.split_once(sign)?, comparison)));
         let (key, value) = match found {
@@ -131,7 +137,20 @@ impl Condition {
                 known.join(", ")
             )));
         }
-        Ok(Condition { key: key.to_owned(), value })
+        let pattern = match &value {
+            Some((Comparison::Matches, text)) => Some(compile(text)?),
+            _ => None,
+        };
+        Ok(Condition { key: key.to_owned(), value, pattern })
+    }
+
+    fn match_text(&self, field: &str) -> bool {
+        match (&self.value, &self.pattern) {
+            (None, _) => !field.is_empty(),
+            (_, Some(pattern)) => pattern.is_match(field),
+            (Some((Comparison::IsNot, text)), _) => field != text,
+            (Some((_, text)), _) => field == text,
+        }
     }
 
     fn match_item(&self, item: &CacheItem) -> bool {
@@ -140,12 +159,7 @@ impl Condition {
             Some((Comparison::IsNot, text)) => (text == "true") != is,
             Some((_, text)) => (text == "true") == is,
         };
-        let compare = |field: &str| match &self.value {
-            None => !field.is_empty(),
-            Some((Comparison::Is, text)) => field == text,
-            Some((Comparison::IsNot, text)) => field != text,
-            Some((Comparison::Has, text)) => field.contains(text.as_str()),
-        };
+        let compare = |field: &str| self.match_text(field);
         match self.key.as_str() {
             "id" => compare(&item.id),
             "type" => compare(kind_of(item)),
@@ -156,6 +170,31 @@ impl Condition {
             "immutable" => truth(!item.is_mutable()),
             "shared" => truth(item.is_shared),
             _ => truth(!item.is_shared),
+        }
+    }
+}
+
+fn compile(pattern: &str) -> Result<Regex, Status> {
+    RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build().map_err(|error| {
+        Status::invalid_argument(format!("failed to parse prune filters: {pattern:?} is no pattern: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_those_of_containerd() {
+        let matches = |filter: &str| Condition::parse(filter).unwrap().match_text("steps/0a1b");
+        for filter in ["id~=^steps/", "id~=steps/[0-9a-f]+$", "id~=\"a1\"", "id==steps/0a1b", "id!=steps"] {
+            assert!(matches(filter), "{filter}");
+        }
+        for filter in ["id~=^0a1b", "id~=steps.0a1b.", "id==steps", "id!=steps/0a1b"] {
+            assert!(!matches(filter), "{filter}");
+        }
+        for filter in ["id~=(", "id~=(a{1000}){1000}", "colour==red"] {
+            assert!(Condition::parse(filter).is_err(), "{filter}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use polyarch_buildkit::client::Endpoint;
+use polyarch_buildkit::client::{Endpoint, quote_for_shell};
 use serde::Serialize;
 
 use crate::CommandError;
@@ -148,7 +148,7 @@ impl Ssh {
         let mut file = File::open(program).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
         let script = INSTALL.replace("SIZE", &size.to_string());
-        let mut talk = Talk::start(self.command(&["sh", "-c", &quote(&script)]), &self.host)?;
+        let mut talk = Talk::start(self.command(&["sh", "-c", &quote_for_shell(&script)]), &self.host)?;
         let sent = talk.stdin.as_mut().map_or(Ok(0), |stdin| io::copy(&mut file, stdin));
         // The end of the file is the end of standard input.
         drop(talk.stdin.take());
@@ -209,11 +209,6 @@ impl Machine {
 
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// Quotes a word for the shell at the other end.
-fn quote(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// A program at the other end.
