@@ -183,7 +183,7 @@ fn check_all_crashes(durability: Durability, mut after: impl FnMut(&Path, &Ackno
         let store = open(dir.path(), durability, "boot-2");
         work(&store, &mut Acknowledged::default()).unwrap();
         check_visible(&store);
-        let mut store = store.lock_exclusive(Duration::ZERO).unwrap();
+        let mut store = store.lock_exclusive(Duration::from_secs(10)).unwrap();
         store.gc([]).unwrap();
         let left: Vec<_> = ["ingest", "staged"]
             .iter()

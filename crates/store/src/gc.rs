@@ -185,7 +185,8 @@ mod tests {
     use crate::documents::tests::{put_image, put_index};
 
     fn exclusive(root: &Path) -> ExclusiveStore {
-        Store::open(root).unwrap().lock_exclusive(Duration::ZERO).unwrap()
+        // A child that another test has forked may hold the lock until it executes its program.
+        Store::open(root).unwrap().lock_exclusive(Duration::from_secs(10)).unwrap()
     }
 
     #[test]

@@ -261,7 +261,7 @@ mod tests {
         let image = store.list(&name()).unwrap().unwrap().entries.remove(0).descriptor;
         let path = store.list_path(&name());
         drop(store);
-        let exclusive = || Store::open(dir.path()).unwrap().lock_exclusive(Duration::ZERO).unwrap();
+        let exclusive = || Store::open(dir.path()).unwrap().lock_exclusive(Duration::from_secs(10)).unwrap();
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         assert!(exclusive().gc([]).is_err());

@@ -136,7 +136,7 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let other = store.clone();
         assert!(matches!(store.lock_exclusive(Duration::ZERO), Err(StoreError::InUse { .. })));
-        assert!(other.lock_exclusive(Duration::ZERO).is_ok());
+        assert!(other.lock_exclusive(Duration::from_secs(10)).is_ok());
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         let error = collector.lock_exclusive(Duration::from_millis(5)).err().unwrap();
         assert!(matches!(error, StoreError::Busy { .. }), "{error}");
         drop(builder);
-        let collector = Store::open(dir.path()).unwrap().lock_exclusive(Duration::ZERO).unwrap();
+        let collector = Store::open(dir.path()).unwrap().lock_exclusive(Duration::from_secs(10)).unwrap();
         let shared = collector.release().unwrap();
         assert!(Store::open(dir.path()).is_ok());
         drop(shared);
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn opening_waits_for_the_collector() {
         let dir = tempfile::tempdir().unwrap();
-        let collector = Store::open(dir.path()).unwrap().lock_exclusive(Duration::ZERO).unwrap();
+        let collector = Store::open(dir.path()).unwrap().lock_exclusive(Duration::from_secs(10)).unwrap();
         let root = dir.path().to_owned();
         let opener = std::thread::spawn(move || Store::open(&root).map(|_| ()));
         drop(collector);

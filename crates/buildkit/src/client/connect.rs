@@ -4,7 +4,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tower_service::Service;
 
 use crate::client::docker;
 use crate::client::endpoint::Endpoint;
-use crate::client::program::{self, DialedAhead, Program};
+use crate::client::program::{self, DialedAhead, Heard, Program};
 use crate::client::tls::{Tls, TlsFiles};
 use crate::error::NodeError;
 
@@ -69,8 +68,8 @@ pub(crate) struct Connector {
     endpoint: Endpoint,
     tls: Option<Tls>,
     options: ConnectOptions,
-    /// What a helper program said last.
-    stderr: Arc<Mutex<Vec<u8>>>,
+    /// What helper programs said.
+    heard: Heard,
 }
 
 impl Connector {
@@ -86,7 +85,7 @@ impl Connector {
             }
             _ => None,
         };
-        Ok(Connector { endpoint: endpoint.clone(), tls, options: options.clone(), stderr: Arc::default() })
+        Ok(Connector { endpoint: endpoint.clone(), tls, options: options.clone(), heard: Heard::default() })
     }
 
     /// Opens a channel; calls fail until the node can be reached.
@@ -110,7 +109,7 @@ impl Connector {
             tokio::time::timeout(self.options.timeout, channel.connect_with_connector(self.clone()));
         match connected.await {
             Ok(Ok(channel)) => Ok(channel),
-            Ok(Err(error)) => Err(failed(self.explain(error))),
+            Ok(Err(error)) => Err(failed(self.explain(error).await)),
             Err(_) => Err(NodeError::TimedOut {
                 endpoint: self.endpoint.to_string(),
                 seconds: self.options.timeout.as_secs(),
@@ -119,22 +118,19 @@ impl Connector {
     }
 
     /// Adds what a helper program said to an error.
-    pub(crate) fn explain(
+    pub(crate) async fn explain(
         &self,
         error: impl std::error::Error + Send + Sync + 'static,
     ) -> Box<dyn std::error::Error + Send + Sync> {
-        match self.said() {
+        match self.said().await {
             Some(said) => format!("{}: {said}", crate::error::chain_of(&error)).into(),
             None => error.into(),
         }
     }
 
-    /// Returns what a helper program said last, in one line.
-    pub(crate) fn said(&self) -> Option<String> {
-        let bytes = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        (!lines.is_empty()).then(|| lines.join("; "))
+    /// Returns what a helper program said, in one line, when something has failed.
+    pub(crate) async fn said(&self) -> Option<String> {
+        self.heard.text().await
     }
 
     async fn connect(self) -> io::Result<TokioIo<Box<dyn Transport>>> {
@@ -153,7 +149,7 @@ impl Connector {
                     (None, Some(command)) => program::spawn(command)?,
                     (None, None) => return Err(io::Error::other("no program reaches this endpoint")),
                 };
-                Box::new(Program::new(child, self.stderr.clone())?)
+                Box::new(Program::new(child, &self.heard)?)
             }
         };
         Ok(TokioIo::new(transport))

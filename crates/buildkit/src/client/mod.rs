@@ -70,17 +70,18 @@ impl Node {
             Ok((workers, _)) => Ok(workers),
             Err(error) => Err(error),
         };
-        match (workers, connector.said()) {
-            (Ok(workers), _) if workers.is_empty() => Err(NodeError::Answer {
+        match workers {
+            Ok(workers) if workers.is_empty() => Err(NodeError::Answer {
                 endpoint: endpoint.to_string(),
                 problem: "it has no worker that could build".to_owned(),
             }),
-            (Ok(workers), _) => Ok((node, workers)),
+            Ok(workers) => Ok((node, workers)),
             // What ssh said tells more than that its connection ended.
-            (Err(NodeError::Call { .. }), Some(said)) => {
-                Err(NodeError::Connect { endpoint: endpoint.to_string(), source: said.into() })
-            }
-            (Err(error), _) => Err(error),
+            Err(error @ NodeError::Call { .. }) => Err(match connector.said().await {
+                Some(said) => NodeError::Connect { endpoint: endpoint.to_string(), source: said.into() },
+                None => error,
+            }),
+            Err(error) => Err(error),
         }
     }
 

@@ -6,15 +6,62 @@ use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::sync::watch;
 
 use crate::client::connect::{ConnectOptions, command_of};
 use crate::client::endpoint::Endpoint;
 
 /// How much of what a program says is kept, in bytes.
 const MAX_STDERR_BYTES: usize = 4 << 10;
+
+/// How long a program that failed may take to finish its sentence.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What programs said on their standard errors.
+#[derive(Clone)]
+pub(super) struct Heard {
+    text: Arc<Mutex<Vec<u8>>>,
+    /// How many programs may still say something.
+    speaking: Arc<watch::Sender<usize>>,
+}
+
+impl Default for Heard {
+    fn default() -> Heard {
+        Heard { text: Arc::default(), speaking: Arc::new(watch::Sender::new(0)) }
+    }
+}
+
+impl Heard {
+    /// Listens to a program from now on.
+    fn listen(&self, mut stderr: ChildStderr) {
+        let heard = self.clone();
+        heard.speaking.send_modify(|count| *count += 1);
+        tokio::spawn(async move {
+            let mut buffer = [0; 1024];
+            while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
+                let mut kept = heard.text.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = MAX_STDERR_BYTES.saturating_sub(kept.len());
+                kept.extend_from_slice(&buffer[..count.min(room)]);
+            }
+            heard.speaking.send_modify(|count| *count -= 1);
+        });
+    }
+
+    /// Returns what was said, in one line; waits a moment for programs that are about to end.
+    pub(super) async fn text(&self) -> Option<String> {
+        let mut speaking = self.speaking.subscribe();
+        // Who goes on speaking has been heard as far as that.
+        let _ = tokio::time::timeout(LAST_WORDS, speaking.wait_for(|count| *count == 0)).await;
+        let bytes = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+}
 
 /// A connection that was begun before it is wanted, by a process that is somebody else afterwards: in a user namespace
 /// ssh would not find its user's keys. It serves once.
@@ -61,22 +108,14 @@ impl Drop for Running {
 }
 
 impl Program {
-    /// Makes a connection of a program that was started with pipes; `stderr` gets what it says.
-    pub(super) fn new(child: Child, stderr: Arc<Mutex<Vec<u8>>>) -> io::Result<Program> {
+    /// Makes a connection of a program that was started with pipes, and listens to what it says.
+    pub(super) fn new(child: Child, heard: &Heard) -> io::Result<Program> {
         let mut running = Running(child);
         let missing = || io::Error::other("a program's pipe is missing");
         let child = &mut running.0;
         let stdin = ChildStdin::from_std(child.stdin.take().ok_or_else(missing)?)?;
         let stdout = ChildStdout::from_std(child.stdout.take().ok_or_else(missing)?)?;
-        let mut said = ChildStderr::from_std(child.stderr.take().ok_or_else(missing)?)?;
-        tokio::spawn(async move {
-            let mut buffer = [0; 1024];
-            while let Ok(count @ 1..) = said.read(&mut buffer).await {
-                let mut kept = stderr.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = MAX_STDERR_BYTES.saturating_sub(kept.len());
-                kept.extend_from_slice(&buffer[..count.min(room)]);
-            }
-        });
+        heard.listen(ChildStderr::from_std(child.stderr.take().ok_or_else(missing)?)?);
         Ok(Program { stdout, stdin, _running: running })
     }
 }

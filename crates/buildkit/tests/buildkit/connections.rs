@@ -73,8 +73,11 @@ async fn a_program_is_a_connection() {
 async fn what_ssh_says_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let ssh = directory.path().join("ssh");
-    std::fs::write(&ssh, "#!/bin/sh\necho 'Host key verification failed.' >&2\nexit 255\n").unwrap();
-    std::fs::set_permissions(&ssh, PermissionsExt::from_mode(0o755)).unwrap();
+    // Another process writes it: what is open for writing here could be held open by a child that another test forks,
+    // and can't be executed then.
+    let script = r#"printf '#!/bin/sh\necho "Host key verification failed." >&2\nexit 255\n' > "$1" && chmod 755 "$1""#;
+    let written = std::process::Command::new("sh").args(["-c", script, "write"]).arg(&ssh).status();
+    assert!(written.unwrap().success());
     let options = ConnectOptions { ssh_program: ssh, ..options() };
     let Err(error) = Node::connect(&"ssh://pi".parse().unwrap(), &options).await else { panic!("it can't") };
     let text = format!("{error}: {:?}", std::error::Error::source(&error));

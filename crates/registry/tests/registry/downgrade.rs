@@ -48,7 +48,7 @@ fn insecure(host: &str) -> Client {
     let text = format!(r#"{{"auths":{{"{host}":{{"username":"ann","password":"secret"}}}}}}"#);
     let file = AuthFile { origin: "config.json".into(), text };
     let credentials = Credentials::new(vec![file], Vec::new());
-    let mut options = ClientOptions { credentials, answer_timeout: Duration::from_millis(300), ..options() };
+    let mut options = ClientOptions { credentials, answer_timeout: Duration::from_secs(2), ..options() };
     options.retry.max_attempts = 1;
     options.hosts.entry(host).insecure = true;
     Client::new(options)

@@ -86,7 +86,7 @@ async fn a_transfer_that_stands_still_is_begun_again() {
     let content = noise(SIZE);
     fake.put_blob("app", &content);
     fake.fault(Method::GET, "/blobs/", 1, Act::StallBody(100_000));
-    let client = Client::new(ClientOptions { stall_timeout: Duration::from_millis(100), ..options() });
+    let client = Client::new(ClientOptions { stall_timeout: Duration::from_secs(1), ..options() });
     let (bytes, _) = get(&client, &fake, &descriptor(&content)).await.unwrap();
     assert!(bytes == content);
     assert_eq!(fake.seen().pop().unwrap().header("range"), "bytes=100000-");

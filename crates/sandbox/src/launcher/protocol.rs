@@ -168,10 +168,14 @@ pub(super) fn send_reply(socket: BorrowedFd<'_>, reply: &Reply) {
 /// Receives the one reply of a run.
 pub(super) fn receive_reply(socket: BorrowedFd<'_>) -> Result<Reply, SandboxError> {
     let mut text = vec![0; REPLY_LIMIT_BYTES];
+    let mut is_reset = false;
     let length = loop {
         match rustix::net::recv(socket, &mut text, RecvFlags::empty()) {
             Ok((length, _)) => break length,
             Err(Errno::INTR) => {}
+            // The launcher closed its end with a message of ours unread. The kernel tells this before it hands over a
+            // reply that was sent earlier, and only once.
+            Err(Errno::CONNRESET) if !is_reset => is_reset = true,
             Err(Errno::CONNRESET) => break 0,
             Err(errno) => {
                 return Err(SandboxError::system("receive the answer of the launcher process", errno));
@@ -257,6 +261,19 @@ mod tests {
         assert!(matches!(receive_reply(gone.as_fd()), Err(SandboxError::LauncherGone)));
         drop(builder);
         assert_eq!(receive_message(launcher.as_fd()), Some(Message::Kill));
+    }
+
+    #[test]
+    fn a_reply_arrives_although_a_message_was_never_read() {
+        let (builder, launcher) = pair();
+        assert!(send_message(builder.as_fd(), Message::Signal(15)).expect("sent"));
+        send_reply(launcher.as_fd(), &Reply::Exited(ExitStatus::Code(143)));
+        drop(launcher);
+        assert_eq!(receive_reply(builder.as_fd()).expect("reply"), Reply::Exited(ExitStatus::Code(143)));
+        let (builder, launcher) = pair();
+        assert!(send_message(builder.as_fd(), Message::Kill).expect("sent"));
+        drop(launcher);
+        assert!(matches!(receive_reply(builder.as_fd()), Err(SandboxError::LauncherGone)));
     }
 
     #[test]
