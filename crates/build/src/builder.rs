@@ -7,7 +7,7 @@ use polyarch_dockerfile::Dockerfile;
 use polyarch_oci::Platform;
 use polyarch_sandbox::emulation::Support;
 use polyarch_solver::progress::Progress;
-use polyarch_solver::{CancelFlag, Graph, Job, JobOptions, SolveError, VertexId};
+use polyarch_solver::{CancelFlag, Graph, Job, JobOptions, Records as _, SolveError, VertexId};
 
 use crate::cache::StepRecords;
 use crate::context::{DockerfileText, LocalContext};
@@ -17,8 +17,9 @@ use crate::exporter::{self, Exported, PlatformTree};
 use crate::fetch::{Shown, blocking};
 use crate::frontend::permitted::permitted_context;
 use crate::frontend::{Frontend, LoweredPlatform};
-use crate::ops::{self, BuildOp};
+use crate::ops::{self, BuildOp, OpKind};
 use crate::provenance::Capture;
+use crate::remote_cache::CachedStep;
 use crate::request::{BuildRequest, Context, DockerfileSource};
 use crate::result::{BuildResult, PlatformResult, Provenance};
 use crate::services::Services;
@@ -39,7 +40,8 @@ impl Services {
     /// Nothing is published, and no name changes, until every platform has succeeded.
     ///
     /// # Errors
-    /// The first failure; other steps are stopped and the store stays whole.
+    /// The first failure; other steps are stopped and the store stays whole. Also when records of steps can't be sent where
+    /// they shall go, after the result is where it goes.
     pub async fn build(
         self: &Arc<Self>,
         mut request: BuildRequest,
@@ -53,6 +55,10 @@ impl Services {
         }
         let evaluated = self.evaluate(&request, &progress, &cancel).await?;
         let result = self.export_evaluated(&request, &evaluated, &progress, &cancel).await?;
+        tokio::select! {
+            exported = self.export_cache(&request, &evaluated, &progress) => drop(exported?),
+            () = cancel.cancelled() => return Err(BuildError::cancelled()),
+        }
         self.finish(begun).await;
         Ok(result)
     }
@@ -128,13 +134,22 @@ impl Services {
         if let Some(options) = &request.attestations.provenance {
             captures.iter().try_for_each(|capture| capture.check(options))?;
         }
-        let mut trees = self.solve(&graph, &lowered, &request, progress, cancel).await?;
+        let imported = tokio::select! {
+            imported = self.import_records(&request.cache.from, progress) => imported,
+            () = cancel.cancelled() => return Err(BuildError::cancelled()),
+        };
+        let records = Arc::new(StepRecords { services: self.clone(), imported });
+        let (mut trees, job) =
+            self.solve(&graph, &lowered, &request, records.clone(), progress, cancel).await?;
         let runs = lowered.iter().map(|lowered| {
             let digests: Vec<_> =
                 graph.reachable(&[lowered.vertex]).into_iter().map(|id| graph.progress_digest(id)).collect();
             stats.summary(digests.iter())
         });
         for ((tree, mut capture), lowered) in trees.iter_mut().zip(captures).zip(&lowered) {
+            if !request.cache.to.is_empty() {
+                tree.steps = cached_steps(&graph, lowered.vertex, &records, &job);
+            }
             capture.finished(&graph, lowered.vertex, &tree.tree);
             if let Some(options) = &request.attestations.provenance {
                 capture.check(options)?;
@@ -256,9 +271,10 @@ impl Services {
         graph: &Arc<Graph<BuildOp>>,
         lowered: &[LoweredPlatform],
         request: &BuildRequest,
+        records: Arc<StepRecords>,
         progress: &Progress,
         cancel: &CancelFlag,
-    ) -> Result<Vec<PlatformTree>, BuildError> {
+    ) -> Result<(Vec<PlatformTree>, Job<BuildOp, StepRecords>), BuildError> {
         let max_parallel = if request.max_parallel == 0 { DEFAULT_PARALLEL } else { request.max_parallel };
         // The job's own flag is also set by its first failure, which is no interruption.
         let stop = CancelFlag::default();
@@ -268,7 +284,7 @@ impl Services {
             interrupt.cancel();
         });
         let options = JobOptions { progress: progress.clone(), cancel: stop, max_parallel };
-        let job = Job::new(graph.clone(), Arc::new(StepRecords { services: self.clone() }), options);
+        let job = Job::new(graph.clone(), records, options);
         let scans = lowered.iter().filter_map(|it| it.scan);
         let targets: Vec<VertexId> = lowered.iter().map(|it| it.vertex).chain(scans).collect();
         let outputs = tokio::select! {
@@ -294,7 +310,13 @@ impl Services {
         let mut trees = Vec::new();
         for lowered in lowered {
             let draft = lowered.draft.clone();
-            trees.push(PlatformTree { draft, tree: tree()?, capture: None, scanned: None });
+            trees.push(PlatformTree {
+                draft,
+                tree: tree()?,
+                capture: None,
+                scanned: None,
+                steps: Vec::new(),
+            });
         }
         for (made, lowered) in trees.iter_mut().zip(lowered) {
             if let Some(scan) = lowered.scan {
@@ -302,7 +324,7 @@ impl Services {
                 made.scanned = Some(Arc::new(self.read_scan(&tree()?, &shown).await?));
             }
         }
-        Ok(trees)
+        Ok((trees, job))
     }
 
     /// Keeps what was learned.
@@ -319,6 +341,22 @@ impl Services {
         })
         .await;
     }
+}
+
+/// Returns the steps that a target of a solved graph needs, with the keys and trees that are known of them.
+fn cached_steps(
+    graph: &Graph<BuildOp>,
+    target: VertexId,
+    records: &StepRecords,
+    job: &Job<BuildOp, StepRecords>,
+) -> Vec<CachedStep> {
+    let steps = graph.reachable(&[target]).into_iter().filter_map(|id| {
+        let is_step = matches!(graph.op(id).kind, OpKind::File(_) | OpKind::Exec(_));
+        let keys = if is_step { job.known_keys(id) } else { Vec::new() };
+        let Output::Tree(tree) = keys.iter().find_map(|key| records.load(key))? else { return None };
+        Some(CachedStep { keys, tree })
+    });
+    steps.collect()
 }
 
 pub(crate) fn parse(text: &DockerfileText) -> Result<Dockerfile, BuildError> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fetch::blob_origin;
 use crate::ops::{BuildOp, OpKind};
+use crate::remote_cache::ImportedRecords;
 use crate::services::Services;
 use crate::tree::{Layer, Output, Tree};
 
@@ -22,19 +23,15 @@ pub(crate) struct StepRecord {
     pub(crate) description: String,
 }
 
-/// Records of steps in the store.
+/// Records of steps in the store, and behind them those that a build has from elsewhere.
 pub(crate) struct StepRecords {
     pub(crate) services: Arc<Services>,
+    pub(crate) imported: ImportedRecords,
 }
 
 impl Records<BuildOp> for StepRecords {
     fn load(&self, key: &CacheKey) -> Option<Output> {
-        let bytes =
-            self.services.store.get_record(self.services.options.step_namespace(), &key.hex()).ok()??;
-        let tree: Tree = serde_json::from_slice(&bytes).ok()?;
-        if !is_whole(&tree, &self.services.snapshots, &self.services.store) {
-            return None;
-        }
+        let tree = self.load_own(key).or_else(|| self.imported.get(key).cloned())?;
         self.services.mark_used(&tree);
         Some(Output::Tree(tree))
     }
@@ -42,6 +39,10 @@ impl Records<BuildOp> for StepRecords {
     fn save(&self, keys: &[CacheKey], op: &BuildOp, output: &Output) {
         // The layers of an image are what they are; only work is worth a record.
         let (OpKind::File(_) | OpKind::Exec(_), Output::Tree(tree)) = (&op.kind, output) else { return };
+        // What is from elsewhere serves only builds that name its place.
+        if self.imported.has(tree) {
+            return;
+        }
         let record = StepRecord { tree: tree.clone(), description: op.name.to_string() };
         let Ok(bytes) = serde_json::to_vec(&record) else { return };
         for key in keys {
@@ -49,6 +50,16 @@ impl Records<BuildOp> for StepRecords {
             let _ =
                 self.services.store.put_record(self.services.options.step_namespace(), &key.hex(), &bytes);
         }
+    }
+}
+
+impl StepRecords {
+    /// Loads a record of the store.
+    fn load_own(&self, key: &CacheKey) -> Option<Tree> {
+        let bytes =
+            self.services.store.get_record(self.services.options.step_namespace(), &key.hex()).ok()??;
+        let tree: Tree = serde_json::from_slice(&bytes).ok()?;
+        is_whole(&tree, &self.services.snapshots, &self.services.store).then_some(tree)
     }
 }
 
@@ -88,7 +99,7 @@ impl Services {
         }
     }
 
-    fn is_first_use(&self, name: String) -> bool {
+    pub(crate) fn is_first_use(&self, name: String) -> bool {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name)
     }
 }

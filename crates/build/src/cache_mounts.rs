@@ -67,6 +67,11 @@ impl CacheMountId {
         hasher.finish().hex().chars().take(32).collect()
     }
 
+    /// Tells whether it begins with anything but an empty directory of root's.
+    pub(crate) fn has_beginning(&self) -> bool {
+        self.seed.is_some() || self.owner != MountOwner::default()
+    }
+
     fn about(&self) -> String {
         let name =
             if self.namespace.is_empty() { &self.id } else { &format!("{}/{}", self.namespace, self.id) };
@@ -135,6 +140,21 @@ pub(crate) fn acquire(
             return Err(BuildError::new(ErrorKind::Storage, message));
         }
         std::thread::sleep(RETRY);
+    }
+}
+
+/// Empties a cache, to be made again by the next step that takes it; one that a step is using stays as it is.
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn renew(parent: &Path, id: &CacheMountId) -> Result<(), BuildError> {
+    std::fs::create_dir_all(parent).map_err(|error| storage("make", parent, &error))?;
+    let directory = parent.join(format!("{}-0", id.directory_name()));
+    let Some(_lock) = lock(&directory, Sharing::Locked)? else { return Ok(()) };
+    let files = directory.join("files");
+    match std::fs::remove_dir_all(&files) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(storage("remove", &files, &error)),
+        _ => Ok(()),
     }
 }
 
@@ -309,6 +329,21 @@ mod tests {
         assert!(!again.files.join("seed").exists(), "a cache is filled only when it is made");
         let left = std::fs::read_dir(cache.files.parent().expect("a parent")).expect("list").count();
         assert_eq!(left, 3, "files, lock and about, and nothing of those that failed");
+    }
+
+    #[test]
+    fn a_cache_begins_anew_unless_it_is_in_use() {
+        let base = tempfile::tempdir().expect("tempdir");
+        renew(base.path(), &id("a")).expect("nothing to renew");
+        let held = take(base.path(), Sharing::Shared);
+        std::fs::write(held.files.join("file"), "x").expect("write");
+        renew(base.path(), &id("a")).expect("left alone");
+        assert!(held.files.join("file").exists());
+        drop(held);
+        renew(base.path(), &id("a")).expect("renewed");
+        assert!(!take(base.path(), Sharing::Shared).files.join("file").exists());
+        let owner = MountOwner { mode: Some(0o773), ..MountOwner::default() };
+        assert!(CacheMountId { owner, ..id("a") }.has_beginning() && !id("a").has_beginning());
     }
 
     #[test]

@@ -44,6 +44,11 @@ impl Services {
         sent.is_some_and(|sent| sent.0.lock().unwrap_or_else(PoisonError::into_inner).contains(digest))
     }
 
+    /// Tells whether a blob that no repository is named for is here and may be used.
+    pub(crate) fn may_use(&self, digest: &Digest) -> bool {
+        self.has_document(digest, None)
+    }
+
     /// Tells whether the rooms are open for somebody who does not own the store.
     pub(crate) fn is_for_client(&self) -> bool {
         self.sent.is_some()

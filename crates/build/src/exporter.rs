@@ -22,6 +22,7 @@ use crate::image_source::storage_error;
 use crate::layers::LayerOptions;
 use crate::provenance::Capture;
 use crate::push::PushPlan;
+use crate::remote_cache::{CachedStep, INLINE_KEY, inline_records};
 use crate::request::{BuildRequest, Output};
 use crate::sbom::Scanned;
 use crate::services::Services;
@@ -40,6 +41,8 @@ pub(crate) struct PlatformTree {
     pub(crate) capture: Option<Capture>,
     /// What a scanner has found in it, where one was asked.
     pub(crate) scanned: Option<Arc<Vec<Scanned>>>,
+    /// Its steps with their records, for whoever exports them; none unless that was asked for.
+    pub(crate) steps: Vec<CachedStep>,
 }
 
 /// What the image outputs made.
@@ -91,11 +94,7 @@ async fn export_image(
     progress: &Progress,
 ) -> Result<Exported, BuildError> {
     let shown = Shown { progress: progress.clone(), vertex: vertex.digest() };
-    let options = LayerOptions {
-        image: request.image.clone(),
-        source_date_epoch: request.source_date_epoch.filter(|_| !request.image.keeps_layer_times),
-        threads: request.threads,
-    };
+    let options = LayerOptions::of(request);
     let layers = {
         let _status = vertex.status("exporting layers", 0);
         try_join_all(platforms.iter().map(|it| services.layer_blobs(&it.tree, &options, &shown))).await?
@@ -110,7 +109,13 @@ async fn export_image(
         .iter()
         .zip(layers)
         .map(|(it, layers)| {
-            assemble(&it.draft, &it.tree.steps, layers, request.source_date_epoch, &request.image)
+            let mut draft = it.draft.clone();
+            // A base image's own records are about other images.
+            draft.config.rest.remove(INLINE_KEY);
+            if let Some(records) = inline_records(&it.tree, &it.steps).filter(|_| request.cache.is_inline()) {
+                draft.config.rest.insert(INLINE_KEY.to_owned(), records.into());
+            }
+            assemble(&draft, &it.tree.steps, layers, request.source_date_epoch, &request.image)
         })
         .collect();
     let wanted = attestations::of_images(request);

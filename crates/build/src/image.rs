@@ -119,7 +119,7 @@ pub fn assemble(
     config.created = created;
     let config = Document::compact(config);
     let config_descriptor = Descriptor::new(options.flavour.config(), config.digest.clone(), config.size());
-    let descriptors = layers.iter().map(|layer| layer_descriptor(layer, options)).collect();
+    let descriptors = layers.iter().map(|layer| layer_descriptor(layer, options.flavour)).collect();
     let mut manifest = Manifest::new(options.flavour, config_descriptor, descriptors);
     manifest.annotations = options.manifest_annotations.iter().cloned().collect();
     PlatformImage { platform: draft.platform.clone(), config, manifest: Document::indented(manifest), layers }
@@ -135,17 +135,17 @@ fn rfc3339(seconds: i64, nanoseconds: u32) -> Option<String> {
     Some(jiff::Timestamp::new(seconds, i32::try_from(nanoseconds).ok()?).ok()?.to_string())
 }
 
-/// Returns a layer's descriptor in the flavour of the image.
-fn layer_descriptor(layer: &LayerBlob, options: &ImageOptions) -> Descriptor {
+/// Returns a layer's descriptor in the flavour of the manifest.
+pub(crate) fn layer_descriptor(layer: &LayerBlob, flavour: Flavour) -> Descriptor {
     let from = &layer.descriptor;
     let is_foreign = from.media_type.contains("foreign") || from.media_type.contains("nondistributable");
     if is_foreign || from.media_type == media_type::OCI_EMPTY {
         return Descriptor { platform: None, ..from.clone() };
     }
     let compression = Compression::of_layer(&from.media_type);
-    let media_type = compression.map_or(from.media_type.as_str(), |it| it.layer_media_type(options.flavour));
+    let media_type = compression.map_or(from.media_type.as_str(), |it| it.layer_media_type(flavour));
     let mut descriptor = Descriptor::new(media_type, from.digest.clone(), from.size);
-    if options.flavour == Flavour::Oci
+    if flavour == Flavour::Oci
         && let Some(epoch) = from.annotations.get(REWRITTEN)
     {
         descriptor.annotations.insert(REWRITTEN.to_owned(), epoch.clone());

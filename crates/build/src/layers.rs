@@ -17,7 +17,7 @@ use crate::fetch::{Shown, blocking};
 use crate::image::{LayerBlob, REWRITTEN};
 use crate::image_source::storage_error;
 use crate::ops::file::UNKNOWN_TIME;
-use crate::request::ImageOptions;
+use crate::request::{BuildRequest, ImageOptions};
 use crate::services::Services;
 use crate::tree::{Layer, Tree};
 
@@ -36,6 +36,17 @@ pub(crate) struct LayerOptions {
     pub(crate) image: ImageOptions,
     pub(crate) source_date_epoch: Option<i64>,
     pub(crate) threads: usize,
+}
+
+impl LayerOptions {
+    /// Returns how the layers of a request's image become blobs.
+    pub(crate) fn of(request: &BuildRequest) -> LayerOptions {
+        LayerOptions {
+            image: request.image.clone(),
+            source_date_epoch: request.source_date_epoch.filter(|_| !request.image.keeps_layer_times),
+            threads: request.threads,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -41,6 +41,7 @@ mod prune;
 mod pull;
 pub mod push;
 pub mod remote;
+pub mod remote_cache;
 pub mod request;
 pub mod result;
 mod run;
@@ -64,6 +65,10 @@ pub use output_file::{require_directory, write_file};
 pub use prune::{PrunePlan, PruneRequest, plan_prune, prune};
 pub use pull::{PullRequest, PullResult, Replaced};
 pub use push::{PushRequest, PushResult};
+pub use remote_cache::{
+    CacheCollector, CacheDirectory, CacheEntry, CacheExport, CacheMode, CacheSource, CacheTarget,
+    ClientCache, RemoteCache,
+};
 pub use request::BuildRequest;
 pub use result::{BuildResult, PlatformResult};
 pub use run::{RunRequest, RunStdio, SignalRelay};

@@ -115,7 +115,7 @@ impl Op for BuildOp {
             OpKind::Remote(op) => op.exec(&context).await,
             OpKind::Merge(op) => Ok(op.exec(inputs)),
             OpKind::File(op) => op.exec(inputs, &context).await,
-            OpKind::Exec(op) => op.exec(inputs, &context, &self.name).await,
+            OpKind::Exec(op) => op.exec(inputs, &context, &self.name, self.no_cache).await,
         };
         result.map_err(|error| self.locate(error))
     }

@@ -14,6 +14,7 @@ use crate::context::LocalContext;
 use crate::distant::Distant;
 use crate::frontend::SOURCE_DATE_EPOCH;
 use crate::named_context::NamedContext;
+use crate::remote_cache::RemoteCache;
 use crate::secrets::{NoSecrets, SecretSource};
 use crate::source_policy::SourcePolicies;
 
@@ -44,6 +45,8 @@ pub struct BuildRequest {
     pub no_cache: bool,
     /// What the build may read.
     pub policies: SourcePolicies,
+    /// Where records of steps come from and go to, besides the store.
+    pub cache: RemoteCache,
     /// When to ask registries about base images.
     pub pull: PullPolicy,
     /// Seconds since 1970 to which times in layers and config are clamped.

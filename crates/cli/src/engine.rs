@@ -16,6 +16,7 @@ use polyarch_build::{
     BuildError, BuildRequest, BuildResult, ErrorKind, PrunePlan, PruneRequest, PullRequest, PullResult,
     PushRequest, PushResult, RunRequest, RunStdio, ServiceOptions, Services, SignalRelay,
 };
+use polyarch_buildkit::caller::KeptDirectories;
 use polyarch_buildkit::history::{History, Recorder};
 use polyarch_sandbox::IdMapping;
 use polyarch_sandbox::user_namespace::{EnterOptions, enter};
@@ -248,6 +249,16 @@ impl Engine {
         waiting: impl FnOnce(&str),
     ) -> Result<PrunePlan, BuildError> {
         polyarch_build::prune(&self.options, request, plan, waiting)
+    }
+
+    /// Removes what clients of a node sent for their builds and no running build uses.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn remove_kept_contexts(&self) -> Result<(), BuildError> {
+        let root = &self.options.root;
+        let removed = KeptDirectories::of_store(root).remove_unused(Duration::ZERO);
+        removed.map(drop).map_err(|error| BuildError::io("can't remove what clients sent from", root, &error))
     }
 
     /// Adds up what the store takes of the disk.

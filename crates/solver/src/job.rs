@@ -157,11 +157,56 @@ pub struct JobOptions {
 
 type Outcome<O> = Result<<O as Op>::Output, SolveError<<O as Op>::Error>>;
 
+type KeyOutcome<O> = Result<Option<CacheKey>, SolveError<<O as Op>::Error>>;
+
 struct Slots<O: Op> {
     fast: std::sync::OnceLock<Option<CacheKey>>,
-    slow: OnceCell<Result<Option<CacheKey>, SolveError<O::Error>>>,
+    chain: OnceCell<KeyOutcome<O>>,
+    slow: OnceCell<KeyOutcome<O>>,
+    /// What the vertex reads of each input.
+    contents: Vec<OnceCell<Result<CacheKey, SolveError<O::Error>>>>,
     result: OnceCell<Outcome<O>>,
     is_reported: AtomicBool,
+}
+
+/// What the graph alone tells of a vertex's keys.
+#[derive(Clone, Copy, Default)]
+struct Traits {
+    /// It is volatile or stands above such a vertex, so there is no fast key.
+    is_above_volatile: bool,
+    /// Its slow key needs the result of a vertex that is not volatile, where definitions tell as much.
+    has_chain: bool,
+    /// It, or a vertex that its definition rests on, is to be executed whatever is recorded.
+    is_definition_stale: bool,
+    /// The same, for what its slow key has by definition.
+    is_slow_stale: bool,
+}
+
+impl Traits {
+    /// Returns those of every vertex; inputs stand before their readers.
+    fn of_all<O: Op>(graph: &Graph<O>) -> Vec<Traits> {
+        let mut all: Vec<Traits> = Vec::with_capacity(graph.len());
+        for node in &graph.nodes {
+            let op = &node.op;
+            let mut own = Traits {
+                is_above_volatile: op.is_volatile(),
+                has_chain: false,
+                is_definition_stale: op.ignores_records(),
+                is_slow_stale: op.ignores_records(),
+            };
+            for (at, input) in node.inputs.iter().enumerate() {
+                let (below, by_content) = (all[input.0], op.is_keyed_by_content(at));
+                let is_volatile = graph.nodes[input.0].op.is_volatile();
+                own.is_above_volatile |= below.is_above_volatile;
+                own.has_chain |= below.has_chain || (by_content && !is_volatile);
+                own.is_definition_stale |= below.is_definition_stale;
+                own.is_slow_stale |= !by_content && below.is_slow_stale;
+            }
+            own.has_chain &= own.is_above_volatile && !op.is_volatile();
+            all.push(own);
+        }
+        all
+    }
 }
 
 /// One run; each vertex executes at most once in it.
@@ -172,6 +217,7 @@ struct Run<O: Op, R> {
     records: Arc<R>,
     options: JobOptions,
     slots: Vec<Slots<O>>,
+    traits: Vec<Traits>,
     heavy: Semaphore,
     /// What stopped the run.
     failure: std::sync::OnceLock<SolveError<O::Error>>,
@@ -180,15 +226,19 @@ struct Run<O: Op, R> {
 impl<O: Op, R: Records<O>> Job<O, R> {
     /// Starts a run.
     pub fn new(graph: Arc<Graph<O>>, records: Arc<R>, options: JobOptions) -> Job<O, R> {
-        let slot = |_| Slots {
+        let slot = |at: usize| Slots {
             fast: std::sync::OnceLock::new(),
+            chain: OnceCell::new(),
             slow: OnceCell::new(),
+            contents: graph.nodes[at].inputs.iter().map(|_| OnceCell::new()).collect(),
             result: OnceCell::new(),
             is_reported: AtomicBool::new(false),
         };
         let slots = (0..graph.len()).map(slot).collect();
         let heavy = Semaphore::new(options.max_parallel.max(1));
-        Job(Arc::new(Run { graph, records, options, slots, heavy, failure: std::sync::OnceLock::new() }))
+        let traits = Traits::of_all(&graph);
+        let failure = std::sync::OnceLock::new();
+        Job(Arc::new(Run { graph, records, options, slots, traits, heavy, failure }))
     }
 
     /// Solves several vertices at a time; results are in the order of `targets`.
@@ -203,6 +253,15 @@ impl<O: Op, R: Records<O>> Job<O, R> {
             *stopped = Err(failure.clone());
         }
         outcomes
+    }
+
+    /// Returns the keys of a vertex that are known by now, under any of which its result was recorded or would
+    /// be. Computes nothing.
+    pub fn known_keys(&self, id: VertexId) -> Vec<CacheKey> {
+        let slots = &self.0.slots[id.0];
+        let fast = slots.fast.get().copied().flatten();
+        let known = |slot: &OnceCell<KeyOutcome<O>>| slot.get().and_then(|key| key.clone().ok().flatten());
+        [fast, known(&slots.chain), known(&slots.slow)].into_iter().flatten().collect()
     }
 }
 
@@ -227,35 +286,82 @@ impl<O: Op, R: Records<O>> Run<O, R> {
         self.slots[id.0].fast.get().copied().flatten()
     }
 
-    /// Returns the key by content, `None` for a volatile vertex.
-    fn slow(self: &Arc<Self>, id: VertexId) -> BoxFuture<'_, Result<Option<CacheKey>, SolveError<O::Error>>> {
+    /// Returns the key of the definition and of the content of volatile inputs, `None` where another key tells
+    /// the same. Executes nothing but volatile vertices.
+    fn chain(self: &Arc<Self>, id: VertexId) -> BoxFuture<'_, KeyOutcome<O>> {
         let run = self.clone();
-        let start = move || own_task(async move { run.compute_slow(id).await });
-        Box::pin(async move { self.slots[id.0].slow.get_or_init(start).await.clone() })
+        let start = move || own_task(async move { run.compute_chain(id).await });
+        Box::pin(async move { self.slots[id.0].chain.get_or_init(start).await.clone() })
     }
 
-    async fn compute_slow(self: &Arc<Self>, id: VertexId) -> Result<Option<CacheKey>, SolveError<O::Error>> {
-        let node = self.node(id);
-        if node.op.is_volatile() {
+    async fn compute_chain(self: &Arc<Self>, id: VertexId) -> KeyOutcome<O> {
+        if !self.traits[id.0].has_chain {
             return Ok(None);
         }
+        let node = self.node(id);
         let parts = join_all(node.inputs.iter().enumerate().map(|(at, input)| async move {
-            if !node.op.is_keyed_by_content(at) {
-                return self.slow(*input).await;
+            let is_volatile = self.node(*input).op.is_volatile();
+            match (is_volatile, node.op.is_keyed_by_content(at), self.fast(*input)) {
+                (true, true, _) => self.content(id, at).await.map(Some),
+                (true, false, _) => Ok(None),
+                (false, _, Some(fast)) => Ok(Some(fast)),
+                (false, _, None) if self.traits[input.0].has_chain => self.chain(*input).await,
+                (false, _, None) => self.slow(*input).await,
             }
-            let output = self.result(*input).await?;
-            let context = self.context(id);
-            let key = node.op.content_key(at, output, context).await;
-            key.map(Some).map_err(|error| self.fail(id, error))
         }))
         .await;
-        let mut hasher = KeyHasher::new("slow");
-        hasher.part(node.op.digest().as_bytes());
+        self.hash("chain", id, parts)
+    }
+
+    /// Puts a key together; there is none where a part is missing.
+    fn hash(&self, kind: &str, id: VertexId, parts: Vec<KeyOutcome<O>>) -> KeyOutcome<O> {
+        let mut hasher = KeyHasher::new(kind);
+        hasher.part(self.node(id).op.digest().as_bytes());
         for part in parts {
             let Some(key) = part? else { return Ok(None) };
             hasher.part(key.as_bytes());
         }
         Ok(Some(hasher.finish()))
+    }
+
+    /// Returns the key of what a vertex reads of an input.
+    fn content(
+        self: &Arc<Self>,
+        id: VertexId,
+        at: usize,
+    ) -> BoxFuture<'_, Result<CacheKey, SolveError<O::Error>>> {
+        let run = self.clone();
+        let start = move || {
+            own_task(async move {
+                let node = run.node(id);
+                let output = run.result(node.inputs[at]).await?;
+                let key = node.op.content_key(at, output, run.context(id)).await;
+                key.map_err(|error| run.fail(id, error))
+            })
+        };
+        Box::pin(async move { self.slots[id.0].contents[at].get_or_init(start).await.clone() })
+    }
+
+    /// Returns the key by content, `None` for a volatile vertex.
+    fn slow(self: &Arc<Self>, id: VertexId) -> BoxFuture<'_, KeyOutcome<O>> {
+        let run = self.clone();
+        let start = move || own_task(async move { run.compute_slow(id).await });
+        Box::pin(async move { self.slots[id.0].slow.get_or_init(start).await.clone() })
+    }
+
+    async fn compute_slow(self: &Arc<Self>, id: VertexId) -> KeyOutcome<O> {
+        let node = self.node(id);
+        if node.op.is_volatile() {
+            return Ok(None);
+        }
+        let parts = join_all(node.inputs.iter().enumerate().map(|(at, input)| async move {
+            match node.op.is_keyed_by_content(at) {
+                true => self.content(id, at).await.map(Some),
+                false => self.slow(*input).await,
+            }
+        }))
+        .await;
+        self.hash("slow", id, parts)
     }
 
     fn result(self: &Arc<Self>, id: VertexId) -> BoxFuture<'_, Outcome<O>> {
@@ -267,19 +373,28 @@ impl<O: Op, R: Records<O>> Run<O, R> {
     async fn compute_result(self: &Arc<Self>, id: VertexId) -> Outcome<O> {
         let node = self.node(id);
         let fast = self.fast(id);
-        let may_load = !node.op.ignores_records();
-        if let Some(output) = fast.filter(|_| may_load).and_then(|key| self.records.load(&key)) {
+        let Traits { is_definition_stale, is_slow_stale, .. } = self.traits[id.0];
+        let load = |key: Option<CacheKey>, is_stale: bool| {
+            key.filter(|_| !is_stale).and_then(|key| self.records.load(&key))
+        };
+        if let Some(output) = load(fast, is_definition_stale) {
             self.report_cached(id);
             return Ok(output);
         }
         if self.options.cancel.is_cancelled() {
             return Err(SolveError::Cancelled);
         }
-        let slow = self.slow(id).await?;
-        if let Some(output) = slow.filter(|_| may_load).and_then(|key| self.records.load(&key)) {
+        let chain = self.chain(id).await?;
+        if let Some(output) = load(chain, is_definition_stale) {
             self.report_cached(id);
-            if let Some(fast) = fast {
-                self.records.save(&[fast], &node.op, &output);
+            return Ok(output);
+        }
+        let slow = self.slow(id).await?;
+        let by_definition: Vec<CacheKey> = fast.into_iter().chain(chain).collect();
+        if let Some(output) = load(slow, is_slow_stale) {
+            self.report_cached(id);
+            if !by_definition.is_empty() {
+                self.records.save(&by_definition, &node.op, &output);
             }
             return Ok(output);
         }
@@ -287,7 +402,7 @@ impl<O: Op, R: Records<O>> Run<O, R> {
         let inputs = join_all(node.inputs.iter().map(|input| self.result(*input))).await;
         let inputs = inputs.into_iter().collect::<Result<Vec<_>, _>>()?;
         let output = self.execute(id, inputs).await?;
-        let keys: Vec<CacheKey> = fast.into_iter().chain(slow).collect();
+        let keys: Vec<CacheKey> = by_definition.into_iter().chain(slow).collect();
         if !keys.is_empty() {
             self.records.save(&keys, &node.op, &output);
         }

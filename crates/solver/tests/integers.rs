@@ -165,6 +165,58 @@ async fn a_volatile_input_is_keyed_by_its_content() {
 }
 
 #[tokio::test]
+async fn what_was_made_of_the_same_files_hits_without_the_steps_between() {
+    // The reader of a step's content needs that step only when the files below have changed.
+    let memory: Arc<Memory> = Arc::default();
+    let mut counts = Vec::new();
+    for (user_content, forgets) in [(5, false), (5, true), (6, true)] {
+        let context = Sum { volatile: true, ..sum("context", user_content) };
+        let copy = Sum { by_content: true, ..sum("copy", 0) };
+        let run = sum("run", 100);
+        let reader = Sum { by_content: true, ..sum("reader", 1) };
+        let runs = [copy.runs.clone(), run.runs.clone(), reader.runs.clone()];
+        let mut graph = Graph::new();
+        let context = graph.add(context, vec![]);
+        let copy = graph.add(copy, vec![context]);
+        let run = graph.add(run, vec![copy]);
+        let reader = graph.add(reader, vec![run]);
+        let top = graph.add(sum("top", 1000), vec![reader]);
+        if forgets {
+            // What a place that has only the results' records would lack.
+            memory.0.lock().unwrap().retain(|_, sum| *sum > 105);
+        }
+        assert_eq!(solve(graph, top, &memory).await.unwrap(), user_content + 1101);
+        counts.push(runs.map(|runs| runs.load(Ordering::SeqCst)));
+    }
+    assert_eq!(counts, [[1, 1, 1], [0, 0, 0], [1, 1, 1]]);
+}
+
+#[tokio::test]
+async fn what_stands_on_a_step_that_must_execute_is_not_taken_from_a_record() {
+    let memory: Arc<Memory> = Arc::default();
+    let mut counts = Vec::new();
+    for (no_cache, result) in [(false, 1), (true, 1), (true, 2)] {
+        // The same definition gives something else in the last round, as downloads do.
+        let download = Sum { no_cache, volatile: false, ..sum("download", 0) };
+        let change = Sum { volatile: true, ..sum("elsewhere", result) };
+        let reader = Sum { by_content: true, ..sum("reader", 0) };
+        let above = sum("above", 10);
+        let runs = [download.runs.clone(), reader.runs.clone(), above.runs.clone()];
+        let mut graph = Graph::new();
+        let change = graph.add(change, vec![]);
+        let download = Sum { by_content: true, ..download };
+        let download = graph.add(download, vec![change]);
+        let reader = graph.add(reader, vec![download]);
+        let above = graph.add(above, vec![download]);
+        let top = graph.add(sum("top", 0), vec![reader, above]);
+        assert_eq!(solve(graph, top, &memory).await.unwrap(), 2 * result + 10);
+        counts.push(runs.map(|runs| runs.load(Ordering::SeqCst)));
+    }
+    // Equal content serves its reader; what stands on the step itself executes with it.
+    assert_eq!(counts, [[1, 1, 1], [1, 0, 1], [1, 1, 1]]);
+}
+
+#[tokio::test]
 async fn a_changed_step_with_equal_content_hits_above() {
     let memory: Arc<Memory> = Arc::default();
     for (constant, expected) in [(1, 1), (-1, 0)] {

@@ -37,6 +37,20 @@ impl Buildkitd {
     /// Starts a daemon with more arguments, made for its directory.
     pub fn start_with(arguments: impl FnOnce(&Path) -> Vec<String>) -> Option<Buildkitd> {
         let program = program_of("POLYARCH_TEST_BUILDKITD")?;
+        Some(Buildkitd::run(&program, arguments))
+    }
+
+    /// Starts this program in the place of a daemon, under whose name it is called.
+    pub fn of(program: &Path) -> Buildkitd {
+        let place = tempfile::tempdir().expect("the temporary directory can be written");
+        let link = place.path().join("buildkitd");
+        std::os::unix::fs::symlink(program, &link).expect("the directory is our own");
+        Buildkitd::run(&link, |directory| {
+            vec!["--addr".to_owned(), format!("unix://{}", directory.join("buildkitd.sock").display())]
+        })
+    }
+
+    fn run(program: &Path, arguments: impl FnOnce(&Path) -> Vec<String>) -> Buildkitd {
         let directory = tempfile::tempdir().expect("the temporary directory can be written");
         let config = directory.path().join("buildkitd.toml");
         std::fs::write(&config, "").expect("the directory is our own");
@@ -51,7 +65,7 @@ impl Buildkitd {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("POLYARCH_TEST_BUILDKITD names a program");
+            .expect("the program can be started");
         let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
         let mut said = String::new();
         while !said.contains("running server on") {
@@ -60,7 +74,7 @@ impl Buildkitd {
         }
         // A full pipe would stop it.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Some(Buildkitd { child, directory })
+        Buildkitd { child, directory }
     }
 
     /// Returns its socket.

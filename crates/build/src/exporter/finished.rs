@@ -131,5 +131,6 @@ fn tree_of(image: &PlatformImage) -> PlatformTree {
         tree: Tree { layers: layers.collect(), steps: Vec::new() },
         capture: None,
         scanned: None,
+        steps: Vec::new(),
     }
 }

@@ -100,6 +100,7 @@ impl ExecOp {
         inputs: Vec<Output>,
         context: &VertexContext,
         name: &Arc<str>,
+        no_cache: bool,
     ) -> Result<Output, BuildError> {
         let base = inputs.first().map(Output::tree).unwrap_or_default();
         let parents = self.services.directories(&base, &super::shown(context)).await?;
@@ -109,8 +110,9 @@ impl ExecOp {
         if let Support::None { reason, fix } = &support {
             return Err(BuildError::platform_unsupported(&self.platform, reason, fix));
         }
-        let gathered =
+        let mut gathered =
             gather(&self.services, &*self.secrets, &self.mounts, &inputs, &super::shown(context)).await?;
+        gathered.renews_caches = no_cache;
         let started = SystemTime::now();
         let cancel = CancelFlag::new().map_err(|error| sandbox_error(&error))?;
         let watched = (context.cancel.clone(), cancel.clone());

@@ -240,6 +240,8 @@ fn cannot_mount(services: &Services, error: &SnapshotError) -> BuildError {
 #[derive(Default)]
 pub(super) struct Gathered {
     parts: Vec<Part>,
+    /// Whether caches that don't begin with nothing begin anew.
+    pub(super) renews_caches: bool,
     /// The environment that mounts bring.
     pub(super) env: Vec<String>,
     agents: Vec<AgentSocket>,
@@ -361,7 +363,7 @@ impl Gathered {
             let files = match taken.iter().find(|(other, _)| *other == id) {
                 Some((_, files)) => files.clone(),
                 None => {
-                    let held = cache.take(services, cancel)?;
+                    let held = cache.take(services, cancel, self.renews_caches)?;
                     let files = held.files.clone();
                     attached._caches.push(held);
                     taken.push((id, files.clone()));
@@ -423,7 +425,12 @@ fn seeded(files: Option<Files>, mut mount: Box<CacheExecMount>) -> SeededCache {
 }
 
 impl SeededCache {
-    fn take(&self, services: &Services, cancel: &CancelFlag) -> Result<CacheMount, BuildError> {
+    fn take(
+        &self,
+        services: &Services,
+        cancel: &CancelFlag,
+        is_renewed: bool,
+    ) -> Result<CacheMount, BuildError> {
         let fill = |path: &Path| match (&self.files, &self.mount.from) {
             (Some(files), Some(from)) => {
                 let into = TreeRoot::open(path).map_err(|error| cannot_mount(services, &error))?;
@@ -432,6 +439,11 @@ impl SeededCache {
             _ => Ok(()),
         };
         let parent = cache_mounts::directory(&services.options);
+        let id = &self.mount.id;
+        // What it begins with is a step too, which is executed again, once for all of a build.
+        if is_renewed && id.has_beginning() && services.is_first_use(format!("{id:?}")) {
+            cache_mounts::renew(&parent, id)?;
+        }
         cache_mounts::acquire(&parent, &self.mount.id, self.mount.sharing, cancel, fill)
     }
 

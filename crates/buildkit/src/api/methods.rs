@@ -117,6 +117,9 @@ pub mod client {
     /// A blob's bytes.
     pub const CONTENT_READ: Method<content::ReadContentRequest, content::ReadContentResponse> =
         Method::new("/containerd.services.content.v1.Content/Read");
+    /// Writes a blob.
+    pub const CONTENT_WRITE: Method<content::WriteContentRequest, content::WriteContentResponse> =
+        Method::new("/containerd.services.content.v1.Content/Write");
     /// Whether the other side is alive.
     pub const HEALTH_CHECK: Method<health::HealthCheckRequest, health::HealthCheckResponse> =
         Method::new("/grpc.health.v1.Health/Check");

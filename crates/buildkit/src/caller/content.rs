@@ -1,18 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Blobs that a client holds, such as those of an OCI layout that it named as a context.
 
+use std::future::ready;
 use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use polyarch_oci::{Digest, Hasher};
-use tonic::Request;
+use tokio::io::AsyncReadExt as _;
+use tonic::{Code, Request};
 
-use crate::api::content::{InfoRequest, ReadContentRequest};
+use crate::api::content::{
+    InfoRequest, ReadContentRequest, WriteAction, WriteContentRequest, WriteContentResponse,
+};
 use crate::api::methods::client;
 use crate::caller::{CallerError, ClientSession};
-use crate::session::metadata;
+use crate::session::{metadata, random_id};
 
 const WHAT: &str = "read a blob of the client";
+const WHAT_WRITE: &str = "give the client a blob";
+
+/// The size of the pieces of a blob; some clients take only 4 MiB at a time.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// One of the client's stores.
 #[derive(Debug, Clone)]
@@ -88,6 +97,78 @@ impl ClientContent {
         match hasher.finish() == *digest {
             true => Ok(size),
             false => Err(hostile(format!("something else as {digest}"))),
+        }
+    }
+
+    /// Gives the client a blob, unless it has it.
+    ///
+    /// # Errors
+    /// When the blob can't be read or the client fails to write it.
+    pub async fn write(&self, digest: &Digest, size: u64, from: std::fs::File) -> Result<(), CallerError> {
+        self.session.need(WHAT_WRITE, client::CONTENT_WRITE.path())?;
+        if self.size(digest).await.is_ok() {
+            return Ok(());
+        }
+        let total = i64::try_from(size).unwrap_or(i64::MAX);
+        let random = random_id().map_err(|error| CallerError::Write {
+            path: digest.to_string().into(),
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        let base = WriteContentRequest {
+            action: WriteAction::Write.into(),
+            // Another build may be writing the same blob.
+            r#ref: format!("{digest}-{random}"),
+            total,
+            expected: digest.to_string(),
+            ..WriteContentRequest::default()
+        };
+        let failed = Arc::new(Mutex::new(None));
+        let noted = failed.clone();
+        let state = Some((tokio::fs::File::from_std(from), 0u64));
+        let pieces = futures_util::stream::unfold(state, move |state| {
+            let (base, noted) = (base.clone(), noted.clone());
+            async move {
+                let (mut file, offset) = state?;
+                let mut data = Vec::new();
+                let read = (&mut file).take(PIECE_BYTES).read_to_end(&mut data).await;
+                // A blob that can't be read to its end is never committed.
+                if let Err(error) = read {
+                    *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    return None;
+                }
+                let next = offset + data.len() as u64;
+                let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+                match data.is_empty() {
+                    true => {
+                        let commit = WriteAction::Commit.into();
+                        Some((WriteContentRequest { action: commit, offset, ..base }, None))
+                    }
+                    false => Some((WriteContentRequest { offset, data, ..base }, Some((file, next)))),
+                }
+            }
+        });
+        let write = async {
+            let request = self.request(pieces);
+            let answers = client::CONTENT_WRITE.open(&self.session.0.channel, request).await?;
+            let is_commit = |answer: &WriteContentResponse| answer.action == i32::from(WriteAction::Commit);
+            answers.try_fold(false, |is_there, answer| ready(Ok(is_there || is_commit(&answer)))).await
+        };
+        let write = async {
+            match write.await {
+                Err(status) if status.code() == Code::AlreadyExists => Ok(true),
+                other => other,
+            }
+        };
+        let is_there = self.session.within(WHAT_WRITE, write).await;
+        if let Some(source) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(CallerError::Write { path: digest.to_string().into(), source });
+        }
+        match is_there? {
+            true => Ok(()),
+            false => Err(CallerError::Hostile {
+                what: WHAT_WRITE,
+                problem: format!("an end before {digest} was there"),
+            }),
         }
     }
 

@@ -54,6 +54,11 @@ impl KeptDirectories {
         KeptDirectories { parent: parent.to_owned() }
     }
 
+    /// Returns the place within a store.
+    pub fn of_store(root: &Path) -> KeptDirectories {
+        KeptDirectories::new(&root.join("contexts"))
+    }
+
     /// Returns a directory for what `session` sends for a purpose (`context`, `dockerfile`…): the one of the
     /// client's last build when it has a key and no other build uses it, else an empty one.
     ///

@@ -13,7 +13,7 @@ use polyarch_build::secrets::FixedSecrets;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::session::{ArchiveTarget, Attachments, Session, SharedDirectory};
+use crate::session::{ArchiveTarget, Attachments, ContentStore, Session, SharedDirectory};
 
 const KEY: &str = "a key that nobody guesses";
 
@@ -320,4 +320,31 @@ fn a_client_that_sends_nothing_holds_no_thread_of_others() {
             assert!(stalled.await.unwrap().is_err());
         }
     });
+}
+
+#[tokio::test]
+async fn blobs_go_to_a_store_of_the_client_and_come_back() {
+    let place = tempfile::tempdir().unwrap();
+    let store = polyarch_store::Store::open(&place.path().join("store")).unwrap();
+    let content = Arc::new(ContentStore::new(store.clone(), []));
+    let contents = BTreeMap::from([("local:cache".to_owned(), content)]);
+    let session = session_of(Attachments { contents, ..Attachments::default() }).await;
+    let client = session.content("local:cache").unwrap();
+    // Several pieces, the last one short.
+    let bytes: Vec<u8> = (0..(3 << 20) + 5).map(|at: u32| (at % 251) as u8).collect();
+    let digest = polyarch_oci::Digest::of(&bytes);
+    let path = place.path().join("blob");
+    fs::write(&path, &bytes).unwrap();
+    let open = || fs::File::open(&path).unwrap();
+    assert!(client.size(&digest).await.is_err());
+    for _ in 0..2 {
+        client.write(&digest, bytes.len() as u64, open()).await.unwrap();
+    }
+    assert_eq!(client.size(&digest).await.unwrap(), bytes.len() as u64);
+    assert!(client.read(&digest, 4 << 20).await.unwrap() == bytes);
+    // What has another digest is not taken, and nothing is had of other stores.
+    let other = polyarch_oci::Digest::of("other");
+    client.write(&other, bytes.len() as u64, open()).await.unwrap_err();
+    assert!(!store.contains(&other));
+    assert!(session.content("local:other").unwrap().size(&digest).await.is_err());
 }

@@ -172,6 +172,7 @@ mod tests {
             outputs: Vec::new(),
             no_cache: true,
             policies: Default::default(),
+            cache: Default::default(),
             pull: PullPolicy::Always,
             source_date_epoch: Some(7),
             network: NetworkMode::Host,

@@ -21,6 +21,7 @@ use polyarch_store::{Missing, NamedImage, Store};
 use crate::client::attributes::{
     context_name, context_value, entitlements, exporter_attributes, frontend_attributes,
 };
+use crate::client::cache::NodeCache;
 use crate::client::{Exporter, Node, SolveError, SolveRequest};
 use crate::session::{ArchiveTarget, Attachments, Session, SharedDirectory};
 
@@ -45,6 +46,8 @@ pub struct NodeImage {
     pub root: Descriptor,
     /// The manifest of each platform, in the order asked for.
     pub platforms: Vec<(Platform, Descriptor)>,
+    /// The manifest of what the node knows of the steps, if that was asked for.
+    pub cache: Option<Descriptor>,
 }
 
 /// Why an image did not come of a node.
@@ -78,7 +81,7 @@ impl Node {
     /// asked for.
     pub async fn build_image(
         &self,
-        services: &Services,
+        services: &Arc<Services>,
         request: &BuildRequest,
         options: NodeBuildOptions,
         progress: &Progress,
@@ -108,7 +111,9 @@ impl Node {
                     .into());
             }
         }
+        let cache = NodeCache::new(services, &request.cache, progress).await?;
         let attachments = Attachments {
+            contents: cache.contents(),
             directories,
             archives: vec![target],
             credentials: options.credentials,
@@ -120,10 +125,11 @@ impl Node {
             frontend: "dockerfile.v0".to_owned(),
             attributes: frontend_attributes(request, &dockerfile.file_name, &options.platforms),
             exporters: vec![Exporter { kind: "oci".to_owned(), attributes: exporter_attributes(request) }],
+            cache_from: cache.from.clone(),
+            cache_to: cache.to.clone(),
             entitlements: entitlements(request),
             policy: request.policies.given(),
             label: options.label,
-            ..SolveRequest::default()
         };
         let solved = self.solve(solve, &session, progress).await?;
         let images = std::mem::take(&mut *imported.lock().unwrap_or_else(PoisonError::into_inner));
@@ -142,7 +148,8 @@ impl Node {
             images => return Err(wrong(format!("sent {} images instead of one", images.len())).into()),
         };
         let platforms = platforms_of_image(services.store(), &root, &options.platforms).map_err(wrong)?;
-        Ok(NodeImage { root, platforms })
+        let cache = cache.made(&solved)?;
+        Ok(NodeImage { root, platforms, cache })
     }
 }
 

@@ -7,6 +7,7 @@
 //! this for a build request and brings the image home into the store.
 
 mod attributes;
+mod cache;
 mod connect;
 mod docker;
 mod endpoint;

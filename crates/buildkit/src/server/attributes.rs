@@ -11,7 +11,7 @@ use polyarch_build::request::{
     StepOptions, Ulimit,
 };
 use polyarch_build::source_policy::SourcePolicies;
-use polyarch_build::{BuildError, ErrorKind};
+use polyarch_build::{BuildError, ErrorKind, RemoteCache};
 use polyarch_oci::Platform;
 
 /// The most attributes of a build.
@@ -63,6 +63,7 @@ pub(super) fn request_of(
         outputs: Vec::new(),
         no_cache: no_cache.is_some_and(String::is_empty),
         policies: SourcePolicies::default(),
+        cache: RemoteCache::default(),
         pull: match get("image-resolve-mode") {
             None | Some("default" | "local") => PullPolicy::Default,
             Some("pull") => PullPolicy::Always,

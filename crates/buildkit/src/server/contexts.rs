@@ -24,7 +24,7 @@ use crate::server::attributes::wrong;
 use crate::server::builds::Build;
 use crate::server::directories::ClientDirectories;
 use crate::server::frontend::Inputs;
-use crate::server::layouts::copy_image;
+use crate::server::layouts::{copy_image, without_tag};
 
 /// The largest Dockerfile or ignore file, in bytes.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
@@ -132,7 +132,7 @@ impl Reader<'_> {
         progress: impl Fn(Received) + Send + 'static,
     ) -> Result<(KeptDirectory, Received), CallerError> {
         let session = self.session_of(name).await?;
-        let kept = KeptDirectories::new(&self.build.services.root().join("contexts"));
+        let kept = KeptDirectories::of_store(self.build.services.root());
         let kept = kept.lease(&session, purpose)?;
         let request = ReceiveRequest { name: name.to_owned(), ..selection };
         let received = session.receive_directory(&request, &kept, progress).await?;
@@ -287,9 +287,10 @@ impl Reader<'_> {
             .build
             .progress()
             .begin(&format!("layout {name}"), format!("[context {name}] OCI load from client"));
-        let copied = copy_image(&session, store, &digest, &self.build.services).await;
+        let store = format!("oci:{}", without_tag(store));
+        let copied = copy_image(&session, &store, &digest, &self.build.services).await;
         match copied {
-            Ok(()) => {
+            Ok(_) => {
                 vertex.done();
                 Ok(named.with_digest(digest))
             }

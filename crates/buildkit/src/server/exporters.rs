@@ -12,6 +12,7 @@ use polyarch_build::{BuildError, BuildRequest, BuildResult, ErrorKind, Evaluated
 
 use crate::caller::{ArchiveWriter, ClientSession};
 use crate::server::builds::Build;
+use crate::server::cache::exports;
 use crate::server::outputs::{OutputKind, OutputTime, WantedOutput};
 use crate::server::results::Solved;
 
@@ -44,6 +45,18 @@ pub(super) async fn export(
         let export = Export { build, solved, evaluated: &evaluated, base: &first.evaluation.request };
         response.extend(export.one(at, &outputs[at]).await?);
     }
+    let mut request = first.evaluation.request.clone();
+    if let Some(output) = outputs.iter().find(|output| matches!(output.kind, OutputKind::Image { .. })) {
+        // Layers that the image has already are not compressed again.
+        request.image = output.image.clone();
+        set_time(output, &mut request, &solved.metadata);
+    }
+    request.cache.to = exports(build)?;
+    let cache = build.services.export_cache(&request, &evaluated, &build.progress()).await?;
+    if let Some(descriptor) = cache.and_then(|cache| serde_json::to_string(&cache).ok()) {
+        // What names the cache in the client's directory.
+        response.insert("cache.manifest".to_owned(), descriptor);
+    }
     Ok(response)
 }
 
@@ -61,11 +74,7 @@ impl Export<'_> {
         request.names.clone_from(&output.names);
         request.image = output.image.clone();
         request.image.always_index = self.solved.is_map;
-        match output.time {
-            OutputTime::OfBuild => request.source_date_epoch = time_of(&self.solved.metadata),
-            OutputTime::None => request.image.keeps_layer_times = true,
-            OutputTime::At(time) => request.source_date_epoch = Some(time),
-        }
+        set_time(output, &mut request, &self.solved.metadata);
         match output.kind {
             OutputKind::Image { push, by_digest, .. } => {
                 request.outputs = vec![Output::Image { push, by_digest }];
@@ -154,6 +163,15 @@ impl Export<'_> {
                 false => Err(error),
             },
         }
+    }
+}
+
+/// Notes to which time an output's times are clamped.
+fn set_time(output: &WantedOutput, request: &mut BuildRequest, metadata: &BTreeMap<String, Vec<u8>>) {
+    match output.time {
+        OutputTime::OfBuild => request.source_date_epoch = time_of(metadata),
+        OutputTime::None => request.image.keeps_layer_times = true,
+        OutputTime::At(time) => request.source_date_epoch = Some(time),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::api::llb::Definition;
 use crate::server::Server;
 use crate::server::attributes::{granted, request_of, wrong};
 use crate::server::builds::Build;
+use crate::server::cache::remote_cache;
 use crate::server::contexts::load;
 use crate::server::errors::{status_of, unsupported_capability};
 use crate::server::exporters::TIME_KEY;
@@ -118,7 +119,9 @@ impl Server {
             let secrets = ClientSecrets::new(session.clone(), sockets.path().to_owned());
             request.steps.secrets = Arc::new(secrets);
         }
-        let evaluated = build.services.evaluate(&request, &build.progress(), &build.cancel).await?;
+        request.cache = remote_cache(build, attributes)?;
+        let (progress, cancel) = (build.progress(), &build.cancel);
+        let evaluated = build.services.evaluate(&request, &progress, cancel).await?;
         solved_of(Evaluation { request, evaluated })
     }
 }

@@ -17,41 +17,53 @@ const MAX_MANIFESTS: usize = 256;
 /// The most layers of a manifest.
 const MAX_LAYERS: usize = 1000;
 
-/// Copies an image, with all its platforms that the client has, from a client's store, named `STORE[:TAG]`.
+/// Copies an image, with all its platforms that the client has, from a client's store (`oci:NAME`,
+/// `local:DIRECTORY`). Returns the descriptor of its root.
 pub(super) async fn copy_image(
     session: &ClientSession,
     store_name: &str,
     digest: &Digest,
     services: &Services,
-) -> Result<(), BuildError> {
-    let content = session.content(&format!("oci:{}", without_tag(store_name)))?;
-    match copy_document(&content, digest, "", services).await? {
+) -> Result<Descriptor, BuildError> {
+    let content = session.content(store_name)?;
+    let root = copy_root(&content, digest, services).await?;
+    let size = services.store().size(digest).unwrap_or_default();
+    Ok(Descriptor::new(root.media_type(), digest.clone(), size))
+}
+
+async fn copy_root(
+    content: &ClientContent,
+    digest: &Digest,
+    services: &Services,
+) -> Result<ManifestOrIndex, BuildError> {
+    let root = copy_document(content, digest, "", services).await?;
+    match &root {
         ManifestOrIndex::Manifest(manifest) => {
-            copy_blobs(&content, &manifest.value.layers, &manifest.value.config, services).await
+            copy_blobs(content, &manifest.value.layers, &manifest.value.config, services).await?;
         }
         ManifestOrIndex::Index(index) => {
             let mut found = 0;
             for entry in index.value.images().take(MAX_MANIFESTS) {
                 // A layout may have only some of the platforms that its index names.
-                let Ok(document) = copy_document(&content, &entry.digest, &entry.media_type, services).await
+                let Ok(document) = copy_document(content, &entry.digest, &entry.media_type, services).await
                 else {
                     continue;
                 };
                 if let ManifestOrIndex::Manifest(manifest) = document {
-                    copy_blobs(&content, &manifest.value.layers, &manifest.value.config, services).await?;
+                    copy_blobs(content, &manifest.value.layers, &manifest.value.config, services).await?;
                     found += 1;
                 }
             }
-            match found {
-                0 => Err(wrong(format!("the client's layout has no image of the index {digest}"))),
-                _ => Ok(()),
+            if found == 0 {
+                return Err(wrong(format!("the client's layout has no image of the index {digest}")));
             }
         }
     }
+    Ok(root)
 }
 
 /// Leaves out a tag, which clients write although the digest says it all.
-fn without_tag(name: &str) -> &str {
+pub(super) fn without_tag(name: &str) -> &str {
     let tag = name.rfind(':').filter(|at| !name[*at..].contains('/'));
     &name[..tag.unwrap_or(name.len())]
 }

@@ -11,6 +11,7 @@ mod admission;
 mod attributes;
 mod bridge;
 mod builds;
+mod cache;
 mod capabilities;
 mod contexts;
 mod definition;

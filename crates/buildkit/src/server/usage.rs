@@ -9,6 +9,7 @@ use regex::{Regex, RegexBuilder};
 use tonic::Status;
 
 use crate::api::control::{self, DiskUsageRequest, DiskUsageResponse, UsageRecord};
+use crate::caller::KeptDirectories;
 use crate::server::Server;
 use crate::server::errors::status_of;
 use crate::server::status::timestamp;
@@ -38,7 +39,16 @@ impl Server {
             ..PruneRequest::default()
         };
         let options = self.0.options.services.clone();
+        // What clients sent is no piece of the cache that could be counted; it goes when all that is unused goes.
+        let limits = [request.reserved_space, request.max_used_space, request.min_free_space];
+        let takes_contexts = filters.any.is_empty() && limits.iter().all(|bytes| *bytes <= 0);
+        let unused_for = filters.unused_for.unwrap_or_default();
         let gone = blocking(move || {
+            if takes_contexts {
+                KeptDirectories::of_store(&options.root).remove_unused(unused_for).map_err(|error| {
+                    BuildError::io("can't remove what clients sent from", &options.root, &error)
+                })?;
+            }
             let mut plan = plan_prune(&options, &prune)?;
             let now = SystemTime::now();
             plan.items.retain(|item| filters.match_item(item, now));

@@ -6,6 +6,7 @@
 //! and ends with the build.
 
 mod attributes;
+mod content;
 mod directory;
 mod file_send;
 pub(crate) mod file_sync;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use polyarch_build::secrets::SecretSource;
 use polyarch_registry::Credentials;
 
+pub use content::ContentStore;
 pub use directory::{Selection, SharedDirectory, WalkError};
 pub use file_send::{ArchiveTarget, TakeArchive};
 
@@ -33,6 +35,8 @@ pub struct Attachments {
     pub directories: BTreeMap<String, SharedDirectory>,
     /// Where its exports go, in the order of the build's exporters.
     pub archives: Vec<ArchiveTarget>,
+    /// The blobs that it may read and give, by the names of their stores.
+    pub contents: BTreeMap<String, Arc<ContentStore>>,
     /// Credentials of registries; none are told without.
     pub credentials: Option<Credentials>,
     /// Secrets and SSH agents; none are told without.

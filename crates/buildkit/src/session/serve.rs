@@ -20,7 +20,7 @@ use crate::api::methods::{client, daemon};
 use crate::api::secrets::{GetSecretRequest, GetSecretResponse};
 use crate::error::NodeError;
 use crate::session::whole_body::WholeBody;
-use crate::session::{Attachments, Session, file_send, file_sync, pipe, ssh};
+use crate::session::{Attachments, Session, content, file_send, file_sync, pipe, ssh};
 
 /// How much of a context may be under way before the daemon says that it has taken it, in bytes.
 const WINDOW_BYTES: u32 = 8 << 20;
@@ -105,6 +105,9 @@ impl Attachments {
             (true, client::HEALTH_CHECK.path()),
             (!self.directories.is_empty(), client::FILE_SYNC.path()),
             (!self.archives.is_empty(), client::FILE_SEND.path()),
+            (!self.contents.is_empty(), client::CONTENT_INFO.path()),
+            (!self.contents.is_empty(), client::CONTENT_READ.path()),
+            (!self.contents.is_empty(), client::CONTENT_WRITE.path()),
             (self.credentials.is_some(), client::CREDENTIALS.path()),
             (self.secrets.is_some(), client::GET_SECRET.path()),
             (self.secrets.is_some(), client::CHECK_AGENT.path()),
@@ -127,6 +130,12 @@ async fn answer(attachments: Arc<Attachments>, request: http::Request<Body>) -> 
         client::FILE_SYNC.exchange(request, |request| file_sync::diff_copy(attachments, request)).await
     } else if path == client::FILE_SEND.path() {
         client::FILE_SEND.exchange(request, |request| file_send::diff_copy(attachments, request)).await
+    } else if path == client::CONTENT_INFO.path() {
+        client::CONTENT_INFO.serve(request, |request| content::info(attachments, request)).await
+    } else if path == client::CONTENT_READ.path() {
+        client::CONTENT_READ.serve_stream(request, |request| content::read(attachments, request)).await
+    } else if path == client::CONTENT_WRITE.path() {
+        client::CONTENT_WRITE.exchange(request, |request| content::write(attachments, request)).await
     } else if path == client::CREDENTIALS.path() {
         client::CREDENTIALS.serve(request, |request| credentials(attachments, request)).await
     } else if path == client::GET_SECRET.path() {

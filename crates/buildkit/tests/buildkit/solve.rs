@@ -222,6 +222,7 @@ fn build_request(context: &Path) -> BuildRequest {
         outputs: Vec::new(),
         no_cache: false,
         policies: Default::default(),
+        cache: Default::default(),
         pull: PullPolicy::Default,
         source_date_epoch: Some(1_000_000_000),
         network: NetworkMode::Default,

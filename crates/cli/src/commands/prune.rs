@@ -118,7 +118,13 @@ fn prune(args: &PruneArgs, request: PruneRequest, session: &Session) -> Result<(
     if args.dry_run {
         return session.printer.data(&render(&rows_of(&plan.items), args.verbose));
     }
+    // What clients of `node serve` sent is kept for their next build, and goes when all that is unused goes.
+    let limits = [request.reserved_bytes, request.max_used_bytes, request.min_free_bytes];
+    let takes_contexts = args.all && args.filter.is_empty() && limits.iter().all(Option::is_none);
     if plan.items.is_empty() {
+        if takes_contexts {
+            engine.remove_kept_contexts()?;
+        }
         session.printer.message(&summary(&plan, false));
         return session.printer.data(&render(&[], false));
     }
@@ -133,6 +139,9 @@ fn prune(args: &PruneArgs, request: PruneRequest, session: &Session) -> Result<(
     let removed = engine.prune(&request, &plan, |holders| {
         session.printer.message(&format!("waiting for those who use the store{holders}\n"));
     })?;
+    if takes_contexts {
+        engine.remove_kept_contexts()?;
+    }
     session.printer.data(&render(&rows_of(&removed.items), args.verbose))
 }
 

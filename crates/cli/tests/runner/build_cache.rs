@@ -12,7 +12,7 @@ use super::build_steps::{build, dockerfile, with_base};
 const NEEDS: &[Need] = &[Need::Root, Need::UserNamespaces, Need::File("/bin/busybox")];
 
 /// Returns the names of steps that executed, and of those that were cached.
-fn steps(output: &Output) -> (Vec<String>, Vec<String>) {
+pub(crate) fn steps(output: &Output) -> (Vec<String>, Vec<String>) {
     let lines: Vec<&str> = output.stderr.lines().collect();
     let is_step = |name: &str| ["RUN ", "COPY ", "ADD ", "WORKDIR "].iter().any(|word| name.contains(word));
     let names = |ending: &str| {

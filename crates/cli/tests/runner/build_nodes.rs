@@ -8,10 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use polyarch_testkit::{Buildkitd, Output, TestEnvironment, busybox_rootfs};
 
-const BASE: &str = "FROM scratch\nADD rootfs.tar /\nARG TARGETARCH\n";
+pub(crate) const BASE: &str = "FROM scratch\nADD rootfs.tar /\nARG TARGETARCH\n";
 
 /// An environment with a builder of two nodes, `far0` and `far1`.
-fn environment(nodes: [(&Buildkitd, &str); 2]) -> TestEnvironment {
+pub(crate) fn environment(nodes: [(&Buildkitd, &str); 2]) -> TestEnvironment {
     let environment = TestEnvironment::new(env!("CARGO_BIN_EXE_polyarch"));
     environment.write("rootfs.tar", busybox_rootfs());
     for (number, (daemon, platforms)) in nodes.into_iter().enumerate() {
@@ -32,7 +32,7 @@ fn environment(nodes: [(&Buildkitd, &str); 2]) -> TestEnvironment {
 /// The base's programs are of one platform, whatever the image's is.
 const BUILD: [&str; 6] = ["build", "--builder", "far", "--platform", "linux/amd64,linux/386", "--no-verify"];
 
-fn build(environment: &TestEnvironment, arguments: &[&str]) -> Output {
+pub(crate) fn build(environment: &TestEnvironment, arguments: &[&str]) -> Output {
     environment.run(BUILD.iter().chain(&["--progress", "plain"]).chain(arguments).chain(&["."]))
 }
 

@@ -22,11 +22,15 @@ mod build_history;
 #[cfg(test)]
 mod build_mounts;
 #[cfg(test)]
+mod build_node_caches;
+#[cfg(test)]
 mod build_nodes;
 #[cfg(test)]
 mod build_platforms;
 #[cfg(test)]
 mod build_remote;
+#[cfg(test)]
+mod build_remote_cache;
 #[cfg(test)]
 mod build_request;
 #[cfg(test)]

@@ -15,11 +15,13 @@ use polyarch_build::fetch::blocking;
 use polyarch_build::nodes::{NodeOffer, Placement, place};
 use polyarch_build::request::Output;
 use polyarch_build::result::Execution;
-use polyarch_build::{BuildError, BuildRequest, BuildResult, ErrorKind, FinishedImage, Services};
+use polyarch_build::{
+    BuildError, BuildRequest, BuildResult, CacheCollector, ClientCache, ErrorKind, FinishedImage, Services,
+};
 use polyarch_buildkit::client::{
     ConnectOptions, DialedAhead, Endpoint, Node, NodeBuildOptions, platforms_of,
 };
-use polyarch_oci::Platform;
+use polyarch_oci::{Descriptor, Platform};
 use polyarch_sandbox::emulation::Support;
 use polyarch_solver::CancelFlag;
 use polyarch_solver::progress::Progress;
@@ -119,8 +121,10 @@ pub fn build(
             [] => vec![default_platform(&ready)?],
             platforms => platforms.to_vec(),
         };
-        let images = build_everywhere(&ready, &platforms, allow_emulation, &work).await?;
-        work.services.export_finished(request, &images, progress).await
+        let Built { images, caches } = build_everywhere(&ready, &platforms, allow_emulation, &work).await?;
+        let result = work.services.export_finished(request, &images, progress).await?;
+        work.services.export_merged_cache(&request.cache.to, &caches, progress).await?;
+        Ok(result)
     })
 }
 
@@ -177,13 +181,21 @@ fn default_platform(ready: &[Ready]) -> Result<Platform, BuildError> {
     })
 }
 
+/// What nodes have built.
+#[derive(Default)]
+struct Built {
+    images: Vec<FinishedImage>,
+    /// The manifests of what they know of the steps.
+    caches: Vec<Descriptor>,
+}
+
 /// Builds every platform, and at once again those whose node is lost, each of them once more at most.
 async fn build_everywhere(
     ready: &[Ready],
     platforms: &[Platform],
     allow_emulation: bool,
     work: &Work<'_>,
-) -> Result<Vec<FinishedImage>, BuildError> {
+) -> Result<Built, BuildError> {
     let offers: Vec<NodeOffer> = ready.iter().map(|ready| ready.offer.clone()).collect();
     let placements = place(platforms, &offers, &[], allow_emulation)?;
     warn_of_silent(&offers, work.progress);
@@ -192,12 +204,13 @@ async fn build_everywhere(
         .into_iter()
         .map(|(node, its)| run(ready, node, its, is_labelled, false, work))
         .collect();
-    let (mut images, mut lost_nodes) = (Vec::new(), Vec::new());
+    let (mut built, mut lost_nodes) = (Built::default(), Vec::new());
     // A failure of the work itself ends the others, as what they make is of no use then.
     while let Some(outcome) = running.next().await {
         let lost = match outcome? {
             Ok(finished) => {
-                images.extend(finished);
+                built.images.extend(finished.images);
+                built.caches.extend(finished.caches);
                 continue;
             }
             Err(lost) => lost,
@@ -224,9 +237,10 @@ async fn build_everywhere(
             running.push(run(ready, node, its, true, true, work));
         }
     }
+    let images = &built.images;
     let in_order =
         platforms.iter().filter_map(|platform| images.iter().find(|image| image.platform == *platform));
-    Ok(in_order.cloned().collect())
+    Ok(Built { images: in_order.cloned().collect(), caches: built.caches })
 }
 
 /// Says which nodes are left out because they do not answer.
@@ -263,7 +277,7 @@ async fn run(
     is_labelled: bool,
     is_second_try: bool,
     work: &Work<'_>,
-) -> Result<Result<Vec<FinishedImage>, LostNode>, BuildError> {
+) -> Result<Result<Built, LostNode>, BuildError> {
     let Some(connection) = &ready[node].connection else {
         return run_local(&placements, work).await.map(Ok);
     };
@@ -272,8 +286,10 @@ async fn run(
 }
 
 /// Builds here, without any output: the images stay in the store until all others are there.
-async fn run_local(placements: &[Placement], work: &Work<'_>) -> Result<Vec<FinishedImage>, BuildError> {
+async fn run_local(placements: &[Placement], work: &Work<'_>) -> Result<Built, BuildError> {
+    let collector = Arc::new(CacheCollector::default());
     let request = BuildRequest {
+        cache: work.request.cache.collected_by(ClientCache(collector.clone())),
         platforms: placements.iter().map(|placement| placement.platform.clone()).collect(),
         names: Vec::new(),
         outputs: Vec::new(),
@@ -288,7 +304,7 @@ async fn run_local(placements: &[Placement], work: &Work<'_>) -> Result<Vec<Fini
             duration: image.duration,
         })
     });
-    Ok(images.collect())
+    Ok(Built { images: images.collect(), caches: collector.take().into_iter().collect() })
 }
 
 /// Builds on a node; the inner error is one of the node's.
@@ -298,7 +314,7 @@ async fn run_remote(
     placements: &[Placement],
     is_labelled: bool,
     work: &Work<'_>,
-) -> Result<Result<Vec<FinishedImage>, BuildError>, BuildError> {
+) -> Result<Result<Built, BuildError>, BuildError> {
     let begun = Instant::now();
     let options = NodeBuildOptions {
         platforms: placements.iter().map(|placement| placement.platform.clone()).collect(),
@@ -315,7 +331,7 @@ async fn run_remote(
                     };
                     FinishedImage { platform, manifest, execution, duration: begun.elapsed() }
                 });
-            Ok(Ok(finished.collect()))
+            Ok(Ok(Built { images: finished.collect(), caches: image.cache.into_iter().collect() }))
         }
         Err(failure) if failure.is_of_node => Ok(Err(failure.error)),
         Err(failure) => Err(failure.error),

@@ -55,6 +55,7 @@ impl BuildPlan {
     ) -> Result<BuildPlan, CommandError> {
         let warnings = args.unavailable.check().map_err(CommandError::usage)?;
         let attestations = super::attestations::attestations(args)?;
+        let cache = super::cache::remote_cache(args, environment)?;
         let path = single_context(&args.context)?;
         let mut image = ImageOptions::default();
         let mut names = tags(&args.tag)?;
@@ -88,6 +89,7 @@ impl BuildPlan {
             outputs,
             no_cache: args.no_cache,
             policies: super::policy::source_policies(environment)?,
+            cache,
             pull: if args.pull { PullPolicy::Always } else { PullPolicy::Default },
             network,
             extra_hosts: extra_hosts(&args.add_host)?,

@@ -110,6 +110,7 @@ pub(super) mod tests {
             outputs,
             no_cache: false,
             policies: Default::default(),
+            cache: Default::default(),
             pull: PullPolicy::Default,
             source_date_epoch: None,
             network: NetworkMode::Default,

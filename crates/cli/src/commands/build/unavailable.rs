@@ -33,8 +33,6 @@ const NO_ISOLATION: Fate = Fate::Warned("steps are isolated in one way only");
 const NOT_YET: Fate = Fate::Refused("this version doesn't have it");
 
 const FLAGS: &[Flag] = &[
-    flag("cache-from", true, Fate::Refused("only the local store serves as a cache in this version")),
-    flag("cache-to", true, Fate::Refused("only the local store serves as a cache in this version")),
     flag("policy", true, NOT_YET),
     flag("invoke", true, NOT_YET),
     flag("resource", true, LIMITS),
