@@ -427,3 +427,27 @@ pub(crate) fn verdict(rules: &IgnoreRules, path: &str, is_directory: bool) -> Ve
         Verdict::Skip
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_a_context_is_beneath_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("context");
+        std::fs::create_dir_all(root.join("sub/dir")).unwrap();
+        std::fs::create_dir(directory.path().join("outside")).unwrap();
+        std::fs::write(root.join("file"), "").unwrap();
+        std::os::unix::fs::symlink("sub", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("/outside", root.join("escape")).unwrap();
+        let tree = TreeRoot::open(&root).unwrap();
+        for (path, expected) in [("sub/dir", "sub/dir"), ("/sub/dir/", "sub/dir"), ("link/dir", "sub/dir")] {
+            assert_eq!(below(&tree, path).unwrap(), Path::new(expected), "{path}");
+        }
+        assert_eq!(below(&tree, "../../sub").unwrap(), Path::new("sub"), "nothing is above the root");
+        for path in ["file", "nothing", "escape", "../outside"] {
+            assert!(below(&tree, path).is_err(), "{path}");
+        }
+    }
+}

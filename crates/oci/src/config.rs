@@ -222,6 +222,18 @@ mod tests {
     }
 
     #[test]
+    fn the_version_of_the_base_stays_unless_another_is_asked_for() {
+        let mut config = ImageConfig::default();
+        config.set_platform(&"windows(10.0.1+win32k)/amd64".parse().unwrap());
+        config.set_platform(&"windows/amd64".parse().unwrap());
+        assert_eq!(config.platform().to_string(), "windows(10.0.1+win32k)/amd64");
+        config.set_platform(&"windows(10.0.2)/amd64".parse().unwrap());
+        assert_eq!(config.platform().to_string(), "windows(10.0.2+win32k)/amd64");
+        config.set_platform(&"linux/amd64".parse().unwrap());
+        assert_eq!(config.platform().to_string(), "linux/amd64");
+    }
+
+    #[test]
     fn go_nulls_are_empty_collections() {
         let text = r#"{"config":{"Env":null,"Labels":null,"Volumes":null,"Cmd":null}}"#;
         let config: ImageConfig = serde_json::from_str(text).unwrap();
