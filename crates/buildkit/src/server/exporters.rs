@@ -13,11 +13,15 @@ use polyarch_build::{BuildError, BuildRequest, BuildResult, ErrorKind, Evaluated
 use crate::caller::{ArchiveWriter, ClientSession};
 use crate::server::builds::Build;
 use crate::server::cache::exports;
+use crate::server::layouts::send_layout;
 use crate::server::outputs::{OutputKind, OutputTime, WantedOutput};
 use crate::server::results::Solved;
 
 /// The key of what frontends say of the time to which the result's times are clamped.
 pub(super) const TIME_KEY: &str = "source.date.epoch";
+
+/// The client's name for where the blobs of its layout go.
+const EXPORT_STORE: &str = "export";
 
 /// What exporters say, by BuildKit's keys.
 pub(super) type Response = BTreeMap<String, String>;
@@ -81,7 +85,8 @@ impl Export<'_> {
                 let result = self.run(&request).await?;
                 Ok(response_of(output, &result))
             }
-            OutputKind::Oci => {
+            OutputKind::Oci { tar: false } => self.layout(number, output, request).await,
+            OutputKind::Oci { tar: true } => {
                 self.archive(number, output, request, |to| Output::Oci { destination: to, tar: true }).await
             }
             OutputKind::Docker if self.evaluated.platforms().count() > 1 || self.solved.is_map => {
@@ -135,6 +140,30 @@ impl Export<'_> {
     async fn run(&self, request: &BuildRequest) -> Result<BuildResult, BuildError> {
         let (services, progress) = (&self.build.services, self.build.progress());
         services.export_evaluated(request, self.evaluated, &progress, &self.build.cancel).await
+    }
+
+    /// Puts the blobs of an image into the client's store for them; the client itself writes the layout's index.
+    async fn layout(
+        &self,
+        number: usize,
+        output: &WantedOutput,
+        mut request: BuildRequest,
+    ) -> Result<Response, BuildError> {
+        let content = self.session()?.content(EXPORT_STORE)?;
+        let directory = self.build.services.scratch()?;
+        let files = directory.path().join("layout");
+        request.outputs = vec![Output::Oci { destination: Destination::Path(files.clone()), tar: false }];
+        let result = self.run(&request).await?;
+        let progress = self.build.progress();
+        let vertex = progress.begin(&format!("sending layout {number}"), "sending the layout to the client");
+        match send_layout(&content, &files).await {
+            Ok(()) => vertex.done(),
+            Err(error) => {
+                vertex.failed(&error);
+                return Err(error);
+            }
+        }
+        Ok(response_of(output, &result))
     }
 
     /// Writes an archive to the client; it has it only when all of it has been made.

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images of layouts that clients have: their blobs come into our store, each under the digest that it has.
 
+use std::fs::File;
+use std::path::Path;
+
 use polyarch_build::{BuildError, ErrorKind, Services};
-use polyarch_oci::{Descriptor, Digest, ManifestOrIndex};
+use polyarch_oci::{Descriptor, Digest, DigestError, ManifestOrIndex};
 use polyarch_store::StoreError;
 
 use crate::caller::{ClientContent, ClientSession};
@@ -103,6 +106,36 @@ async fn copy_blobs(
         services.note_sent(&blob.digest);
     }
     Ok(())
+}
+
+/// Gives a client's store the blobs of a layout that was made here.
+pub(super) async fn send_layout(content: &ClientContent, layout: &Path) -> Result<(), BuildError> {
+    let blobs = layout.join("blobs");
+    for algorithm in names(&blobs)? {
+        for name in names(&blobs.join(&algorithm))? {
+            let path = blobs.join(&algorithm).join(&name);
+            let failed = |error: std::io::Error| BuildError::io("can't read", &path, &error);
+            let digest: Digest = format!("{algorithm}:{name}").parse().map_err(|error| {
+                let what = format!("{} is no blob", path.display());
+                BuildError::from_source(ErrorKind::Storage, what, &error as &DigestError)
+            })?;
+            let file = File::open(&path).map_err(failed)?;
+            let size = file.metadata().map_err(failed)?.len();
+            content.write(&digest, size, file).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the names in a directory, sorted.
+fn names(directory: &Path) -> Result<Vec<String>, BuildError> {
+    let failed = |error: std::io::Error| BuildError::io("can't read", directory, &error);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn failed(error: &StoreError) -> BuildError {

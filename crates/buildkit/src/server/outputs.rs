@@ -45,8 +45,11 @@ pub(super) struct WantedOutput {
 pub(super) enum OutputKind {
     /// An image, pushed or not.
     Image { push: bool, by_digest: bool, is_insecure: bool },
-    /// An OCI layout in an archive.
-    Oci,
+    /// An OCI layout.
+    Oci {
+        /// In an archive, or else as files of the client's.
+        tar: bool,
+    },
     /// An archive for `docker load`.
     Docker,
     /// Files in a directory.
@@ -83,11 +86,11 @@ fn read(exporter: &Exporter) -> Result<WantedOutput, BuildError> {
             by_digest: is_on("push-by-digest")?,
             is_insecure: is_on("registry.insecure")?,
         },
-        "oci" | "docker" if truth("tar")? == Some(false) => {
-            return Err(wrong(format!("{} with tar=false can't be sent by this builder", exporter.r#type))
-                .with_hint("leave out tar=false and unpack the archive"));
+        "docker" if truth("tar")? == Some(false) => {
+            return Err(wrong("docker with tar=false can't be sent by this builder")
+                .with_hint("leave out tar=false and unpack the archive, or use type=oci"));
         }
-        "oci" => OutputKind::Oci,
+        "oci" => OutputKind::Oci { tar: truth("tar")? != Some(false) },
         "docker" => OutputKind::Docker,
         "local" => OutputKind::Local { split: truth("platform-split")? },
         "tar" => OutputKind::Tar { split: truth("platform-split")? },
@@ -191,7 +194,7 @@ mod tests {
         assert_eq!(names, ["docker.io/a/b:latest", "r.example/c:1"]);
         assert_eq!(output.image.compression, Compression::Zstd);
         let output = read_one("oci", &[("oci-mediatypes", "false"), ("annotation.a", "1")]).unwrap();
-        assert_eq!((output.kind, output.image.flavour), (OutputKind::Oci, Flavour::Docker));
+        assert_eq!((output.kind, output.image.flavour), (OutputKind::Oci { tar: true }, Flavour::Docker));
         assert_eq!(output.image.manifest_annotations.len(), 1);
         assert_eq!(read_one("local", &[]).unwrap().kind, OutputKind::Local { split: None });
     }
@@ -212,7 +215,7 @@ mod tests {
             ("s3", "", ""),
             ("image", "push", "perhaps"),
             ("image", "name", "A B"),
-            ("oci", "tar", "false"),
+            ("docker", "tar", "false"),
             ("oci", "compression", "lzma"),
             ("oci", "compression-level", "high"),
         ] {
