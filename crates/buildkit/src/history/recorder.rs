@@ -167,9 +167,8 @@ impl Recorder {
             result.result_deprecated = Some(root.clone());
             result.results.insert(0, root);
         }
-        let said = log::encode(messages.iter().cloned());
-        record.logs = Some(history.attach(&name, log::MEDIA_TYPE, &said)?);
         record.trace = Some(history.attach(&name, trace::MEDIA_TYPE, &trace::encode(&record, &messages))?);
+        record.logs = Some(history.attach(&name, log::MEDIA_TYPE, &log::encode(messages))?);
         history.put(&record)?;
         Ok(record)
     }
