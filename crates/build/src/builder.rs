@@ -82,7 +82,7 @@ impl Services {
         if let Some(reason) = self.copy_mode_reason() {
             progress.warn(format!("trees are made by copying, which is slower: {reason}"));
         }
-        let (context, text, definition) = self.load(&request, progress).await?;
+        let (context, text, definition) = self.load(&request, progress, cancel).await?;
         crate::syntax::check(&request, &text)?;
         let dockerfile = match parse(&text) {
             Ok(dockerfile) => dockerfile,
@@ -188,6 +188,7 @@ impl Services {
         self: &Arc<Self>,
         request: &BuildRequest,
         progress: &Progress,
+        cancel: &CancelFlag,
     ) -> Result<(LocalContext, DockerfileText, Arc<str>), BuildError> {
         let name = match &request.dockerfile {
             DockerfileSource::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
@@ -200,7 +201,7 @@ impl Services {
         let opened = async {
             let permitted = permitted_context(request)?;
             let request = permitted.as_ref().unwrap_or(request);
-            let here = self.localize(request).await?;
+            let here = self.localize(request, cancel).await?;
             let crate::remote::Localized { context, dockerfile, time, scratch, materials } = here;
             if let Context::Distant(distant) = &context {
                 let (context, text) = LocalContext::open_distant(distant, &dockerfile, progress).await?;

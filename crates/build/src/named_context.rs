@@ -12,7 +12,7 @@ use polyarch_oci::{Digest, Platform, Reference, ReferenceError};
 
 use crate::distant::Distant;
 use crate::evaluated::BuiltTree;
-use crate::remote::{GitReference, is_http};
+use crate::remote::{GitReference, is_http, redacted};
 
 /// A context by a name.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,7 +121,7 @@ impl ContextSource {
     /// # Errors
     /// When what follows the scheme makes no sense.
     pub fn parse(value: &str) -> Result<Option<ContextSource>, NamedContextError> {
-        let wrong = |reason: String| NamedContextError::Value { value: value.to_owned(), reason };
+        let wrong = |reason: String| NamedContextError::Value { value: redacted(value), reason };
         if let Some(name) = value.strip_prefix("docker-image://") {
             if name == "scratch" {
                 return Ok(Some(ContextSource::Scratch));

@@ -2,15 +2,20 @@
 //! Files from elsewhere: git repositories and URLs, as trees that steps copy from.
 
 mod git;
+mod git_credentials;
+mod git_process;
 mod git_program;
 pub mod git_reference;
 mod localize;
+mod redaction;
 mod tree;
 mod web;
 
 pub(crate) use git::GitSource;
 pub use git_reference::{GitReference, GitReferenceError};
 pub use localize::Localized;
+pub use redaction::redacted;
+pub(crate) use redaction::redacted_text;
 pub(crate) use tree::RemoteSource;
 pub(crate) use web::WebSource;
 

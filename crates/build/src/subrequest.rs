@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use polyarch_dockerfile::{Outline, Survey};
 use polyarch_oci::Platform;
-use polyarch_solver::Graph;
 use polyarch_solver::progress::Progress;
+use polyarch_solver::{CancelFlag, Graph};
 
 use crate::builder::parse;
 use crate::error::{BuildError, ErrorKind, SourceLocation};
@@ -131,7 +131,8 @@ impl Services {
         if request.platforms.is_empty() {
             request.platforms.push(host.clone());
         }
-        let (context, text, _) = self.load(&request, progress).await?;
+        // Who asks drops the question when it is no longer wanted.
+        let (context, text, _) = self.load(&request, progress, &CancelFlag::default()).await?;
         crate::syntax::check(&request, &text)?;
         let dockerfile = match parse(&text) {
             Ok(dockerfile) => dockerfile,

@@ -16,7 +16,7 @@ use crate::ops::copy::{CopyAction, CopyPath};
 use crate::ops::file::FileAction;
 use crate::ops::image::ImageOp;
 use crate::ops::merge::MergeOp;
-use crate::remote::{is_git, is_http};
+use crate::remote::{is_git, is_http, redacted_text};
 
 impl Lowering<'_, '_> {
     pub(super) async fn copy(
@@ -90,7 +90,9 @@ impl Lowering<'_, '_> {
         inputs: Vec<VertexId>,
         link: bool,
     ) {
-        state.record(instruction.original.clone(), true);
+        // What gives access to a source is no part of an image.
+        let shown = redacted_text(&instruction.original);
+        state.record(shown.clone(), true);
         // Symbolic modes are as BuildKit has them: never linked. Names of owners are those of the tree below.
         let needs_base = |action: &CopyAction| {
             action.mode.is_some() || action.owner.as_ref().is_some_and(|owner| !is_numeric(owner))
@@ -101,7 +103,7 @@ impl Lowering<'_, '_> {
             state.vertex = self.graph.add(hidden(OpKind::Image(ImageOp::default())), Vec::new());
         }
         let op = self.file_op(FileAction::Copy(actions));
-        self.add_step(state, instruction, &instruction.original, OpKind::File(op), inputs);
+        self.add_step(state, instruction, &shown, OpKind::File(op), inputs);
         if is_linked {
             state.vertex = self.graph.add(hidden(OpKind::Merge(MergeOp)), vec![below, state.vertex]);
         }

@@ -8,13 +8,14 @@
 use polyarch_dockerfile::instruction::{Add, Source};
 use polyarch_dockerfile::{Environment, Expander, InstructionKind, Span, Stage};
 use polyarch_oci::Platform;
+use polyarch_solver::CancelFlag;
 
 use super::Frontend;
 use super::args::value_of;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::blocking;
 use crate::named_context::ContextSource;
-use crate::remote::{GitReference, GitSource, RemoteSource, WebSource, is_git, is_http};
+use crate::remote::{GitReference, GitSource, RemoteSource, WebSource, is_git, is_http, redacted};
 
 /// The name of the argument.
 pub(crate) const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -100,14 +101,15 @@ impl Frontend<'_> {
     }
 
     async fn time_of_source(&self, source: &RemoteSource, url: &str) -> Result<Option<i64>, BuildError> {
-        let shown = crate::remote::git_reference::redacted(url);
+        let shown = redacted(url);
         let vertex = self.progress.begin(
             &format!("source date epoch {shown}"),
             format!("[internal] resolve SOURCE_DATE_EPOCH of {shown}"),
         );
         let secrets = self.request.steps.secrets.clone();
         let source = self.permitted_remote(source.clone())?;
-        match source.time(&self.services, &secrets).await {
+        // Dropping this future, as an interrupted build does, ends what it began.
+        match source.time(&self.services, &secrets, &CancelFlag::default()).await {
             Ok(seconds) => {
                 vertex.done();
                 Ok(seconds)

@@ -22,8 +22,7 @@ use crate::ops::image::{BuiltOp, ImageOp};
 use crate::ops::remote::RemoteOp;
 use crate::ops::{BuildOp, OpKind};
 use crate::provenance::Material;
-use crate::remote::git_reference::redacted;
-use crate::remote::{GitReference, GitSource, RemoteSource, WebSource};
+use crate::remote::{GitReference, GitSource, RemoteSource, WebSource, redacted};
 
 /// What a named context gives.
 pub(super) enum Named {
@@ -151,7 +150,7 @@ impl Lowering<'_, '_> {
             ContextSource::Git(url) => {
                 let reference = GitReference::parse(url)
                     .map_err(|error| self.refused(&error.to_string(), span))?
-                    .ok_or_else(|| self.refused(&format!("invalid git context {url}"), span))?;
+                    .ok_or_else(|| self.refused(&format!("invalid git context {}", redacted(url)), span))?;
                 let keep_git_dir = reference.keep_git_dir.unwrap_or(false);
                 let source = RemoteSource::Git(GitSource { reference, keep_git_dir });
                 return Ok(Named::Files(self.remote_vertex(source, url, span)?));

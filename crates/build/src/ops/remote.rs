@@ -36,7 +36,7 @@ impl RemoteOp {
     }
 
     pub(crate) async fn exec(&self, context: &VertexContext) -> Result<Output, BuildError> {
-        let (tree, found) = self.source.tree(&self.services, &self.secrets, &super::shown(context)).await?;
+        let (tree, found) = self.source.tree(&self.services, &self.secrets, &context.cancel).await?;
         // A vertex is solved once; asked again it says the same.
         let _ = self.found.set(Box::new(found));
         Ok(Output::Tree(tree))

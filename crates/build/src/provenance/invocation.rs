@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::materials::redacted;
+use crate::remote::redacted;
 use crate::request::{BuildRequest, Context, DockerfileSource, NetworkMode};
 
 /// Attributes that tell of the machine or the client, not of what was asked.

@@ -3,15 +3,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use polyarch_snapshot::{Kind, TreeRoot};
-use polyarch_solver::KeyHasher;
+use polyarch_solver::{CancelFlag, KeyHasher};
 
 use super::git_program::GitProgram;
 use super::git_reference::GitReference;
 use crate::error::{BuildError, ErrorKind};
-use crate::fetch::{Shown, blocking};
+use crate::fetch::blocking;
 use crate::provenance::Material;
 use crate::secrets::SecretSource;
 use crate::services::Services;
@@ -64,13 +64,13 @@ impl GitSource {
         &self,
         services: &Arc<Services>,
         secrets: &dyn SecretSource,
-        _shown: &Shown,
+        cancel: &CancelFlag,
     ) -> Result<(Tree, String), BuildError> {
-        let git = GitProgram::new(services, secrets, &self.reference).await?;
+        let git = self.program(services, secrets, cancel).await?;
         let resolved = self.resolve(&git).await?;
         let commit = resolved.commit().to_owned();
         let submodules = self.reference.submodules != Some(false);
-        let mut hasher = KeyHasher::new("git tree 1");
+        let mut hasher = KeyHasher::new("git tree 2");
         hasher
             .part(&self.reference.remote)
             .part(&commit)
@@ -96,12 +96,13 @@ impl GitSource {
         &self,
         services: &Services,
         secrets: &dyn SecretSource,
+        cancel: &CancelFlag,
     ) -> Result<i64, BuildError> {
-        let git = GitProgram::new(services, secrets, &self.reference).await?;
+        let git = self.program(services, secrets, cancel).await?;
         let resolved = self.resolve(&git).await?;
         let scratch = services.scratch()?;
         self.prepare(&git, &resolved, scratch.path()).await?;
-        commit_time(&git, scratch.path(), "FETCH_HEAD").await
+        commit_time(&git, scratch.path(), "FETCH_HEAD").await?.ok_or_else(|| self.has_no_time())
     }
 
     /// Checks the files out below an empty directory and returns where they are, the time of the commit, and
@@ -111,11 +112,25 @@ impl GitSource {
         services: &Services,
         secrets: &dyn SecretSource,
         scratch: &Path,
-    ) -> Result<(PathBuf, i64, Material), BuildError> {
-        let git = GitProgram::new(services, secrets, &self.reference).await?;
+        cancel: &CancelFlag,
+    ) -> Result<(PathBuf, Option<i64>, Material), BuildError> {
+        let git = self.program(services, secrets, cancel).await?;
         let resolved = self.resolve(&git).await?;
         let (directory, time) = self.check_out(&git, &resolved, scratch).await?;
         Ok((directory, time, self.material(resolved.commit().to_owned())))
+    }
+
+    async fn program(
+        &self,
+        services: &Services,
+        secrets: &dyn SecretSource,
+        cancel: &CancelFlag,
+    ) -> Result<GitProgram, BuildError> {
+        tokio::select! {
+            git = GitProgram::new(&services.options, secrets, &self.reference, cancel) => git,
+            // Who knows the secrets may be far away.
+            () = cancel.cancelled() => Err(BuildError::cancelled()),
+        }
     }
 
     async fn resolve(&self, git: &GitProgram) -> Result<Resolved, BuildError> {
@@ -144,7 +159,7 @@ impl GitSource {
             None => self.default_branch(git).await?,
         };
         let peeled = format!("{wanted}^{{}}");
-        let listed = git.run(None, &["ls-remote", "--", &reference.remote, &wanted, &peeled]).await?;
+        let listed = git.run(None, &["ls-remote", "--", git.remote(), &wanted, &peeled]).await?;
         let found = choose(&listed, &wanted).ok_or_else(|| {
             failure(format!("repository does not contain ref {wanted}, output: {listed:?}"))
         })?;
@@ -166,7 +181,7 @@ impl GitSource {
     }
 
     async fn default_branch(&self, git: &GitProgram) -> Result<String, BuildError> {
-        let listed = git.run(None, &["ls-remote", "--symref", "--", &self.reference.remote, "HEAD"]).await?;
+        let listed = git.run(None, &["ls-remote", "--symref", "--", git.remote(), "HEAD"]).await?;
         let branch = listed.lines().find_map(|line| line.strip_prefix("ref: ")?.strip_suffix("\tHEAD"));
         match branch.map(str::trim).filter(|branch| branch.starts_with("refs/")) {
             Some(branch) => Ok(branch.to_owned()),
@@ -182,21 +197,24 @@ impl GitSource {
         git: &GitProgram,
         resolved: &Resolved,
         scratch: &Path,
-    ) -> Result<(PathBuf, i64), BuildError> {
+    ) -> Result<(PathBuf, Option<i64>), BuildError> {
         let work = scratch.join("work");
         std::fs::create_dir(&work).map_err(|error| BuildError::io("can't make", &work, &error))?;
         let at = Some(work.as_path());
         self.prepare(git, resolved, &work).await?;
         git.run(at, &["checkout", "--quiet", "--detach", "--force", "FETCH_HEAD^{commit}"]).await?;
+        self.verify(git, resolved, &work).await?;
         if self.reference.submodules != Some(false) && work.join(".gitmodules").exists() {
             git.update_submodules(&work).await?;
         }
         let is_kept = self.keep_git_dir && self.reference.subdirectory.is_none();
         let time = commit_time(git, &work, "HEAD").await?;
-        let has_commit_times = self.reference.has_commit_times;
+        let wanted_time = match self.reference.has_commit_times {
+            true => Some(system_time(time).ok_or_else(|| self.has_no_time())?),
+            false => None,
+        };
         let own = work.join(".git");
         if is_kept {
-            git.run(at, &["remote", "set-url", "origin", &self.reference.shown()]).await?;
             git.run(at, &["reflog", "expire", "--all", "--expire=now"]).await?;
             let _ = std::fs::remove_file(own.join("FETCH_HEAD"));
         } else {
@@ -204,8 +222,8 @@ impl GitSource {
         }
         let subdirectory = self.reference.subdirectory.clone();
         let directory = blocking(move || {
-            if let Some(time) = u64::try_from(time).ok().filter(|_| has_commit_times) {
-                set_times(&work, UNIX_EPOCH + Duration::from_secs(time), 0)?;
+            if let Some(time) = wanted_time {
+                set_times(&work, time, 0)?;
             }
             match subdirectory {
                 Some(subdirectory) => below(&work, &subdirectory),
@@ -222,7 +240,7 @@ impl GitSource {
         let format = if resolved.object.len() == 64 { "sha256" } else { "sha1" };
         let format = format!("--object-format={format}");
         git.run(at, &["init", "--quiet", "--template=", &format]).await?;
-        git.run(at, &["remote", "add", "origin", &self.reference.remote]).await?;
+        git.run(at, &["remote", "add", "origin", git.remote()]).await?;
         self.fetch(git, resolved, work).await
     }
 
@@ -230,8 +248,10 @@ impl GitSource {
     async fn fetch(&self, git: &GitProgram, resolved: &Resolved, work: &Path) -> Result<(), BuildError> {
         let at = Some(work);
         if is_commit(&resolved.name) {
-            if git.fetch(work, &["--depth=1", "--no-tags", "origin", &resolved.name]).await.is_ok() {
-                return Ok(());
+            match git.fetch(work, &["--depth=1", "--no-tags", "origin", &resolved.name]).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind == ErrorKind::Cancelled => return Err(error),
+                Err(_) => {}
             }
             // Servers that don't give single commits give everything.
             git.fetch(work, &["--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"]).await?;
@@ -253,6 +273,23 @@ impl GitSource {
             .map_err(|_| self.has_moved(resolved))
     }
 
+    /// Compares what was checked out with what the server announced and with the checksum: an announcement is
+    /// only a text, what was fetched has the names that its bytes give it.
+    async fn verify(&self, git: &GitProgram, resolved: &Resolved, work: &Path) -> Result<(), BuildError> {
+        let commit_of = async |name: &str| {
+            let name = format!("{name}^{{commit}}");
+            git.run(Some(work), &["rev-parse", "--verify", &name]).await.map(|text| text.trim().to_owned())
+        };
+        let (commit, meant) = (commit_of("HEAD").await?, commit_of(&resolved.object).await?);
+        check_commit(resolved, &commit, &meant, self.reference.checksum.as_deref())
+            .map_err(|problem| failure(format!("{} can't be trusted: {problem}", self.reference.shown())))
+    }
+
+    fn has_no_time(&self) -> BuildError {
+        failure(format!("the commit of {} has no time that files can have", self.reference.shown()))
+            .with_hint("leave out mtime=commit and SOURCE_DATE_EPOCH=context")
+    }
+
     fn has_moved(&self, resolved: &Resolved) -> BuildError {
         let Resolved { name, object, .. } = resolved;
         failure(format!("{} has no commit {object} that {name} pointed at", self.reference.shown()))
@@ -260,11 +297,45 @@ impl GitSource {
     }
 }
 
-/// Returns the time at which a commit was made, in seconds since 1970.
-async fn commit_time(git: &GitProgram, work: &Path, name: &str) -> Result<i64, BuildError> {
+/// Says what is wrong with a commit that was checked out, where the object that was asked for leads to `meant`.
+fn check_commit(
+    resolved: &Resolved,
+    commit: &str,
+    meant: &str,
+    checksum: Option<&str>,
+) -> Result<(), String> {
+    let Resolved { name, object, commit: announced } = resolved;
+    if commit != meant {
+        return Err(format!("it gave commit {commit} for {object}, which is {meant}"));
+    }
+    if let Some(announced) = announced.as_ref().filter(|announced| *announced != commit) {
+        return Err(format!("it announced commit {announced} for {name}, which is {commit}"));
+    }
+    match checksum {
+        // The object was fetched by its own name, and so is what it says.
+        Some(checksum) if !commit.starts_with(checksum) && !object.starts_with(checksum) => {
+            Err(format!("expected checksum to match {checksum}, got {object} or {commit}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the time at which a commit was made, in seconds since 1970, where it has one.
+async fn commit_time(git: &GitProgram, work: &Path, name: &str) -> Result<Option<i64>, BuildError> {
     let commit = format!("{name}^{{commit}}");
     let told = git.run(Some(work), &["log", "-1", "--format=%ct", &commit]).await?;
-    told.trim().parse().map_err(|_| failure(format!("invalid commit time {told:?}")))
+    Ok(usable_time(told.trim()))
+}
+
+/// Reads a commit's time; anybody can write what he wants into a commit, and not all of it is a file's time.
+fn usable_time(text: &str) -> Option<i64> {
+    // The end of the year 9999.
+    const MAX_SECONDS: i64 = 253_402_300_799;
+    text.parse().ok().filter(|seconds| (0..=MAX_SECONDS).contains(seconds))
+}
+
+fn system_time(seconds: Option<i64>) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds?).ok()?))
 }
 
 /// Makes `FETCH_HEAD` of a commit that came with others.
@@ -321,7 +392,7 @@ fn below(work: &Path, subdirectory: &str) -> Result<PathBuf, BuildError> {
 }
 
 /// Gives everything beneath a directory one time.
-fn set_times(directory: &Path, time: std::time::SystemTime, depth: usize) -> Result<(), BuildError> {
+fn set_times(directory: &Path, time: SystemTime, depth: usize) -> Result<(), BuildError> {
     const MAX_DEPTH: usize = 400;
     let failed = |error: std::io::Error| BuildError::io("can't set the times in", directory, &error);
     if depth > MAX_DEPTH {
@@ -351,6 +422,37 @@ mod tests {
         let found = choose(&listed, "refs/tags/v1").unwrap();
         assert_eq!((found.name.as_str(), found.object, found.commit), ("refs/tags/v1", b, Some(c)));
         assert!(choose(&listed, "v2").is_none());
+    }
+
+    #[test]
+    fn what_a_server_announces_is_checked() {
+        let [good, evil, tag] = ["a", "b", "c"].map(|digit| digit.repeat(40));
+        let resolved = |object: &str, commit: Option<&str>| Resolved {
+            name: "refs/tags/v1".to_owned(),
+            object: object.to_owned(),
+            commit: commit.map(str::to_owned),
+        };
+        let annotated = resolved(&tag, Some(&good));
+        for checksum in [None, Some("aaaa"), Some("cccc")] {
+            assert_eq!(check_commit(&annotated, &good, &good, checksum), Ok(()));
+        }
+        for (resolved, commit, meant, checksum, problem) in [
+            (&annotated, &evil, &evil, Some("aaaa"), "announced commit aaaa"),
+            (&annotated, &evil, &good, None, "gave commit bbbb"),
+            (&resolved(&evil, None), &evil, &evil, Some("aaaa"), "expected checksum to match aaaa, got bbbb"),
+        ] {
+            let error = check_commit(resolved, commit, meant, checksum).unwrap_err();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn times_that_no_file_has_are_refused() {
+        assert_eq!(usable_time("60"), Some(60));
+        assert_eq!(system_time(Some(60)), Some(UNIX_EPOCH + Duration::from_secs(60)));
+        for text in ["", "-1", "253402300800", "18446744073709551615", "99999999999999999999"] {
+            assert_eq!(usable_time(text), None, "{text}");
+        }
     }
 
     #[test]

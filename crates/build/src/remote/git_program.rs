@@ -3,25 +3,22 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::Stdio;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use tokio::io::AsyncReadExt;
-use url::Url;
+use polyarch_solver::CancelFlag;
 
+use super::git_credentials::GitAccess;
+use super::git_process::{DiskLimits, GitFailure, GitRun};
 use super::git_reference::GitReference;
+use super::redaction::redacted_text;
 use crate::error::{BuildError, ErrorKind};
 use crate::secrets::SecretSource;
-use crate::services::Services;
-
-/// The most that is read of what `git` writes, in bytes.
-const MAX_OUTPUT_BYTES: u64 = 8 << 20;
+use crate::services::ServiceOptions;
 
 /// The last lines of its messages that an error shows.
 const SHOWN_LINES: usize = 6;
 
-/// Settings of every call: what a repository brings is data, never a program.
+/// Settings of every call: what a repository brings is data, never a program, and who says nothing for two
+/// minutes is not waited for.
 const SETTINGS: &[&str] = &[
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -32,31 +29,38 @@ const SETTINGS: &[&str] = &[
     "protocol.file.allow=user",
     "advice.detachedHead=false",
     "safe.directory=*",
+    "http.lowSpeedLimit=1",
+    "http.lowSpeedTime=120",
 ];
 
 /// The program, ready for one repository.
 pub(super) struct GitProgram {
     environment: Vec<(String, OsString)>,
-    /// What stands for the repository's URL in messages.
-    remote: (String, String),
+    /// The repository's URL for `git`, without credentials.
+    remote: String,
+    /// The repository's URL for messages.
+    shown: String,
+    has_header: bool,
+    cancel: CancelFlag,
 }
 
 impl GitProgram {
-    /// Prepares calls about a repository, with the credentials that the build has for it.
+    /// Prepares calls about a repository, with the credentials that the build has for it; the flag stops them.
     pub(super) async fn new(
-        services: &Services,
+        options: &ServiceOptions,
         secrets: &dyn SecretSource,
         reference: &GitReference,
+        cancel: &CancelFlag,
     ) -> Result<GitProgram, BuildError> {
-        let options = &services.options;
         let path = std::env::join_paths(&options.path_dirs).map_err(|error| {
             BuildError::new(ErrorKind::Usage, format!("the search path can't be passed on: {error}"))
         })?;
-        let known_hosts = options.root.join("git-known-hosts");
-        let ssh = format!(
-            "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile='{}'",
-            known_hosts.display()
-        );
+        let access = GitAccess::of(secrets, reference).await?;
+        let agent = match is_ssh(&access.remote) {
+            true => secrets.agent("default").await?,
+            false => None,
+        };
+        let ssh = ssh_command(&options.root.join("git-known-hosts"), agent.is_some());
         let mut environment: Vec<(String, OsString)> = vec![("PATH".to_owned(), path)];
         let mut set = |name: &str, value: &str| environment.push((name.to_owned(), value.into()));
         set("HOME", "/dev/null");
@@ -64,6 +68,7 @@ impl GitProgram {
         set("GIT_TERMINAL_PROMPT", "0");
         set("GIT_CONFIG_NOSYSTEM", "1");
         set("GIT_CONFIG_GLOBAL", "/dev/null");
+        set("GIT_NO_REPLACE_OBJECTS", "1");
         set("GIT_ALLOW_PROTOCOL", "http:https:git:ssh");
         set("GIT_SSH_COMMAND", &ssh);
         let proxy = &options.registry.proxy;
@@ -74,18 +79,24 @@ impl GitProgram {
                 set(name, value);
             }
         }
-        if let Some(header) = authorization(secrets, &reference.remote).await? {
-            // In the environment, where other users of the machine don't see it.
-            set("GIT_CONFIG_COUNT", "1");
-            set("GIT_CONFIG_KEY_0", &format!("http.{}.extraheader", token_scope(&reference.remote)));
-            set("GIT_CONFIG_VALUE_0", &format!("Authorization: {header}"));
+        // In the environment, where other users of the machine don't see it.
+        let settings = access.settings();
+        set("GIT_CONFIG_COUNT", &settings.len().to_string());
+        for (number, (name, value)) in settings.iter().enumerate() {
+            set(&format!("GIT_CONFIG_KEY_{number}"), name);
+            set(&format!("GIT_CONFIG_VALUE_{number}"), value);
         }
-        if is_ssh(&reference.remote)
-            && let Some(socket) = secrets.agent("default").await?
-        {
+        if let Some(socket) = agent {
             environment.push(("SSH_AUTH_SOCK".to_owned(), socket.into()));
         }
-        Ok(GitProgram { environment, remote: (reference.remote.clone(), reference.shown()) })
+        let (shown, cancel) = (reference.shown(), cancel.clone());
+        let has_header = access.header.is_some();
+        Ok(GitProgram { environment, remote: access.remote, shown, has_header, cancel })
+    }
+
+    /// Returns the repository's URL without what gives access to it: all of `.git` may have it.
+    pub(super) fn remote(&self) -> &str {
+        &self.remote
     }
 
     /// Runs a command and returns what it wrote.
@@ -94,16 +105,22 @@ impl GitProgram {
         directory: Option<&Path>,
         arguments: &[&str],
     ) -> Result<String, BuildError> {
-        self.call(directory, arguments).await.map_err(|messages| self.failure(arguments, &messages))
+        self.call(directory, arguments).await.map_err(|failure| self.failure(arguments, &failure))
     }
 
-    fn failure(&self, arguments: &[&str], messages: &str) -> BuildError {
+    fn failure(&self, arguments: &[&str], failure: &GitFailure) -> BuildError {
+        let GitFailure::Said(messages) = failure else { return BuildError::cancelled() };
         let command = arguments.first().copied().unwrap_or_default();
         let lines: Vec<&str> = messages.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
-        let text = last.join("; ").replace(&self.remote.0, &self.remote.1);
-        let message = format!("git {command} of {} failed: {text}", self.remote.1);
-        BuildError::new(ErrorKind::Registry, message)
+        let text = redacted_text(&last.join("; "));
+        let is_redirected = self.has_header && text.contains("returned error: 30");
+        let message = format!("git {command} of {} failed: {text}", self.shown);
+        let failure = BuildError::new(ErrorKind::Registry, message);
+        match is_redirected {
+            true => failure.with_hint("name the URL that it leads to: credentials follow no redirects"),
+            false => failure,
+        }
     }
 
     /// Fetches into a repository, and without `--depth` where the server can't do that.
@@ -120,92 +137,102 @@ impl GitProgram {
 
     /// Runs a command, and again without `--depth` where the server can't do that.
     async fn shallow(&self, directory: &Path, arguments: &[&str]) -> Result<String, BuildError> {
-        if let Err(messages) = self.call(Some(directory), arguments).await {
-            if !messages.contains("--depth") && !messages.contains("shallow") {
-                return Err(self.failure(arguments, &messages));
+        match self.call(Some(directory), arguments).await {
+            Ok(_) => Ok(String::new()),
+            Err(GitFailure::Said(messages))
+                if messages.contains("--depth") || messages.contains("shallow") =>
+            {
+                let all: Vec<&str> =
+                    arguments.iter().copied().filter(|argument| !argument.starts_with("--depth")).collect();
+                self.run(Some(directory), &all).await
             }
-            let all: Vec<&str> =
-                arguments.iter().copied().filter(|argument| !argument.starts_with("--depth")).collect();
-            return self.run(Some(directory), &all).await;
+            Err(failure) => Err(self.failure(arguments, &failure)),
         }
-        Ok(String::new())
     }
 
-    /// Runs a command; the error is what it said.
-    async fn call(&self, directory: Option<&Path>, arguments: &[&str]) -> Result<String, String> {
-        // The shell only sets the mask, so that files get the modes that git gives them everywhere.
-        let mut command = tokio::process::Command::new("/bin/sh");
-        command.args(["-c", "umask 022 && exec git \"$@\"", "git"]);
-        for setting in SETTINGS {
-            command.args(["-c", setting]);
-        }
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(directory.unwrap_or(Path::new("/")))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        let mut child = command.spawn().map_err(|error| format!("git can't be started: {error}"))?;
-        let (out, messages) = tokio::join!(read(child.stdout.take()), read(child.stderr.take()));
-        let (out, messages) = (out?, messages?);
-        let status = child.wait().await.map_err(|error| format!("git got lost: {error}"))?;
-        match status.code() {
-            Some(0) => Ok(out),
-            Some(127) => Err("there is no program git; install it".to_owned()),
-            _ if messages.trim().is_empty() => Err(status.to_string()),
-            _ => Err(messages),
-        }
+    async fn call(&self, directory: Option<&Path>, arguments: &[&str]) -> Result<String, GitFailure> {
+        let run = GitRun {
+            environment: &self.environment,
+            settings: SETTINGS,
+            arguments,
+            directory,
+            cancel: &self.cancel,
+            limits: DiskLimits::default(),
+        };
+        run.call().await
     }
 }
 
-async fn read(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    if let Some(stream) = stream {
-        let read = stream.take(MAX_OUTPUT_BYTES + 1).read_to_end(&mut bytes).await;
-        read.map_err(|error| format!("what git says can't be read: {error}"))?;
+/// Returns the command that connects by ssh: it knows the keys of the build's agent and no others, of nobody.
+fn ssh_command(known_hosts: &Path, has_agent: bool) -> String {
+    let known_hosts = known_hosts.display().to_string().replace('\'', r"'\''");
+    let mut command = format!(
+        "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o GlobalKnownHostsFile=/dev/null \
+         -o UserKnownHostsFile='\"{known_hosts}\"' -o IdentityFile=none -o ConnectTimeout=60 \
+         -o ServerAliveInterval=30"
+    );
+    if !has_agent {
+        command.push_str(" -o IdentityAgent=none");
     }
-    if bytes.len() as u64 > MAX_OUTPUT_BYTES {
-        return Err(format!("git says more than {} MiB", MAX_OUTPUT_BYTES >> 20));
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Returns the header that a build's secrets have for a repository: `GIT_AUTH_HEADER` or `GIT_AUTH_TOKEN`, for
-/// its host (`GIT_AUTH_TOKEN.example.com`) or for all.
-async fn authorization(secrets: &dyn SecretSource, remote: &str) -> Result<Option<String>, BuildError> {
-    let Ok(url) = Url::parse(remote) else { return Ok(None) };
-    if !matches!(url.scheme(), "http" | "https") {
-        return Ok(None);
-    }
-    let host = url.host_str().unwrap_or_default();
-    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    for suffix in [format!(".{host}"), String::new()] {
-        for (name, is_token) in [("GIT_AUTH_HEADER", false), ("GIT_AUTH_TOKEN", true)] {
-            let Some(secret) = secrets.secret(&format!("{name}{suffix}")).await? else { continue };
-            let secret = String::from_utf8_lossy(&secret).trim().to_owned();
-            if secret.is_empty() || secret.chars().any(char::is_control) {
-                continue;
-            }
-            let header = match is_token {
-                true => format!("basic {}", STANDARD.encode(format!("x-access-token:{secret}"))),
-                false => secret,
-            };
-            return Ok(Some(header));
-        }
-    }
-    Ok(None)
-}
-
-/// Returns where a token is sent: to the repository, and with GitHub's to all of GitHub's, for submodules.
-fn token_scope(remote: &str) -> &str {
-    let github = ["https://github.com/", "https://www.github.com/"];
-    github.into_iter().find(|scope| remote.starts_with(scope)).unwrap_or(remote)
+    command
 }
 
 fn is_ssh(remote: &str) -> bool {
     remote.starts_with("ssh://") || !remote.contains("://")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets::FixedSecrets;
+
+    /// Returns the arguments and the agent that `ssh` gets when a repository is asked for.
+    async fn ssh_of(secrets: FixedSecrets) -> Vec<String> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let script = "#!/bin/sh\nprintf '%s\\n' \"$@\" \"agent=$SSH_AUTH_SOCK\" >\"$0.said\"\n";
+        // Another process writes it: nobody here has it open when it is executed.
+        let made = std::process::Command::new("/bin/sh")
+            .args(["-c", "printf %s \"$1\" >ssh && chmod 755 ssh", "sh", script])
+            .current_dir(directory.path())
+            .status()
+            .expect("a shell");
+        assert!(made.success());
+        let options = ServiceOptions {
+            root: "/it's here".into(),
+            launcher_program: "/bin/false".into(),
+            registry: polyarch_registry::ClientOptions::default(),
+            emulator_directories: Vec::new(),
+            path_dirs: vec![directory.path().to_owned(), "/usr/bin".into(), "/bin".into()],
+            mapping: polyarch_sandbox::IdMapping::Host { reason: String::new() },
+            resolv_conf: Vec::new(),
+            force_copy: true,
+        };
+        let remote = "git@example.invalid:a/b".to_owned();
+        let reference = GitReference { remote, ..GitReference::default() };
+        let cancel = CancelFlag::default();
+        let git = GitProgram::new(&options, &secrets, &reference, &cancel).await.expect("a program");
+        let failure = git.run(None, &["ls-remote", "--", git.remote()]).await.expect_err("nobody answers");
+        let said = std::fs::read_to_string(directory.path().join("ssh.said"));
+        said.unwrap_or_else(|error| panic!("{error}: {failure}")).lines().map(str::to_owned).collect()
+    }
+
+    #[tokio::test]
+    async fn ssh_offers_no_keys_but_those_of_the_builds_agent() {
+        let without = ssh_of(FixedSecrets::default()).await;
+        let has = |said: &[String], text: &str| said.iter().any(|argument| argument == text);
+        for argument in [
+            "/dev/null",
+            "IdentityFile=none",
+            "IdentityAgent=none",
+            "GlobalKnownHostsFile=/dev/null",
+            "UserKnownHostsFile=\"/it's here/git-known-hosts\"",
+            "agent=",
+        ] {
+            assert!(has(&without, argument), "{argument}: {without:?}");
+        }
+        let agents = [("default".to_owned(), "/agent".into())].into();
+        let with = ssh_of(FixedSecrets { agents, ..FixedSecrets::default() }).await;
+        assert!(has(&with, "IdentityFile=none") && has(&with, "agent=/agent"), "{with:?}");
+        assert!(!has(&with, "IdentityAgent=none"), "{with:?}");
+    }
 }

@@ -7,6 +7,8 @@
 
 use url::Url;
 
+use super::redaction::redacted;
+
 /// The longest text that is read as a reference, in bytes.
 const MAX_REFERENCE_BYTES: usize = 8192;
 
@@ -125,7 +127,7 @@ impl GitReference {
         }
     }
 
-    /// Returns the repository's URL without a password, as it may be shown.
+    /// Returns the repository's URL without a name and a password, as it may be shown.
     pub fn shown(&self) -> String {
         redacted(&self.remote)
     }
@@ -154,7 +156,7 @@ impl GitReference {
             return Err(GitReferenceError::Invalid { what: "ref", text: reference.to_owned() });
         }
         if self.remote.starts_with('-') || self.remote.chars().any(char::is_control) {
-            return Err(GitReferenceError::Invalid { what: "remote", text: self.remote });
+            return Err(GitReferenceError::Invalid { what: "remote", text: redacted(&self.remote) });
         }
         Ok(Some(self))
     }
@@ -266,18 +268,6 @@ fn parse_scp(text: &str) -> Result<Option<GitReference>, GitReferenceError> {
     GitReference { remote: remote.to_owned(), ..GitReference::default() }.finish(query.into_iter(), fragment)
 }
 
-/// Returns a URL without its password.
-pub fn redacted(text: &str) -> String {
-    match Url::parse(text) {
-        Ok(mut url) if url.password().is_some() => {
-            // A URL with a password has a host, and so takes another one.
-            let _ = url.set_password(Some("xxxxx"));
-            url.into()
-        }
-        _ => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,6 +328,8 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
-        assert_eq!(parse("https://a:secret@example.com/b.git").shown(), "https://a:xxxxx@example.com/b.git");
+        let shown = parse("https://a:secret@example.com/b.git").shown();
+        assert_eq!(shown, "https://xxxxx:xxxxx@example.com/b.git");
+        assert_eq!(parse("https://TOKEN@example.com/b.git").shown(), "https://xxxxx@example.com/b.git");
     }
 }

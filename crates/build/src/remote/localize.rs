@@ -4,8 +4,11 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use polyarch_solver::CancelFlag;
+
 use super::git::GitSource;
 use super::git_reference::GitReference;
+use super::redaction::redacted;
 use super::web::WebSource;
 use crate::context::{MAX_TEXT_BYTES, unpack_archive};
 use crate::error::{BuildError, ErrorKind};
@@ -37,13 +40,17 @@ impl Services {
     /// Fetches the context and the Dockerfile of a request, where they are remote.
     ///
     /// # Errors
-    /// When they can't be fetched, or are not what they should be.
-    pub async fn localize(&self, request: &BuildRequest) -> Result<Localized, BuildError> {
+    /// When they can't be fetched, or are not what they should be, or the flag stops it.
+    pub async fn localize(
+        &self,
+        request: &BuildRequest,
+        cancel: &CancelFlag,
+    ) -> Result<Localized, BuildError> {
         let mut materials = Vec::new();
         let dockerfile = match &request.dockerfile {
             DockerfileSource::Url(url) => {
                 let scratch = self.scratch()?;
-                let (path, _) = self.download(url, scratch.path(), &mut materials).await?;
+                let (path, _) = self.download(url, scratch.path(), &mut materials, cancel).await?;
                 DockerfileSource::Text(read_text(&path, url)?)
             }
             other => other.clone(),
@@ -68,9 +75,10 @@ impl Services {
         let scratch = self.scratch()?;
         if matches!(request.context.whole(), Context::Git(_)) {
             let parsed = GitReference::parse(url).map_err(|error| {
-                BuildError::from_source(ErrorKind::Usage, format!("the context {url}"), &error)
+                BuildError::from_source(ErrorKind::Usage, format!("the context {}", redacted(url)), &error)
             })?;
             let mut reference = parsed.ok_or_else(|| {
+                let url = redacted(url);
                 BuildError::new(ErrorKind::Usage, format!("the context {url} is no git repository"))
             })?;
             let keep_git_dir = reference.keep_git_dir.unwrap_or(false)
@@ -83,12 +91,12 @@ impl Services {
             reference.has_commit_times |= request.build_args.iter().any(fixes_time);
             let source = GitSource { reference, keep_git_dir };
             let secrets = request.steps.secrets.as_ref();
-            let (directory, time, material) = source.directory(self, secrets, scratch.path()).await?;
+            let (directory, time, material) = source.directory(self, secrets, scratch.path(), cancel).await?;
             materials.push(material);
-            let (context, time) = (fetched(directory), SourceTime::At(time));
+            let (context, time) = (fetched(directory), time.map_or(SourceTime::Unknown, SourceTime::At));
             return Ok(Localized { context, dockerfile, time, scratch: Some(scratch), materials });
         }
-        let (path, time) = self.download(url, scratch.path(), &mut materials).await?;
+        let (path, time) = self.download(url, scratch.path(), &mut materials, cancel).await?;
         let time = time.map_or_else(|| SourceTime::Archive(path.clone()), SourceTime::At);
         let unpacked = scratch.path().join("unpacked");
         std::fs::create_dir(&unpacked).map_err(|error| BuildError::io("can't make", &unpacked, &error))?;
@@ -112,10 +120,14 @@ impl Services {
         url: &str,
         directory: &Path,
         materials: &mut Vec<Material>,
+        cancel: &CancelFlag,
     ) -> Result<(PathBuf, Option<i64>), BuildError> {
         let source = WebSource { url: url.to_owned(), file_name: FILE_NAME.to_owned(), checksum: None };
         let path = directory.join(FILE_NAME);
-        let (material, time) = source.download(self, &path).await?;
+        let (material, time) = tokio::select! {
+            downloaded = source.download(self, &path) => downloaded?,
+            () = cancel.cancelled() => return Err(BuildError::cancelled()),
+        };
         materials.push(material);
         Ok((path, time))
     }
@@ -134,7 +146,7 @@ fn read_text(path: &Path, url: &str) -> Result<Vec<u8>, BuildError> {
         .and_then(|file| file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| BuildError::io("can't read", path, &error))?;
     if bytes.len() as u64 > MAX_TEXT_BYTES {
-        let url = super::git_reference::redacted(url);
+        let url = redacted(url);
         let message = format!("the Dockerfile {url} is larger than {} MiB", MAX_TEXT_BYTES >> 20);
         return Err(BuildError::new(ErrorKind::Dockerfile, message));
     }

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use polyarch_snapshot::{CopySource, CopySpec, KeepAll, TreeRoot, copy};
-use polyarch_solver::CacheKey;
+use polyarch_solver::{CacheKey, CancelFlag};
 
 use super::git::GitSource;
-use super::git_reference::redacted;
+use super::redaction::redacted;
 use super::web::WebSource;
 use crate::cache::{StepRecord, is_whole};
 use crate::error::BuildError;
-use crate::fetch::{Shown, blocking};
+use crate::fetch::blocking;
 use crate::ops::file::commit;
 use crate::provenance::Material;
 use crate::secrets::SecretSource;
@@ -37,7 +37,7 @@ impl RemoteSource {
         }
     }
 
-    /// Returns where the files are, without a password.
+    /// Returns where the files are, without credentials.
     pub(crate) fn shown(&self) -> String {
         match self {
             RemoteSource::Web(source) => redacted(&source.url),
@@ -45,33 +45,40 @@ impl RemoteSource {
         }
     }
 
-    /// Returns when the files changed, in seconds since 1970, if where they come from tells.
+    /// Returns when the files changed, in seconds since 1970, if where they come from tells; the flag stops it.
     pub(crate) async fn time(
         &self,
         services: &Arc<Services>,
         secrets: &Arc<dyn SecretSource>,
+        cancel: &CancelFlag,
     ) -> Result<Option<i64>, BuildError> {
         match self {
-            RemoteSource::Web(source) => source.time(services).await,
-            RemoteSource::Git(source) => source.time(services, secrets.as_ref()).await.map(Some),
+            RemoteSource::Web(source) => tokio::select! {
+                time = source.time(services) => time,
+                () = cancel.cancelled() => Err(BuildError::cancelled()),
+            },
+            RemoteSource::Git(source) => source.time(services, secrets.as_ref(), cancel).await.map(Some),
         }
     }
 
     /// Brings the files here, unless they are here and have not changed where they come from; says also what
-    /// they are.
+    /// they are. The flag stops it.
     pub(crate) async fn tree(
         &self,
         services: &Arc<Services>,
         secrets: &Arc<dyn SecretSource>,
-        shown: &Shown,
+        cancel: &CancelFlag,
     ) -> Result<(Tree, Material), BuildError> {
         match self {
             RemoteSource::Web(source) => {
-                let (tree, digest) = source.tree(services).await?;
+                let (tree, digest) = tokio::select! {
+                    found = source.tree(services) => found?,
+                    () = cancel.cancelled() => return Err(BuildError::cancelled()),
+                };
                 Ok((tree, source.material(digest)))
             }
             RemoteSource::Git(source) => {
-                let (tree, commit) = source.tree(services, secrets.as_ref(), shown).await?;
+                let (tree, commit) = source.tree(services, secrets.as_ref(), cancel).await?;
                 Ok((tree, source.material(commit)))
             }
         }

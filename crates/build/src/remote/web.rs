@@ -14,7 +14,7 @@ use polyarch_solver::{CacheKey, KeyHasher};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::git_reference::redacted;
+use super::redaction::redacted;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking, registry_error};
 use crate::provenance::Material;

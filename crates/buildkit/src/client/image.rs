@@ -15,6 +15,7 @@ use polyarch_build::request::{BuildRequest, DockerfileSource};
 use polyarch_build::{BuildError, ErrorKind, Services};
 use polyarch_oci::{Descriptor, ManifestOrIndex, Platform};
 use polyarch_registry::Credentials;
+use polyarch_solver::CancelFlag;
 use polyarch_solver::progress::Progress;
 use polyarch_store::{Missing, NamedImage, Store};
 
@@ -86,7 +87,8 @@ impl Node {
         options: NodeBuildOptions,
         progress: &Progress,
     ) -> Result<NodeImage, NodeBuildError> {
-        let here = services.localize(request).await?;
+        // Dropping this future ends what it fetches.
+        let here = services.localize(request, &CancelFlag::default()).await?;
         let (context, text) = LocalContext::open(services, &here.context, &here.dockerfile)?;
         let context = context.of_time(here.time).keeping(here.scratch);
         // The node gets a directory, which has no time.

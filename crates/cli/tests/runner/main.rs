@@ -18,6 +18,8 @@ mod build_error_texts;
 #[cfg(test)]
 mod build_failures;
 #[cfg(test)]
+mod build_git;
+#[cfg(test)]
 mod build_history;
 #[cfg(test)]
 mod build_mounts;

@@ -154,8 +154,9 @@ impl WebFile {
 /// Shows a URL without what may be secret in it.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
-    // Only URLs without a host refuse this, and they have no password.
+    // Only URLs without a host refuse these, and they have no name and no password.
     let _ = url.set_password(None);
+    let _ = url.set_username("");
     url.set_query(None);
     url.into()
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use polyarch_build::named_context::{ContextSource, NamedContext};
+use polyarch_build::remote::redacted;
 
 use crate::{CommandError, Environment};
 
@@ -18,6 +19,7 @@ pub fn named_contexts(
     let mut contexts: Vec<NamedContext> = Vec::new();
     for text in values.iter().filter(|text| !text.is_empty()) {
         let wrong = |problem: String| {
+            let text = redacted(text);
             CommandError::usage(format!("--build-context {text:?}: {problem}"))
                 .with_hint("write NAME=VALUE, where VALUE is a directory, docker-image://NAME, oci-layout://PATH or a URL")
         };

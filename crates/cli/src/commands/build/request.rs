@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use polyarch_build::BuildRequest;
-use polyarch_build::remote::{GitReference, is_http};
+use polyarch_build::remote::{GitReference, is_http, redacted};
 use polyarch_build::request::{Context, Destination, DockerfileSource, ImageOptions, Output, PullPolicy};
 use polyarch_oci::Reference;
 use tempfile::TempPath;
@@ -365,7 +365,10 @@ fn remote_context(
     stdin: &mut dyn Read,
 ) -> Result<FoundContext, CommandError> {
     let parsed = GitReference::parse(url);
-    let parsed = parsed.map_err(|error| CommandError::usage(format!("the context {url:?}: {error}")))?;
+    let parsed = parsed.map_err(|error| {
+        let url = redacted(url);
+        CommandError::usage(format!("the context {url:?}: {error}"))
+    })?;
     let context = match parsed {
         Some(_) => Context::Git(url.to_owned()),
         None => Context::Http(url.to_owned()),
