@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::materials::{Material, redacted};
+use super::materials::Material;
 use crate::attest::ToldRequest;
 use crate::remote::GitReference;
+use crate::remote::redacted;
 
 /// A request, told.
 #[derive(Debug, PartialEq)]

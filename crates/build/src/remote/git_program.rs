@@ -206,6 +206,7 @@ mod tests {
             mapping: polyarch_sandbox::IdMapping::Host { reason: String::new() },
             resolv_conf: Vec::new(),
             force_copy: true,
+            takes_lone_images: false,
         };
         let remote = "git@example.invalid:a/b".to_owned();
         let reference = GitReference { remote, ..GitReference::default() };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use polyarch_build::attest::ProvenanceOptions;
-use polyarch_build::remote::git_reference::redacted;
+use polyarch_build::remote::redacted;
 use polyarch_build::request::Context;
 use polyarch_build::{BuildError, BuildRequest, BuildResult, ErrorKind};
 use polyarch_oci::Descriptor as ImageDescriptor;
