@@ -267,7 +267,8 @@ impl Services {
         failure.map_or(Ok(()), Err)
     }
 
-    async fn solve(
+    /// Executes what the targets need and returns their trees.
+    pub(crate) async fn solve(
         self: &Arc<Self>,
         graph: &Arc<Graph<BuildOp>>,
         lowered: &[LoweredPlatform],
@@ -306,7 +307,7 @@ impl Services {
         let mut outputs = outputs.into_iter();
         let mut tree = || match outputs.next() {
             Some(Ok(Output::Tree(tree))) => Ok(tree),
-            Some(Ok(Output::Context(_)) | Err(_)) | None => Err(BuildError::cancelled()),
+            Some(Ok(Output::Context(_) | Output::Trees(_)) | Err(_)) | None => Err(BuildError::cancelled()),
         };
         let mut trees = Vec::new();
         for lowered in lowered {

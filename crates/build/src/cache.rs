@@ -21,6 +21,9 @@ pub(crate) struct StepRecord {
     pub(crate) tree: Tree,
     #[serde(default)]
     pub(crate) description: String,
+    /// The trees of further outputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) further: Vec<Tree>,
 }
 
 /// Records of steps in the store, and behind them those that a build has from elsewhere.
@@ -31,19 +34,32 @@ pub(crate) struct StepRecords {
 
 impl Records<BuildOp> for StepRecords {
     fn load(&self, key: &CacheKey) -> Option<Output> {
-        let tree = self.load_own(key).or_else(|| self.imported.get(key).cloned())?;
-        self.services.mark_used(&tree);
-        Some(Output::Tree(tree))
+        let mut trees = match self.load_own(key) {
+            Some(trees) => trees,
+            None => vec![self.imported.get(key)?.clone()],
+        };
+        trees.iter().for_each(|tree| self.services.mark_used(tree));
+        match (trees.pop(), trees.is_empty()) {
+            (Some(tree), true) => Some(Output::Tree(tree)),
+            (last, _) => Some(Output::Trees(trees.into_iter().chain(last).collect())),
+        }
     }
 
     fn save(&self, keys: &[CacheKey], op: &BuildOp, output: &Output) {
         // The layers of an image are what they are; only work is worth a record.
-        let (OpKind::File(_) | OpKind::Exec(_), Output::Tree(tree)) = (&op.kind, output) else { return };
+        let (OpKind::File(_) | OpKind::Exec(_) | OpKind::Diff(_)) = &op.kind else { return };
+        let trees = match output {
+            Output::Tree(tree) => std::slice::from_ref(tree),
+            Output::Trees(trees) => trees,
+            Output::Context(_) => return,
+        };
+        let Some((tree, further)) = trees.split_first() else { return };
         // What is from elsewhere serves only builds that name its place.
         if self.imported.has(tree) {
             return;
         }
-        let record = StepRecord { tree: tree.clone(), description: op.name.to_string() };
+        let record =
+            StepRecord { tree: tree.clone(), description: op.name.to_string(), further: further.to_vec() };
         let Ok(bytes) = serde_json::to_vec(&record) else { return };
         for key in keys {
             // A record that can't be written costs the next build time, not truth.
@@ -54,12 +70,14 @@ impl Records<BuildOp> for StepRecords {
 }
 
 impl StepRecords {
-    /// Loads a record of the store.
-    fn load_own(&self, key: &CacheKey) -> Option<Tree> {
+    /// Loads the trees of a record of the store.
+    fn load_own(&self, key: &CacheKey) -> Option<Vec<Tree>> {
         let bytes =
             self.services.store.get_record(self.services.options.step_namespace(), &key.hex()).ok()??;
-        let tree: Tree = serde_json::from_slice(&bytes).ok()?;
-        is_whole(&tree, &self.services.snapshots, &self.services.store).then_some(tree)
+        let StepRecord { tree, further, .. } = serde_json::from_slice(&bytes).ok()?;
+        let trees: Vec<Tree> = std::iter::once(tree).chain(further).collect();
+        let is_whole = |tree| is_whole(tree, &self.services.snapshots, &self.services.store);
+        trees.iter().all(is_whole).then_some(trees)
     }
 }
 

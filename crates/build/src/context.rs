@@ -207,6 +207,18 @@ impl LocalContext {
         Ok(LocalContext { files, ignored, time, _scratch: Vec::new(), materials: Vec::new() })
     }
 
+    /// Opens a directory that a client has sent; what it was to leave out it has left out already.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub(crate) fn open_received(services: &Services, path: &Path) -> Result<LocalContext, BuildError> {
+        let tree = TreeRoot::open(path)
+            .map_err(|error| services.snapshot_error("can't open a client's directory", &error))?;
+        let files = Files::Here { root: path.to_owned(), tree };
+        let time = SourceTime::Unknown;
+        Ok(LocalContext { files, ignored: None, time, _scratch: Vec::new(), materials: Vec::new() })
+    }
+
     /// Returns the files, which have been brought.
     pub(crate) fn tree(&self) -> Result<TreeRoot, BuildError> {
         match &self.files {
@@ -278,6 +290,9 @@ pub(crate) fn unpack_archive(services: &Services, archive: &Path, into: &Path) -
         modified: None,
         within: None,
         created_mode: 0o755,
+        keeps_directories: false,
+        follows_links: true,
+        needs_match: false,
     };
     copy(&spec, &TreeRoot::open(into).map_err(failed)?).map_err(failed)
 }

@@ -118,6 +118,11 @@ impl BuildError {
         self
     }
 
+    /// Makes the error of a step that reads several trees where there must be one; a defect of this builder.
+    pub(crate) fn several_trees() -> BuildError {
+        BuildError::new(ErrorKind::Usage, "a step got several trees where it reads one")
+    }
+
     /// Makes the error of a build that was interrupted.
     pub fn cancelled() -> BuildError {
         BuildError::new(ErrorKind::Cancelled, "canceled")

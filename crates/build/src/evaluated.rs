@@ -12,9 +12,11 @@ use crate::attest::ToldRequest;
 use crate::error::{BuildError, ErrorKind};
 use crate::exporter::PlatformTree;
 use crate::fetch::Shown;
+use crate::image::ImageDraft;
 use crate::provenance::Capture;
 use crate::result::{Execution, Provenance};
 use crate::services::Services;
+use crate::tree::Tree;
 
 /// What a build has made, before any of it has left for an output.
 pub struct Evaluated {
@@ -50,6 +52,14 @@ impl BuiltTree {
 }
 
 impl Evaluated {
+    /// Makes the result of a build that has made nothing.
+    pub fn empty(platform: Platform) -> Evaluated {
+        let draft = ImageDraft::scratch(&platform);
+        let tree = PlatformTree { draft, tree: Tree::default(), capture: None, scanned: None };
+        let runs = vec![(Execution::None, Duration::ZERO)];
+        Evaluated { trees: vec![tree], runs, source_date_epoch: None }
+    }
+
     /// Returns a platform's tree, with its config, for another build of the same store.
     pub fn built_tree(&self, platform: usize) -> Option<BuiltTree> {
         self.trees.get(platform).cloned().map(BuiltTree)
@@ -80,6 +90,15 @@ impl Evaluated {
     pub fn provenance(&self, platform: usize) -> Option<Provenance> {
         let capture = self.trees.get(platform)?.capture.clone()?;
         Some(Provenance::new(capture, Vec::new()))
+    }
+
+    /// Returns a platform's tree as an image of another platform and config, which a client has written.
+    pub fn with_config(&self, number: usize, platform: Platform, config: ImageConfig) -> Option<Evaluated> {
+        let PlatformTree { tree, capture, scanned, .. } = self.trees.get(number)?.clone();
+        let draft = ImageDraft::of_config(platform, config, &tree);
+        let runs = self.runs.get(number).cloned().into_iter().collect();
+        let trees = vec![PlatformTree { draft, tree, capture, scanned }];
+        Some(Evaluated { trees, runs, source_date_epoch: self.source_date_epoch })
     }
 
     /// Returns the config that the image of a platform will have, but for its layers and history.

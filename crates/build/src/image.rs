@@ -5,7 +5,13 @@ use polyarch_oci::media_type::{self, Compression, Flavour};
 use polyarch_oci::{Descriptor, DiffId, Document, History, ImageConfig, Manifest, Platform, Reference};
 
 use crate::request::ImageOptions;
-use crate::tree::Step;
+use crate::tree::{Step, Tree};
+
+/// The search path of images that set none.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The system whose images have another shell and no search path of their own.
+pub(crate) const WINDOWS: &str = "windows";
 
 /// The remark on history entries that this builder makes.
 pub(crate) const HISTORY_COMMENT: &str = "polyarch.dockerfile.v0";
@@ -22,6 +28,48 @@ pub struct ImageDraft {
     pub config: ImageConfig,
     /// One entry per instruction above the base image.
     pub history: Vec<HistoryEntry>,
+}
+
+impl ImageDraft {
+    /// Makes the draft of an image that has nothing.
+    pub(crate) fn scratch(platform: &Platform) -> ImageDraft {
+        let mut config = ImageConfig::default();
+        config.set_platform(platform);
+        if platform.os != WINDOWS {
+            config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
+        }
+        config.config.working_dir = "/".to_owned();
+        ImageDraft { platform: platform.clone(), config, history: Vec::new() }
+    }
+
+    /// Makes the draft of an image whose whole config somebody else has written, for a tree.
+    ///
+    /// The history says of each layer where it is from: entries above the base are taken for the steps of the
+    /// tree where there are as many; what is missing is added, and of more entries than layers none counts as
+    /// a layer.
+    pub(crate) fn of_config(platform: Platform, mut config: ImageConfig, tree: &Tree) -> ImageDraft {
+        let base = tree.image_layers().count();
+        let layers = |history: &[History]| history.iter().filter(|entry| !entry.empty_layer).count();
+        let told = layers(&config.history);
+        if told == base + tree.steps.len() {
+            let above = config.history.iter_mut().filter(|entry| !entry.empty_layer).skip(base);
+            for (entry, step) in above.zip(&tree.steps) {
+                entry.empty_layer = !step.made_layer;
+                entry.created = entry.created.take().or_else(|| time_of(step));
+            }
+        }
+        let told = layers(&config.history);
+        if told > tree.layers.len() {
+            config.history.iter_mut().for_each(|entry| entry.empty_layer = true);
+        }
+        let told = layers(&config.history);
+        let missing = tree.layers.len() - told.min(tree.layers.len());
+        if !config.history.is_empty() {
+            let entry = History { comment: HISTORY_COMMENT.to_owned(), ..History::default() };
+            config.history.extend(std::iter::repeat_n(entry, missing));
+        }
+        ImageDraft { platform, config, history: Vec::new() }
+    }
 }
 
 /// What an instruction leaves in the history.

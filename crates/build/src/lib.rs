@@ -17,6 +17,7 @@ mod check;
 mod client_documents;
 pub mod context;
 pub mod csv;
+pub mod definition;
 pub mod distant;
 pub mod error;
 mod evaluated;

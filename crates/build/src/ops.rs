@@ -4,11 +4,14 @@
 mod agent_socket;
 pub(crate) mod context_op;
 pub(crate) mod copy;
+pub(crate) mod diff;
 pub(crate) mod exec;
 pub(crate) mod exec_mounts;
 pub(crate) mod file;
+pub(crate) mod file_change;
 pub(crate) mod image;
 pub(crate) mod merge;
+pub(crate) mod pick;
 pub(crate) mod remote;
 pub(crate) mod user;
 
@@ -44,6 +47,10 @@ pub(crate) enum OpKind {
     Remote(remote::RemoteOp),
     /// Trees on top of each other.
     Merge(merge::MergeOp),
+    /// What one tree has and another has not.
+    Diff(diff::DiffOp),
+    /// One of several trees.
+    Pick(pick::PickOp),
     /// Files made or copied.
     File(file::FileOp),
     /// A process.
@@ -61,6 +68,8 @@ impl Op for BuildOp {
             OpKind::Context(op) => op.digest(),
             OpKind::Remote(op) => op.digest(),
             OpKind::Merge(op) => op.digest(),
+            OpKind::Diff(op) => op.digest(),
+            OpKind::Pick(op) => op.digest(),
             OpKind::File(op) => op.digest(),
             OpKind::Exec(op) => op.digest(),
         }
@@ -85,7 +94,11 @@ impl Op for BuildOp {
     fn is_keyed_by_content(&self, input: usize) -> bool {
         // What COPY brings and what a mount shows decides, not how it came to be; the tree that it is brought
         // to is input 0.
-        matches!(self.kind, OpKind::File(_) | OpKind::Exec(_)) && input > 0
+        match &self.kind {
+            OpKind::File(_) => input > 0,
+            OpKind::Exec(op) => input > 0 && !op.keeps(input),
+            _ => false,
+        }
     }
 
     async fn content_key(
@@ -102,7 +115,9 @@ impl Op for BuildOp {
             | OpKind::Built(_)
             | OpKind::Context(_)
             | OpKind::Remote(_)
-            | OpKind::Merge(_) => Ok(self.digest()),
+            | OpKind::Merge(_)
+            | OpKind::Diff(_)
+            | OpKind::Pick(_) => Ok(self.digest()),
         };
         key.map_err(|error| self.locate(error))
     }
@@ -114,6 +129,8 @@ impl Op for BuildOp {
             OpKind::Context(op) => op.exec(&context).await,
             OpKind::Remote(op) => op.exec(&context).await,
             OpKind::Merge(op) => Ok(op.exec(inputs)),
+            OpKind::Diff(op) => op.exec(inputs, &context).await,
+            OpKind::Pick(op) => op.exec(&inputs),
             OpKind::File(op) => op.exec(inputs, &context).await,
             OpKind::Exec(op) => op.exec(inputs, &context, &self.name, self.no_cache).await,
         };

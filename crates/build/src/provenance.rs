@@ -118,6 +118,8 @@ impl Capture {
                 | OpKind::File(_)
                 | OpKind::Image(_)
                 | OpKind::Merge(_)
+                | OpKind::Diff(_)
+                | OpKind::Pick(_)
                 | OpKind::Remote(_) => {}
             }
         }
@@ -129,7 +131,10 @@ impl Capture {
         let (names, id, required) = match mount {
             ExecMount::Secret { id, required, .. } => (&mut self.secrets, id, *required),
             ExecMount::Ssh { id, required, .. } => (&mut self.agents, id, *required),
-            ExecMount::Bind { .. } | ExecMount::Cache(_) | ExecMount::Tmpfs { .. } => return,
+            ExecMount::Bind { .. }
+            | ExecMount::Writable { .. }
+            | ExecMount::Cache(_)
+            | ExecMount::Tmpfs { .. } => return,
         };
         let is_optional = names.entry(id.clone()).or_insert(true);
         *is_optional &= !required;

@@ -81,15 +81,18 @@ impl Tree {
 pub enum Output {
     /// A file tree.
     Tree(Tree),
+    /// Several file trees, of which readers pick one.
+    Trees(Arc<[Tree]>),
     /// The user's context.
     Context(Arc<crate::context::LocalContext>),
 }
 
 impl Output {
-    /// Returns the tree; an empty one for a context, which is no tree of layers.
+    /// Returns the tree, the first one of several; an empty one for a context, which is no tree of layers.
     pub fn tree(&self) -> Tree {
         match self {
             Output::Tree(tree) => tree.clone(),
+            Output::Trees(trees) => trees.first().cloned().unwrap_or_default(),
             Output::Context(_) => Tree::default(),
         }
     }

@@ -244,6 +244,9 @@ impl<'a> Source<'a> {
             modified: None,
             within: None,
             created_mode: 0o755,
+            keeps_directories: false,
+            follows_links: true,
+            needs_match: false,
         };
         copy(&spec, into)?;
         if is_new { into.set_modified(name, metadata.modified) } else { Ok(()) }

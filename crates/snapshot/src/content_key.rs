@@ -25,7 +25,7 @@ use crate::error::{At, SnapshotError};
 pub use crate::hash_memory::HashMemory;
 use crate::meta::{Kind, Meta, Time, read_link};
 use crate::resolve::open_without_symlinks;
-use crate::select::{Visited, Visitor, open_parent, select, visit};
+use crate::select::{Selected, Visited, Visitor, open_parent, select, visit};
 
 /// Changes whenever the text below does, so that old keys match nothing.
 const FORMAT: &[u8] = b"polyarch copy content 1";
@@ -53,6 +53,10 @@ pub fn content_key(
     for source in select(spec)? {
         text.source += 1;
         if source.meta.is_directory() {
+            if spec.keeps_directories && !source.name.is_empty() {
+                text.named_directory(&source)?;
+                continue;
+            }
             text.field(b"contents");
             visit(spec, &source, &mut text)?;
             continue;
@@ -121,6 +125,25 @@ impl Text<'_> {
             self.field(name);
             self.field(value);
         }
+    }
+}
+
+impl Text<'_> {
+    /// Adds a directory that brings itself, by its name.
+    fn named_directory(&mut self, source: &Selected) -> Result<(), SnapshotError> {
+        self.field(b"directory");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let opened = open_without_symlinks(self.spec.source.as_fd(), &source.path, flags);
+        let opened = opened.at("open", &source.path)?;
+        self.enter(Visited {
+            directory: opened.as_fd(),
+            name: &source.name,
+            path: &source.path,
+            relative: Path::new(&source.name),
+            meta: &source.meta,
+        })?;
+        let spec = self.spec;
+        visit(spec, source, self)
     }
 }
 

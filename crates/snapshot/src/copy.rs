@@ -13,7 +13,7 @@ use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::attributes::{Attributes, Xattrs, kept_xattrs, kept_xattrs_at};
 use crate::compress::{Codec, decompressor, detect};
@@ -21,7 +21,7 @@ use crate::error::{At, SnapshotError};
 use crate::layer_stream::ApplyLimits;
 use crate::meta::{Kind, Meta, Time, open_directory, open_for_reading, unlink};
 use crate::nodes::copy_node;
-use crate::resolve::{Place, clean, find_place, split};
+use crate::resolve::{Place, clean, find_place, open_without_symlinks, split};
 use crate::select::{Selected, Visited, Visitor, open_parent, select, visit};
 use crate::tar_read::TarReader;
 use crate::tree::{TreeRoot, create_file};
@@ -117,6 +117,13 @@ pub struct CopySpec<'a> {
     pub within: Option<&'a dyn Within>,
     /// The mode of directories that the destination needs and that are not copied.
     pub created_mode: u32,
+    /// Whether a directory brings itself and not only what is in it: into the destination when that is a
+    /// directory, else as the destination. The root of the source tree has no name and brings its contents.
+    pub keeps_directories: bool,
+    /// Whether a symlink that a source names brings what it leads to, and not itself.
+    pub follows_links: bool,
+    /// Whether a pattern must match something.
+    pub needs_match: bool,
 }
 
 impl CopySpec<'_> {
@@ -151,6 +158,10 @@ pub fn copy(spec: &CopySpec<'_>, into: &TreeRoot) -> Result<(), SnapshotError> {
     let mut copier = Copier { spec, into, places: Vec::new(), created: Vec::new(), links: HashMap::new() };
     for source in &selected {
         if source.meta.is_directory() {
+            if spec.keeps_directories && !source.name.is_empty() {
+                copier.copy_directory(source, &destination)?;
+                continue;
+            }
             let place = into.make_place(&destination, spec.created_mode, owner)?;
             copier.places = vec![place];
             visit(spec, source, &mut copier)?;
@@ -220,6 +231,29 @@ impl Copier<'_> {
     /// The directory of the destination that is being filled.
     fn place(&self) -> &Place {
         self.places.last().expect("a place is pushed before the first visit, and only later ones popped")
+    }
+
+    /// Copies a directory with its name into the destination, or as the destination when there is none.
+    fn copy_directory(&mut self, source: &Selected, destination: &Path) -> Result<(), SnapshotError> {
+        let is_directory = is_directory_destination(self.spec, self.into)?;
+        let (above, name) = match split(destination) {
+            Some((parent, name)) if !is_directory => (parent, name.to_owned()),
+            _ => (destination, source.name.clone()),
+        };
+        let owner = self.spec.owner.unwrap_or((0, 0));
+        self.places = vec![self.into.make_place(above, self.spec.created_mode, owner)?];
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let opened = open_without_symlinks(self.spec.source.as_fd(), &source.path, flags);
+        let opened = opened.at("open", &source.path)?;
+        self.enter(Visited {
+            directory: opened.as_fd(),
+            name: &name,
+            path: &source.path,
+            relative: Path::new(""),
+            meta: &source.meta,
+        })?;
+        visit(self.spec, source, self)?;
+        self.leave()
     }
 
     fn copy_to(&mut self, name: &OsStr, source: Visited<'_>) -> Result<(), SnapshotError> {

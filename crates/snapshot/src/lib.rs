@@ -16,6 +16,7 @@
 
 mod active;
 mod attributes;
+mod become_like;
 mod disk_usage;
 mod error;
 mod gzip_members;
@@ -45,6 +46,7 @@ pub mod copy;
 pub mod tree;
 
 pub use active::{ActiveSnapshot, RootMount, Snapshot};
+pub use become_like::become_like;
 pub use compress::{Codec, Compressor, compressor, decompressor, detect};
 pub use content_key::{HashMemory, content_key};
 pub use copy::{CopySource, CopySpec, KeepAll, ModeChange, PathFilter, Verdict, Within, copy};

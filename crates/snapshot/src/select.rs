@@ -44,7 +44,7 @@ pub(crate) fn select(spec: &CopySpec<'_>) -> Result<Vec<Selected>, SnapshotError
         for named in candidates {
             selected.extend(look_at(spec, number, &named)?);
         }
-        if selected.len() == before && !is_pattern {
+        if selected.len() == before && (!is_pattern || spec.needs_match) {
             return Err(missing(spec, &source.pattern));
         }
         if let Some(required) = spec.within.and_then(|within| within.required(number))
@@ -58,7 +58,7 @@ pub(crate) fn select(spec: &CopySpec<'_>) -> Result<Vec<Selected>, SnapshotError
 
 /// Follows a named path; `None` when nothing visible is there.
 fn look_at(spec: &CopySpec<'_>, source: usize, named: &Path) -> Result<Option<Selected>, SnapshotError> {
-    let Some(path) = spec.source.real_path(named)? else { return Ok(None) };
+    let Some(path) = real_path(spec, named)? else { return Ok(None) };
     let root = spec.source.as_fd();
     let meta = match split(&path) {
         None => Meta::of(root).at("look at", &path)?,
@@ -75,6 +75,21 @@ fn look_at(spec: &CopySpec<'_>, source: usize, named: &Path) -> Result<Option<Se
     }
     let name = named.file_name().unwrap_or_default().to_owned();
     Ok(Some(Selected { name, source, path, meta }))
+}
+
+/// Returns where a named path really is: where it leads, or with links that are not followed where it stands.
+fn real_path(spec: &CopySpec<'_>, named: &Path) -> Result<Option<PathBuf>, SnapshotError> {
+    match split(named) {
+        Some((parent, name)) if !spec.follows_links => {
+            let found = spec.source.symlink_metadata(named)?;
+            let parent = match found {
+                Some(_) => spec.source.real_path(parent)?,
+                None => None,
+            };
+            Ok(parent.map(|parent| parent.join(name)))
+        }
+        _ => spec.source.real_path(named),
+    }
 }
 
 fn is_visible(spec: &CopySpec<'_>, path: &Path, is_directory: bool) -> bool {

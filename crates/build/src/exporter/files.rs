@@ -136,6 +136,9 @@ impl FileWriter {
                 modified: None,
                 within: None,
                 created_mode: 0o755,
+                keeps_directories: false,
+                follows_links: true,
+                needs_match: false,
             };
             copy(&spec, into).map_err(failed)?;
             self.write_attestations(tree, source, &destination, into)?;

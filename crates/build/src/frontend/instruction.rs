@@ -8,8 +8,9 @@ use polyarch_dockerfile::{Instruction, InstructionKind, Span};
 use polyarch_oci::config::Empty;
 
 use super::Lowering;
-use super::stage::{StageState, WINDOWS};
+use super::stage::StageState;
 use crate::error::{BuildError, ErrorKind};
+use crate::image::WINDOWS;
 use crate::ops::OpKind;
 use crate::ops::file::{FileAction, FileOp};
 

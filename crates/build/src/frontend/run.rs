@@ -80,6 +80,8 @@ impl Lowering<'_, '_> {
             is_insecure,
             mounts: mounts.mounts,
             secrets: request.steps.secrets.clone(),
+            valid_exit_codes: Vec::new(),
+            discards_root: false,
         };
         self.add_step(state, instruction, &instruction.original, OpKind::Exec(Box::new(op)), mounts.inputs);
         Ok(())

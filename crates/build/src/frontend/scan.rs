@@ -109,6 +109,8 @@ impl Lowering<'_, '_> {
             is_insecure: false,
             mounts,
             secrets: Arc::new(crate::secrets::NoSecrets),
+            valid_exit_codes: Vec::new(),
+            discards_root: false,
         };
         let op = BuildOp {
             kind: OpKind::Exec(Box::new(op)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use polyarch_dockerfile::instruction::Run;
 use polyarch_dockerfile::{Environment, Expander, Instruction, InstructionKind, Span, Stage};
-use polyarch_oci::{ContainerConfig, ImageConfig, Platform};
+use polyarch_oci::{ContainerConfig, Platform};
 use polyarch_solver::VertexId;
 
 use super::Lowering;
@@ -13,17 +13,11 @@ use super::instruction::absolute;
 use super::run::secret_variables;
 use super::sources::Named;
 use crate::error::BuildError;
-use crate::image::{HistoryEntry, ImageDraft};
+use crate::image::{DEFAULT_PATH, HistoryEntry, ImageDraft, WINDOWS};
 use crate::image_source::ResolvedImage;
 use crate::named_context::{ContextSource, NamedContext};
 use crate::ops::image::ImageOp;
 use crate::ops::{BuildOp, OpKind};
-
-/// The system whose images have another shell and no search path of their own.
-pub(super) const WINDOWS: &str = "windows";
-
-/// The search path of images that set none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A stage, lowered.
 #[derive(Debug, Clone)]
@@ -98,7 +92,8 @@ impl Lowering<'_, '_> {
             None => {
                 if from.image == "scratch" {
                     let vertex = self.graph.add(hidden(OpKind::Image(ImageOp::default())), Vec::new());
-                    Base { vertex, files: None, draft: scratch(&self.target), programs: self.target.clone() }
+                    let draft = ImageDraft::scratch(&self.target);
+                    Base { vertex, files: None, draft, programs: self.target.clone() }
                 } else if let Some(context) = frontend.named_context(&from.image, &platform) {
                     self.base_of_context(context, &platform, stage).await?
                 } else {
@@ -166,7 +161,7 @@ impl Lowering<'_, '_> {
             }
             Named::Files(files) => {
                 let vertex = self.tree_of(files, &context.name, stage.span);
-                let mut draft = scratch(platform);
+                let mut draft = ImageDraft::scratch(platform);
                 let created_by = format!("FROM {}", context.name);
                 draft.history.push(HistoryEntry { location: None, created_by, is_step: true });
                 Ok(Base { vertex, files: Some(files), draft, programs })
@@ -376,15 +371,4 @@ fn uses_target(stage: &Stage) -> bool {
         }
         _ => false,
     })
-}
-
-/// Returns the draft of an image that has nothing.
-fn scratch(platform: &Platform) -> ImageDraft {
-    let mut config = ImageConfig::default();
-    config.set_platform(platform);
-    if platform.os != WINDOWS {
-        config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
-    }
-    config.config.working_dir = "/".to_owned();
-    ImageDraft { platform: platform.clone(), config, history: Vec::new() }
 }

@@ -48,11 +48,15 @@ pub(super) fn records(
         match (place, namespace.as_str(), &bytes) {
             (Some(at), _, Some(bytes)) => {
                 if let Ok(record) = serde_json::from_slice::<StepRecord>(bytes) {
-                    parents = directories(&record.tree);
-                    is_wanted = is_whole(&record.tree, &places[at].snapshots, store);
+                    let trees = || std::iter::once(&record.tree).chain(&record.further);
+                    is_wanted = trees().all(|tree| is_whole(tree, &places[at].snapshots, store));
                     description.clone_from(&record.description);
-                    if is_wanted {
-                        wanted.note(at, &record, &parents);
+                    for tree in trees() {
+                        let directories = directories(tree);
+                        if is_wanted {
+                            wanted.note(at, tree, &record.description, &directories);
+                        }
+                        parents.extend(directories);
                     }
                 }
             }
@@ -109,15 +113,15 @@ pub(super) fn records(
 }
 
 impl Wanted {
-    fn note(&mut self, place: usize, record: &StepRecord, directories: &[String]) {
-        let made_layer = record.tree.steps.last().is_some_and(|step| step.made_layer);
-        for (at, (layer, name)) in record.tree.layers.iter().zip(directories).enumerate() {
+    fn note(&mut self, place: usize, tree: &Tree, description: &str, directories: &[String]) {
+        let made_layer = tree.steps.last().is_some_and(|step| step.made_layer);
+        for (at, (layer, name)) in tree.layers.iter().zip(directories).enumerate() {
             let told = self.layers.entry((place, name.clone())).or_default();
             told.records += 1;
             told.parents = directories[..at].to_vec();
             match layer {
                 Layer::Step { .. } if made_layer && at + 1 == directories.len() => {
-                    told.description.clone_from(&record.description);
+                    description.clone_into(&mut told.description);
                 }
                 Layer::Step { .. } => {}
                 Layer::Image(layer) => {

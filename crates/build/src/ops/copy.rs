@@ -47,6 +47,27 @@ pub(crate) struct CopyAction {
     pub(crate) from_context: bool,
     /// Whether what is copied gets [`UNKNOWN_TIME`] instead of times that say nothing.
     pub(crate) has_unknown_times: bool,
+    /// What only definitions of clients can ask for.
+    pub(crate) form: CopyForm,
+}
+
+/// How a definition's copy differs from that of a Dockerfile.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CopyForm {
+    /// Whether directories bring themselves and not only what is in them.
+    pub(crate) keeps_directories: bool,
+    /// Whether a source that is a symlink brings that link.
+    pub(crate) keeps_links: bool,
+    /// Whether the directory above the destination must be there.
+    pub(crate) needs_parent: bool,
+    /// Whether a pattern must match something.
+    pub(crate) needs_match: bool,
+    /// The time of what is copied, in seconds since 1970.
+    pub(crate) modified: Option<i64>,
+    /// Patterns of what is copied beneath the sources; all of it when there are none.
+    pub(crate) include: Vec<String>,
+    /// Paths without which the source is missing.
+    pub(crate) required: Vec<String>,
 }
 
 /// One source of a COPY or ADD.
@@ -105,6 +126,9 @@ impl CopyAction {
             parts.extend([name.clone(), text.clone()]);
         }
         parts.extend(self.exclude.iter().cloned());
+        if self.form != CopyForm::default() {
+            parts.push(format!("{:?}", self.form));
+        }
         parts
     }
 
@@ -124,8 +148,25 @@ impl CopyAction {
             self.write_heredoc(services, name, text, owner.unwrap_or((0, 0)), tree)?;
         }
         let Some(source) = source.filter(|_| !self.sources.is_empty()) else { return Ok(()) };
+        self.check(source, tree)?;
         let explicit = self.owner.as_ref().and(owner);
         source.with_spec(services, self, owner, explicit, |spec| copy(spec, tree))
+    }
+
+    /// Makes sure of what a definition relies on.
+    fn check(&self, source: &Source<'_>, tree: &TreeRoot) -> Result<(), BuildError> {
+        let refused = |message: String| Err(BuildError::new(ErrorKind::Dockerfile, message));
+        let destination = self.destination.trim_end_matches('/');
+        if self.form.needs_parent
+            && let Some((parent, _)) = destination.rsplit_once('/')
+            && !tree.exists(if parent.is_empty() { "/" } else { parent })
+        {
+            return refused(format!("failed to stat {}: no such file or directory", self.destination));
+        }
+        match self.form.required.iter().find(|path| !source.tree.exists(path.as_str())) {
+            Some(path) => refused(format!("{path:?}: not found")),
+            None => Ok(()),
+        }
     }
 
     /// Writes one heredoc, below the destination when that is a directory.
@@ -174,7 +215,7 @@ fn created_mode(chmod: Option<&Chmod>) -> u32 {
 }
 
 /// Resolves `--chown` by the names in the tree that is copied into.
-fn owner_in(tree: &TreeRoot, owner: &str) -> Result<(u32, u32), BuildError> {
+pub(crate) fn owner_in(tree: &TreeRoot, owner: &str) -> Result<(u32, u32), BuildError> {
     resolve_owner(owner, &read_accounts(tree, "etc/passwd")?, &read_accounts(tree, "etc/group")?)
         .map_err(|error| BuildError::new(ErrorKind::Dockerfile, format!("--chown={owner}: {error}")))
 }
@@ -182,6 +223,8 @@ fn owner_in(tree: &TreeRoot, owner: &str) -> Result<(u32, u32), BuildError> {
 /// What `--exclude` and `--parents` choose beneath the sources.
 struct Choice {
     included: Vec<Option<(IgnoreRules, Option<String>)>>,
+    /// What is chosen of every source.
+    included_of_all: Option<IgnoreRules>,
     excluded: Option<IgnoreRules>,
 }
 
@@ -205,8 +248,13 @@ impl Choice {
                 None => None,
             });
         }
-        let is_everything = excluded.is_none() && included.iter().all(Option::is_none);
-        Ok((!is_everything).then_some(Choice { included, excluded }))
+        let included_of_all = match action.form.include.as_slice() {
+            [] => None,
+            patterns => Some(rules("include", patterns)?),
+        };
+        let is_everything =
+            excluded.is_none() && included_of_all.is_none() && included.iter().all(Option::is_none);
+        Ok((!is_everything).then_some(Choice { included, included_of_all, excluded }))
     }
 }
 
@@ -216,20 +264,22 @@ impl Within for Choice {
         let path = path.to_string_lossy();
         let excluded =
             self.excluded.as_ref().map_or(Verdict::Keep, |rules| verdict(rules, &path, is_directory));
-        let included = match self.included.get(source) {
-            Some(Some((rules, _))) => {
-                // What is beneath a match is a match.
-                let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-                let state = ends.fold(IgnoreState::default(), |state, end| rules.check(&state, &path[..end]));
-                match state.is_ignored() {
-                    true => Verdict::Keep,
-                    false if is_directory && rules.may_match_below(&path) => Verdict::Descend,
-                    false => Verdict::Skip,
-                }
+        let included = |rules: &IgnoreRules| {
+            // What is beneath a match is a match.
+            let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+            let state = ends.fold(IgnoreState::default(), |state, end| rules.check(&state, &path[..end]));
+            match state.is_ignored() {
+                true => Verdict::Keep,
+                false if is_directory && rules.may_match_below(&path) => Verdict::Descend,
+                false => Verdict::Skip,
             }
+        };
+        let of_all = self.included_of_all.as_ref().map_or(Verdict::Keep, included);
+        let own = match self.included.get(source) {
+            Some(Some((rules, _))) => included(rules),
             Some(None) | None => Verdict::Keep,
         };
-        excluded.and(included)
+        excluded.and(of_all).and(own)
     }
 
     fn required(&self, source: usize) -> Option<&str> {
@@ -252,6 +302,7 @@ impl<'a> Source<'a> {
         ids: Option<&[SnapshotId]>,
     ) -> Result<Source<'a>, BuildError> {
         match output {
+            Output::Trees(_) => Err(BuildError::several_trees()),
             Output::Context(context) => {
                 Ok(Source { tree: context.tree()?, ignored: context.ignored(), label: "context" })
             }
@@ -296,9 +347,12 @@ impl<'a> Source<'a> {
             mode: change.as_ref().map(|change| -> ModeChange<'_> { change }),
             unpack: action.unpack,
             unpack_owner,
-            modified: action.has_unknown_times.then_some(UNKNOWN_TIME),
+            modified: action.form.modified.or(action.has_unknown_times.then_some(UNKNOWN_TIME)),
             within: choice.as_ref().map(|choice| -> &dyn Within { choice }),
             created_mode: created_mode(chmod.as_ref()),
+            keeps_directories: action.form.keeps_directories,
+            follows_links: !action.form.keeps_links,
+            needs_match: action.form.needs_match,
         };
         call(&spec).map_err(|error| self.failure(services, &error))
     }

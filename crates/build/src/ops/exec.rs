@@ -12,7 +12,7 @@ use polyarch_sandbox::emulation::{Support, describe_crash};
 use polyarch_sandbox::{
     CancelFlag, ExitStatus, Mount, Network, ProcessSpec, RootFs, SandboxError, Security, Stdio, Ulimit,
 };
-use polyarch_snapshot::{RootMount, TreeRoot};
+use polyarch_snapshot::{RootMount, SnapshotId, TreeRoot};
 use polyarch_solver::progress::{Event, Progress, VertexLog};
 use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -27,7 +27,7 @@ use crate::result::Execution;
 use crate::secrets::SecretSource;
 use crate::services::Services;
 use crate::stats::Stats;
-use crate::tree::{Layer, Output};
+use crate::tree::{Layer, Output, Tree};
 
 /// How many of a step's last lines an error shows.
 const LAST_LINES: usize = 10;
@@ -64,6 +64,10 @@ pub(crate) struct ExecOp {
     pub(crate) mounts: Vec<ExecMount>,
     /// Where secrets and agents come from.
     pub(crate) secrets: Arc<dyn SecretSource>,
+    /// The exit codes that are no failure; only 0 when there are none.
+    pub(crate) valid_exit_codes: Vec<i32>,
+    /// Whether what it changes in its root is thrown away.
+    pub(crate) discards_root: bool,
 }
 
 impl ExecOp {
@@ -82,7 +86,27 @@ impl ExecOp {
             .parts(self.ulimits.iter().map(|limit| format!("{limit:?}")))
             .part(self.hostname.as_deref().unwrap_or_default())
             .part([u8::from(self.is_insecure)]);
+        if !self.valid_exit_codes.is_empty() || self.discards_root {
+            hasher.part(format!("{:?} {}", self.valid_exit_codes, self.discards_root));
+        }
         hasher.finish()
+    }
+
+    /// Tells whether an input becomes a part of an output: then all of it decides, and not what is shown of it.
+    pub(crate) fn keeps(&self, input: usize) -> bool {
+        let writable = self.mounts.iter().filter(|mount| matches!(mount, ExecMount::Writable { .. }));
+        writable.filter_map(ExecMount::source).any(|source| source.input == input)
+    }
+
+    /// Returns the trees of the further outputs before the step, in their order.
+    fn further_bases<'a>(&'a self, inputs: &'a [Output]) -> impl Iterator<Item = Tree> + 'a {
+        self.mounts.iter().filter_map(|mount| match mount {
+            ExecMount::Writable { from, .. } => {
+                let base = from.as_ref().and_then(|from| inputs.get(from.input));
+                Some(base.map(Output::tree).unwrap_or_default())
+            }
+            _ => None,
+        })
     }
 
     /// Computes the key of exactly what a mount shows of an input.
@@ -129,16 +153,25 @@ impl ExecOp {
             progress: context.progress.clone(),
             vertex: context.digest.clone(),
             cancel,
+            valid_exit_codes: self.valid_exit_codes.clone(),
+            discards_root: self.discards_root,
         };
         let outcome = blocking(move || run.run(&parents)).await;
         watcher.abort();
         let finished = outcome?;
         self.stats.executed(context.digest.clone(), execution(&support), started);
-        let layer = match finished.result {
-            Ok(ExitStatus::Code(0)) => finished.layer,
-            result => return Err(self.failure(result, &support, finished.last_lines, name)),
+        let Some(layers) = finished.layers else {
+            return Err(self.failure(finished.result, &support, finished.last_lines, name));
         };
-        Ok(Output::Tree(base.with_step(layer.map(|id| Layer::Step { id }))))
+        let bases = std::iter::once(base.clone()).chain(self.further_bases(&inputs));
+        let trees: Vec<Tree> = bases
+            .zip(layers)
+            .map(|(base, layer)| base.with_step(layer.map(|id| Layer::Step { id })))
+            .collect();
+        match trees.as_slice() {
+            [tree] => Ok(Output::Tree(tree.clone())),
+            _ => Ok(Output::Trees(trees.into())),
+        }
     }
 
     fn spec(&self) -> ProcessSpec {
@@ -287,16 +320,19 @@ struct Run {
     progress: Progress,
     vertex: Arc<str>,
     cancel: CancelFlag,
+    valid_exit_codes: Vec<i32>,
+    discards_root: bool,
 }
 
 struct Finished {
     result: Result<ExitStatus, SandboxError>,
-    layer: Option<polyarch_snapshot::SnapshotId>,
+    /// The layers of the root and of the further outputs; none when it failed.
+    layers: Option<Vec<Option<SnapshotId>>>,
     last_lines: Vec<String>,
 }
 
 impl Run {
-    fn run(mut self, parents: &[polyarch_snapshot::SnapshotId]) -> Result<Finished, BuildError> {
+    fn run(mut self, parents: &[SnapshotId]) -> Result<Finished, BuildError> {
         let services = self.services.clone();
         let snapshot_error = |error| services.snapshot_error("can't prepare a step", &error);
         let active = services.snapshots.prepare(parents).map_err(snapshot_error)?;
@@ -315,7 +351,7 @@ impl Run {
             self.spec.env.retain(|it| it.split('=').next() != Some(name));
             self.spec.env.push(entry);
         }
-        let attached = gathered.attach(&services, &self.cancel)?;
+        let mut attached = gathered.attach(&services, &self.cancel)?;
         self.spec.mounts.extend(attached.mounts.iter().cloned());
         let root = root_fs(active.root_mount().map_err(snapshot_error)?);
         let lines = LastLines::default();
@@ -323,12 +359,24 @@ impl Run {
         let result = services.launcher()?.run(&root, &self.spec, stdio, &self.cancel);
         // The pipes end with the last process of the container, which has ended.
         let _ = pump.join();
+        let writable = std::mem::take(&mut attached.writable);
         drop(attached);
-        let layer = match result {
-            Ok(ExitStatus::Code(0)) => commit(&services, active)?,
+        let layers = match &result {
+            Ok(status) if self.is_success(status) => {
+                let root = if self.discards_root { None } else { commit(&services, active)? };
+                let further = writable.into_iter().map(|active| commit(&services, active));
+                Some(std::iter::once(Ok(root)).chain(further).collect::<Result<_, BuildError>>()?)
+            }
             _ => None,
         };
-        Ok(Finished { result, layer, last_lines: lines.take() })
+        Ok(Finished { result, layers, last_lines: lines.take() })
+    }
+
+    fn is_success(&self, status: &ExitStatus) -> bool {
+        match self.valid_exit_codes.as_slice() {
+            [] => matches!(status, ExitStatus::Code(0)),
+            codes => codes.contains(&status.shell_code()),
+        }
     }
 
     /// Writes the script of a heredoc and binds it below /dev, where no layer sees it.

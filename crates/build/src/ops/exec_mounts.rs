@@ -35,6 +35,12 @@ const SECRET_MODE: u32 = 0o400;
 pub(crate) enum ExecMount {
     /// Files of a tree or of the context; what the step changes in them is thrown away.
     Bind { from: MountSource, target: String, read_only: bool },
+    /// Files of a tree; what the step changes in them is a further output of it.
+    Writable {
+        /// Nothing begins with an empty tree.
+        from: Option<MountSource>,
+        target: String,
+    },
     /// A directory that stays.
     Cache(Box<CacheExecMount>),
     /// An empty directory in memory; 0 is no limit.
@@ -80,6 +86,9 @@ impl ExecMount {
             ExecMount::Bind { from, target, read_only } => {
                 format!("bind {:?} {target:?} {read_only} {}", from.path, from.has_unknown_times)
             }
+            ExecMount::Writable { from, target } => {
+                format!("writable {:?} {target:?}", from.as_ref().map(|from| &from.path))
+            }
             ExecMount::Cache(cache) => {
                 let from = cache.from.as_ref().map(|from| &from.path);
                 let CacheExecMount { id, source, target, read_only, .. } = &**cache;
@@ -95,9 +104,10 @@ impl ExecMount {
         }
     }
 
-    fn source(&self) -> Option<&MountSource> {
+    pub(super) fn source(&self) -> Option<&MountSource> {
         match self {
             ExecMount::Bind { from, .. } => Some(from),
+            ExecMount::Writable { from, .. } => from.as_ref(),
             ExecMount::Cache(cache) => cache.from.as_ref(),
             ExecMount::Tmpfs { .. } | ExecMount::Secret { .. } | ExecMount::Ssh { .. } => None,
         }
@@ -161,6 +171,7 @@ enum Files {
 impl Files {
     async fn of(services: &Arc<Services>, output: &Output, shown: &Shown) -> Result<Files, BuildError> {
         Ok(match output {
+            Output::Trees(_) => return Err(BuildError::several_trees()),
             Output::Tree(tree) => Files::Layers(services.directories(tree, shown).await?),
             Output::Context(context) => Files::Context(context.clone()),
         })
@@ -223,6 +234,9 @@ impl Files {
             modified: (from.has_unknown_times && is_context).then_some(UNKNOWN_TIME),
             within: None,
             created_mode: 0o755,
+            keeps_directories: false,
+            follows_links: true,
+            needs_match: false,
         };
         call(&spec).map_err(|error| cannot_mount(services, &error))
     }
@@ -250,6 +264,7 @@ pub(super) struct Gathered {
 enum Part {
     Ready(Mount),
     Bind { files: Files, from: MountSource, target: String, read_only: bool },
+    Writable { layers: Vec<SnapshotId>, path: String, target: String },
     Cache { files: Option<Files>, mount: Box<CacheExecMount> },
 }
 
@@ -272,6 +287,14 @@ pub(super) async fn gather(
                 let files = files.unwrap_or(Files::Layers(Vec::new()));
                 let (from, target, read_only) = (from.clone(), target.clone(), *read_only);
                 gathered.parts.push(Part::Bind { files, from, target, read_only });
+            }
+            ExecMount::Writable { from, target } => {
+                let layers = match files {
+                    Some(Files::Layers(layers)) => layers,
+                    Some(Files::Context(_)) | None => Vec::new(),
+                };
+                let path = from.as_ref().map_or("/", |from| &from.path).to_owned();
+                gathered.parts.push(Part::Writable { layers, path, target: target.clone() });
             }
             ExecMount::Cache(mount) => gathered.parts.push(Part::Cache { files, mount: mount.clone() }),
             ExecMount::Tmpfs { target, size_bytes } => gathered
@@ -347,6 +370,20 @@ impl Gathered {
                     attached._trees.push(active);
                     let path = from.path.into();
                     Some(Mount::Tree { tree, path, target: target.into(), read_only })
+                }
+                Part::Writable { layers, path, target } => {
+                    let failed = |error: SnapshotError| cannot_mount(services, &error);
+                    let active = services.snapshots.prepare(&layers).map_err(failed)?;
+                    {
+                        let tree = active.tree().map_err(failed)?;
+                        if tree.metadata(path.as_str()).map_err(failed)?.is_none() {
+                            let message = format!("can't mount {path:?}: not found");
+                            return Err(BuildError::new(ErrorKind::Dockerfile, message));
+                        }
+                    }
+                    let tree = root_fs(active.root_mount().map_err(failed)?).kind;
+                    attached.writable.push(active);
+                    Some(Mount::Tree { tree, path: path.into(), target: target.into(), read_only: false })
                 }
                 Part::Cache { files, mount } => {
                     caches.push((mounts.len(), seeded(files, mount)));
@@ -474,6 +511,8 @@ impl SeededCache {
 pub(super) struct Attached {
     /// In the order in which they are made.
     pub(super) mounts: Vec<Mount>,
+    /// The trees whose changes are kept, in the order of their mounts.
+    pub(super) writable: Vec<ActiveSnapshot>,
     _trees: Vec<ActiveSnapshot>,
     _caches: Vec<CacheMount>,
     _agents: Vec<AgentSocket>,

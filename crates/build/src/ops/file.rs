@@ -8,6 +8,7 @@ use polyarch_snapshot::{SnapshotId, TreeRoot, content_key};
 use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
 
 use super::copy::{CopyAction, CopyPath, Source};
+use super::file_change::FileChange;
 use super::user::{User, resolve_user};
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
@@ -45,6 +46,35 @@ pub(crate) enum FileAction {
     },
     /// COPY and ADD: each part in its order.
     Copy(Vec<CopyAction>),
+    /// What a client's definition says, in its order.
+    Changes(Vec<Change>),
+}
+
+/// One change of a definition.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    /// A copy from an input.
+    Copy(CopyAction),
+    /// Any other.
+    Other(FileChange),
+}
+
+impl FileAction {
+    /// Returns what is copied from an input.
+    fn copies_of(&self, input: usize) -> Vec<CopyAction> {
+        let copies: Vec<&CopyAction> = match self {
+            FileAction::Mkdir { .. } => Vec::new(),
+            FileAction::Copy(actions) => actions.iter().collect(),
+            FileAction::Changes(changes) => changes
+                .iter()
+                .filter_map(|change| match change {
+                    Change::Copy(action) => Some(action),
+                    Change::Other(_) => None,
+                })
+                .collect(),
+        };
+        copies.into_iter().filter(|action| action.input == input).cloned().collect()
+    }
 }
 
 impl FileOp {
@@ -54,6 +84,12 @@ impl FileOp {
             FileAction::Mkdir { path, user } => hasher.part("mkdir").part(path).part(user),
             FileAction::Copy(actions) => {
                 actions.iter().fold(hasher.part("copy"), |hasher, action| hasher.parts(action.key_parts()))
+            }
+            FileAction::Changes(changes) => {
+                changes.iter().fold(hasher.part("changes"), |hasher, change| match change {
+                    Change::Copy(action) => hasher.part("copy").parts(action.key_parts()),
+                    Change::Other(change) => hasher.part(change.key()),
+                })
             }
         };
         hasher.finish()
@@ -73,12 +109,13 @@ impl FileOp {
         output: Output,
         shown: &Shown,
     ) -> Result<CacheKey, BuildError> {
-        let FileAction::Copy(actions) = &self.action else {
+        let actions = self.action.copies_of(input);
+        if actions.is_empty() {
             return Ok(KeyHasher::new("nothing").finish());
-        };
-        let actions: Vec<CopyAction> = actions.iter().filter(|it| it.input == input).cloned().collect();
+        }
         let ids = match &output {
             Output::Tree(tree) => Some(self.services.directories(tree, shown).await?),
+            Output::Trees(_) => return Err(BuildError::several_trees()),
             Output::Context(_) => None,
         };
         let remembered = ids.as_ref().map(|ids| self.memory_key(input, ids));
@@ -125,6 +162,7 @@ impl FileOp {
         for output in inputs.into_iter().skip(1) {
             let ids = match &output {
                 Output::Tree(tree) => Some(self.services.directories(tree, &shown).await?),
+                Output::Trees(_) => return Err(BuildError::several_trees()),
                 Output::Context(_) => None,
             };
             sources.push((output, ids));
@@ -161,10 +199,9 @@ fn check_unchanged(
     sources: &[OpenedInput],
     looked_up: &BTreeMap<usize, CacheKey>,
 ) -> Result<(), BuildError> {
-    let FileAction::Copy(actions) = action else { return Ok(()) };
     for (input, before) in looked_up {
         let Some((output @ Output::Context(_), _)) = sources.get(input.saturating_sub(1)) else { continue };
-        let actions: Vec<CopyAction> = actions.iter().filter(|it| it.input == *input).cloned().collect();
+        let actions = action.copies_of(*input);
         if compute_content_key(services, &actions, output, None)? != *before {
             let message = "files of the build context changed while they were copied";
             return Err(BuildError::new(ErrorKind::Dockerfile, message).with_hint("build again"));
@@ -227,16 +264,26 @@ fn apply(
                 .map_err(|error| services.snapshot_error("can't make the working directory", &error))
         }
         FileAction::Copy(actions) => {
-            for action in actions {
-                let source = match action.input.checked_sub(1).and_then(|at| sources.get(at)) {
-                    Some((output, ids)) => Some(Source::open(services, output, ids.as_deref())?),
-                    None => None,
-                };
-                action.apply(services, source.as_ref(), tree)?;
-            }
-            Ok(())
+            actions.iter().try_for_each(|action| apply_copy(services, action, sources, tree))
         }
+        FileAction::Changes(changes) => changes.iter().try_for_each(|change| match change {
+            Change::Copy(action) => apply_copy(services, action, sources, tree),
+            Change::Other(change) => change.apply(services, tree),
+        }),
     }
+}
+
+fn apply_copy(
+    services: &Services,
+    action: &CopyAction,
+    sources: &[OpenedInput],
+    tree: &TreeRoot,
+) -> Result<(), BuildError> {
+    let source = match action.input.checked_sub(1).and_then(|at| sources.get(at)) {
+        Some((output, ids)) => Some(Source::open(services, output, ids.as_deref())?),
+        None => None,
+    };
+    action.apply(services, source.as_ref(), tree)
 }
 
 /// Reads a file of accounts; a tree without it has none.

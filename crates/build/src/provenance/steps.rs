@@ -107,7 +107,7 @@ fn describe(op: &BuildOp, inputs: &[Option<usize>]) -> Option<Value> {
             Some(json!({ "Op": { "source": { "identifier": identifier } }, "constraints": {} }))
         }
         // How it came to be is told by the build that made it.
-        OpKind::Built(_) => None,
+        OpKind::Built(_) | OpKind::Diff(_) | OpKind::Pick(_) => None,
         OpKind::Context(context) => {
             let name = if context.identity.is_empty() { "context" } else { &context.identity };
             let identifier = format!("local://{name}");
@@ -120,6 +120,8 @@ fn describe(op: &BuildOp, inputs: &[Option<usize>]) -> Option<Value> {
                              "input": input(0), "secondaryInput": -1, "output": 0 }])
                 }
                 FileAction::Copy(copies) => copy_actions(copies, &input),
+                // The client has written them, and knows them better.
+                FileAction::Changes(_) => return None,
             };
             Some(json!({ "Op": { "file": { "actions": action } }, "constraints": {} }))
         }

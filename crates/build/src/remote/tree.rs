@@ -99,7 +99,8 @@ impl Services {
 
     /// Remembers a tree for a key.
     pub(super) fn record_tree(&self, key: &CacheKey, tree: &Tree, description: &str) {
-        let record = StepRecord { tree: tree.clone(), description: description.to_owned() };
+        let record =
+            StepRecord { tree: tree.clone(), description: description.to_owned(), further: Vec::new() };
         if let Ok(bytes) = serde_json::to_vec(&record) {
             // A record that can't be written costs the next build time, not truth.
             let _ = self.store.put_record(self.options.step_namespace(), &key.hex(), &bytes);
@@ -126,6 +127,9 @@ impl Services {
                 modified: None,
                 within: None,
                 created_mode: 0o755,
+                keeps_directories: false,
+                follows_links: true,
+                needs_match: false,
             };
             {
                 let tree = active.tree().map_err(failed)?;

@@ -28,7 +28,8 @@ use crate::server::Server;
 use crate::server::builds::Build;
 use crate::server::definition::definition_of;
 use crate::server::errors::{status_of, status_of_message};
-use crate::server::results::{ResultTree, Solved};
+use crate::server::results::Solved;
+use crate::server::returned::solved_of;
 use crate::session::go_mode;
 use crate::warning;
 
@@ -46,10 +47,20 @@ impl Server {
         // Never closed.
         let _permit = build.solving.acquire().await;
         let has_definition = request.definition.as_ref().is_some_and(|it| !it.def.is_empty());
+        let mut failure = None;
         let solved = match (request.frontend.as_str(), has_definition) {
             ("", false) => Solved::default(),
             ("", true) => {
-                self.solve_definition(&build, &request.definition.clone().unwrap_or_default()).await?
+                let definition = request.definition.clone().unwrap_or_default();
+                match self.solve_definition(&build, &definition).await {
+                    Ok(solved) => solved,
+                    // As if it were made only when somebody looks at it.
+                    Err(status) if !request.evaluate && status.code() != tonic::Code::Cancelled => {
+                        failure = Some(status);
+                        Solved::default()
+                    }
+                    Err(status) => return Err(status),
+                }
             }
             (frontend, _) => {
                 self.run_frontend(&build, frontend, &request.frontend_opt, &request.frontend_inputs).await?
@@ -58,6 +69,9 @@ impl Server {
         let mut ids = BTreeMap::new();
         for (name, tree) in &solved.trees {
             ids.insert(name.clone(), build.results.add(tree.clone())?);
+        }
+        if let Some(failure) = failure {
+            ids.insert(String::new(), build.results.add_failed(failure)?);
         }
         let is_new = request.allow_result_array_ref;
         let one = || ids.values().next().cloned().unwrap_or_default();
@@ -90,7 +104,7 @@ impl Server {
     ) -> Result<ReturnResponse, Status> {
         let returned = match (request.error, request.result) {
             (Some(error), _) => Err(status_of_message(error)),
-            (None, Some(result)) => Ok(solved_of(&build, result)?),
+            (None, Some(result)) => solved_of(&build, result),
             (None, None) => Err(Status::invalid_argument("the frontend returned neither result nor error")),
         };
         build.results.give_back(returned)?;
@@ -235,34 +249,6 @@ impl Server {
         })
         .await
     }
-}
-
-/// Finds what a frontend returns among the trees of its build.
-fn solved_of(build: &Build, result: GatewayResult) -> Result<Solved, Status> {
-    let tree = |id: &str| -> Result<Option<ResultTree>, Status> {
-        if id.is_empty() { Ok(None) } else { build.results.get(id).map(Some) }
-    };
-    let mut solved = Solved { metadata: result.metadata, ..Solved::default() };
-    let mut add = |name: &str, id: &str| -> Result<(), Status> {
-        solved.trees.extend(tree(id)?.map(|tree| (name.to_owned(), tree)));
-        Ok(())
-    };
-    match result.result {
-        None => {}
-        Some(ResultRefs::RefDeprecated(id)) => add("", &id)?,
-        Some(ResultRefs::Ref(reference)) => add("", &reference.id)?,
-        Some(ResultRefs::RefsDeprecated(map)) => {
-            map.refs.iter().try_for_each(|(name, id)| add(name, id))?;
-            solved.is_map = true;
-        }
-        Some(ResultRefs::Refs(map)) => {
-            map.refs.iter().try_for_each(|(name, reference)| add(name, &reference.id))?;
-            solved.is_map = true;
-        }
-    }
-    // A map has no order; the platforms of the build do.
-    solved.trees.sort_by_key(|(_, tree)| tree.platform);
-    Ok(solved)
 }
 
 /// Resolves an image; returns its name, the digest of its index or manifest, and its config.

@@ -48,6 +48,8 @@ pub(crate) struct Build {
     pub(crate) results: Results,
     /// How many more of its frontend's questions may be worked on at a time.
     pub(crate) solving: Semaphore,
+    /// What its client has uploaded, by name and URL: it can be asked for only once.
+    pub(crate) uploads: tokio::sync::Mutex<HashMap<String, tempfile::TempDir>>,
 }
 
 impl Build {

@@ -4,6 +4,8 @@
 //! The directories of a client are copied to this machine, each into one of its own. A Dockerfile is read
 //! beneath that directory and put into a file of ours, so that a symlink of the client's leads nowhere else.
 
+mod inputs;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +28,8 @@ use crate::server::directories::ClientDirectories;
 use crate::server::frontend::Inputs;
 use crate::server::layouts::{copy_image, without_tag};
 
+/// The name by which clients offer the context.
+const CONTEXT: &str = "context";
 /// The largest Dockerfile or ignore file, in bytes.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
 /// The largest archive that a client sends as its context, in bytes.
@@ -56,6 +60,9 @@ pub(super) async fn load(
     let file_name = get("filename").unwrap_or("Dockerfile");
     let mut directories = Vec::new();
     let (context, dockerfile) = match get(context_key) {
+        None if inputs.get(CONTEXT).is_some() || inputs.get(reader.dockerfile_name()).is_some() => {
+            reader.of_inputs(file_name, &mut directories).await?
+        }
         None => {
             let (dockerfile, kept) = reader.local_dockerfile(file_name).await?;
             directories.push(kept);
@@ -139,17 +146,28 @@ impl Reader<'_> {
         Ok((kept, received))
     }
 
+    /// Returns the name by which the client offers the Dockerfile.
+    fn dockerfile_name(&self) -> &str {
+        self.attributes.get("dockerfilekey").map_or("dockerfile", String::as_str)
+    }
+
     /// Reads the Dockerfile of the client's directory for it; returns our copy, beside which the ignore file of
     /// its own stands when there is one.
     async fn local_dockerfile(&self, file_name: &str) -> Result<(PathBuf, KeptDirectory), BuildError> {
-        let name = self.attributes.get("dockerfilekey").map_or("dockerfile", String::as_str);
+        let name = self.dockerfile_name();
         let lower = lower_case_name(file_name);
         let mut follow_paths = vec![file_name.to_owned(), format!("{file_name}.dockerignore")];
         follow_paths.extend(lower.clone());
         let selection = ReceiveRequest { follow_paths, ..ReceiveRequest::default() };
         let (kept, _) =
             self.receive(name, &format!("dockerfile {name} {file_name}"), selection, |_| {}).await?;
-        let tree = open(kept.path())?;
+        let dockerfile = self.keep_dockerfile(&open(kept.path())?, file_name)?;
+        Ok((dockerfile, kept))
+    }
+
+    /// Copies the Dockerfile of a tree, and an ignore file of its own, to files of ours; returns the Dockerfile's.
+    fn keep_dockerfile(&self, tree: &TreeRoot, file_name: &str) -> Result<PathBuf, BuildError> {
+        let lower = lower_case_name(file_name);
         let is_there = |name: &str| tree.metadata(name).is_ok_and(|found| found.is_some());
         let found = match lower {
             Some(lower) if !is_there(file_name) && is_there(&lower) => lower,
@@ -159,10 +177,10 @@ impl Reader<'_> {
             let message = format!("failed to read dockerfile: open {file_name}: no such file or directory");
             return Err(BuildError::new(ErrorKind::Dockerfile, message));
         }
-        let bytes = read(&tree, &found, "failed to read dockerfile")?;
+        let bytes = read(tree, &found, "failed to read dockerfile")?;
         let ignore_name = format!("{file_name}.dockerignore");
         let ignored = match is_there(&ignore_name) {
-            true => Some(read(&tree, &ignore_name, "failed to read dockerignore")?),
+            true => Some(read(tree, &ignore_name, "failed to read dockerignore")?),
             false => None,
         };
         let path = self.scratch.path().join("dockerfile").join(base_name(&found));
@@ -178,7 +196,7 @@ impl Reader<'_> {
             beside.push(".dockerignore");
             write(Path::new(&beside), &ignored)?;
         }
-        Ok((path, kept))
+        Ok(path)
     }
 
     /// Returns a directory of the client's, whose files come when it is known which are read.
@@ -251,9 +269,10 @@ impl Reader<'_> {
                     ContextSource::Distant(self.directory(directory, &format!("context {name}")))
                 }
                 ("input", input) => {
-                    let built = self.inputs.get(input);
                     let missing = || wrong(format!("invalid input {input} for {name}"));
-                    ContextSource::Built(Box::new(built.ok_or_else(missing)?.clone()))
+                    let tree = self.inputs.get(input).ok_or_else(missing)?;
+                    let built = tree.evaluation.evaluated.built_tree(tree.platform);
+                    ContextSource::Built(Box::new(built.ok_or_else(missing)?))
                 }
                 ("oci-layout", rest) => {
                     ContextSource::Image(self.layout(name, rest.trim_start_matches("//")).await?)

@@ -1,25 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Definitions (LLB): those that stand for our own results, and those of clients.
+//! Definitions (LLB): those that stand for our own results, and those that clients have written.
 //!
 //! A client that wants a result as the input of another build, as bake does with linked targets, asks for its
-//! definition and sends that back. Ours names the result: one source `polyarch-result://NAME`, whose name
-//! nobody can guess. It can be used as long as the build that made it has not ended.
+//! definition and sends that back, possibly as a part of a larger one. Ours names the result: one source
+//! `polyarch-result://NAME`, whose name nobody can guess. It can be used as long as the build that made it has
+//! not ended.
+//!
+//! Everything else is checked and put into order ([`graph`]), then converted vertex by vertex into the words of
+//! the build room, which makes the tree.
 
+mod exec;
+mod files;
+mod graph;
+mod sources;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use polyarch_oci::Digest;
+use polyarch_build::definition::{Definition as Graph, Vertex, VertexKind};
+use polyarch_build::{BuildError, BuildRequest};
+use polyarch_oci::{Digest, Platform};
 use prost::Message as _;
 use tonic::Status;
 
-use crate::api::llb::{Definition, Input, Op, OpKind, OpMetadata, SourceOp};
+use crate::api::llb::{Definition, DiffOp, Input, Op, OpKind, OpMetadata, SourceOp};
 use crate::server::Server;
+use crate::server::attributes::{granted, request_of, wrong};
 use crate::server::builds::Build;
-use crate::server::results::{ResultTree, Solved};
+use crate::server::errors::status_of;
+use crate::server::results::{Evaluation, ResultTree, Solved};
+use crate::server::secrets::ClientSecrets;
+
+use graph::CheckedVertex;
+use sources::Sources;
 
 /// The scheme of sources that are results of builds here.
 const SCHEME: &str = "polyarch-result://";
-/// The most vertices of a definition.
-const MAX_VERTICES: usize = 10_000;
 
 /// Returns the definition that stands for a result.
 pub(super) fn definition_of(name: &str) -> Definition {
@@ -37,13 +53,10 @@ fn name_of(definition: &Definition) -> Result<Option<String>, Status> {
     if definition.def.is_empty() {
         return Err(Status::invalid_argument("invalid nil input definition to definition op"));
     }
-    if definition.def.len() > MAX_VERTICES {
-        return Err(Status::invalid_argument(format!("a definition has at most {MAX_VERTICES} vertices")));
-    }
-    let wrong = |error| Status::invalid_argument(format!("failed to parse llb proto op: {error}"));
+    let failed = |error| Status::invalid_argument(format!("failed to parse llb proto op: {error}"));
     let [head, last] = definition.def.as_slice() else { return Ok(None) };
     let (head_op, last) =
-        (Op::decode(head.as_slice()).map_err(wrong)?, Op::decode(last.as_slice()).map_err(wrong)?);
+        (Op::decode(head.as_slice()).map_err(failed)?, Op::decode(last.as_slice()).map_err(failed)?);
     let names_head = last.inputs.first().is_some_and(|input| input.digest == Digest::of(head).to_string());
     Ok(match head_op.op {
         Some(OpKind::Source(source)) if names_head => {
@@ -54,24 +67,134 @@ fn name_of(definition: &Definition) -> Result<Option<String>, Status> {
 }
 
 impl Server {
-    /// Finds the result that a definition stands for.
-    pub(super) fn result_of(&self, definition: &Definition) -> Result<ResultTree, Status> {
-        match name_of(definition)? {
-            Some(name) => self.0.builds.result(&name),
-            None => Err(Status::unimplemented(
-                "this builder builds Dockerfiles; definitions of clients (LLB) are not supported",
-            )),
-        }
+    /// Finds the result that a definition stands for; `None` when it is a client's own, or forgotten.
+    pub(super) fn result_of(&self, definition: &Definition) -> Option<ResultTree> {
+        self.0.builds.result(&name_of(definition).ok()??).ok()
     }
 
-    /// Makes the tree of a definition.
+    /// Makes the tree of a definition, or finds it.
+    pub(super) async fn tree_of(
+        &self,
+        build: &Arc<Build>,
+        definition: &Definition,
+    ) -> Result<ResultTree, Status> {
+        if let Some(name) = name_of(definition)? {
+            return self.0.builds.result(&name);
+        }
+        let evaluated = tokio::select! {
+            evaluated = self.evaluate(build, definition) => evaluated,
+            () = build.cancel.cancelled() => Err(BuildError::cancelled()),
+        };
+        let evaluation = evaluated.map_err(|error| status_of(&error))?;
+        Ok(ResultTree { evaluation: Arc::new(evaluation), platform: 0 })
+    }
+
+    /// Makes the tree of a definition as the result of a frontend.
     pub(super) async fn solve_definition(
         &self,
-        _build: &Arc<Build>,
+        build: &Arc<Build>,
         definition: &Definition,
     ) -> Result<Solved, Status> {
-        let tree = self.result_of(definition)?;
+        let tree = self.tree_of(build, definition).await?;
         Ok(Solved { trees: vec![(String::new(), tree)], ..Solved::default() })
+    }
+
+    async fn evaluate(&self, build: &Arc<Build>, definition: &Definition) -> Result<Evaluation, BuildError> {
+        let options = &self.0.options;
+        let entitlements = granted(&build.request.entitlements, &options.entitlements)?;
+        let mut request = request_of(&BTreeMap::new(), entitlements)?;
+        (request.max_parallel, request.threads) = (options.max_parallel, options.threads);
+        let checked = graph::check(definition)?;
+        let mut sources = Sources::new(self, build);
+        let mut vertices = Vec::with_capacity(checked.len());
+        for vertex in checked {
+            vertices.push(convert(vertex, &mut sources).await?);
+        }
+        let graph = result_of(vertices)?;
+        request.platforms = vec![graph.vertices[graph.result.vertex].platform.clone()];
+        let sockets = build.services.scratch()?;
+        if let Some(session) = &build.session {
+            let secrets = ClientSecrets::new(session.clone(), sockets.path().to_owned());
+            request.steps.secrets = Arc::new(secrets);
+        }
+        let request: BuildRequest = request;
+        let (services, progress) = (&build.services, build.progress());
+        let evaluated = services.evaluate_definition(&graph, &request, &progress, &build.cancel).await?;
+        Ok(Evaluation { request, evaluated })
+    }
+}
+
+/// Puts vertices into a graph. The last one only names the result.
+fn result_of(mut vertices: Vec<Vertex>) -> Result<Graph, BuildError> {
+    let last = vertices.pop().filter(|last| matches!(last.kind, VertexKind::Scratch));
+    let result = last.and_then(|last| match last.inputs.as_slice() {
+        [result] => Some(*result),
+        _ => None,
+    });
+    let result = result.ok_or_else(|| wrong("invalid LLB: the last vertex must have one input and no op"))?;
+    Ok(Graph { vertices, result })
+}
+
+async fn convert(vertex: CheckedVertex, sources: &mut Sources<'_>) -> Result<Vertex, BuildError> {
+    let CheckedVertex { op, inputs, digest, metadata, location } = vertex;
+    let platform = match &op.platform {
+        Some(platform) if !platform.architecture.is_empty() => {
+            let named = Platform::new(&platform.os, &platform.architecture, &platform.variant);
+            let (os_version, os_features) = (platform.os_version.clone(), platform.os_features.clone());
+            Platform { os_version, os_features, ..named }.normalized()
+        }
+        Some(_) | None => Platform::host(),
+    };
+    let count = inputs.len();
+    let custom = metadata.description.get("llb.customname").cloned();
+    let (kind, name) = match op.op {
+        None => (VertexKind::Scratch, String::new()),
+        Some(OpKind::Source(source)) => {
+            let name = source.identifier.clone();
+            let shown = custom.as_deref().unwrap_or(&name);
+            (sources.source(&source, &digest, shown).await?, name)
+        }
+        Some(OpKind::Exec(exec)) => {
+            let name = exec.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default();
+            (exec::exec(&exec, count)?, name)
+        }
+        Some(OpKind::File(file)) => (files::file(&file, count)?, files::name(&file)),
+        Some(OpKind::Merge(merge)) => {
+            let of_all = (0_i64..).take(count);
+            if merge.inputs.iter().map(|it| it.input).ne(of_all) {
+                return Err(wrong("invalid LLB: a merge must have each of its inputs once and in order"));
+            }
+            (VertexKind::Merge, "merge".to_owned())
+        }
+        Some(OpKind::Diff(diff)) => (difference(&diff, count)?, "diff".to_owned()),
+        Some(OpKind::Build(_)) => {
+            return Err(wrong("builds within definitions (BuildOp) are not supported by this builder"));
+        }
+        Some(OpKind::Passthrough(_)) => {
+            return Err(wrong("passthrough operations are not supported by this builder"));
+        }
+    };
+    // What the client sends has been shown while it came.
+    let name = match &kind {
+        VertexKind::Directory { .. } => String::new(),
+        _ => custom.unwrap_or(name),
+    };
+    Ok(Vertex { kind, inputs, platform, name, no_cache: metadata.ignore_cache, location })
+}
+
+fn difference(diff: &DiffOp, count: usize) -> Result<VertexKind, BuildError> {
+    let (Some(lower), Some(upper)) = (&diff.lower, &diff.upper) else {
+        return Err(wrong("invalid diff op with nil lower or upper input"));
+    };
+    Ok(VertexKind::Diff { lower: optional(lower.input, count)?, upper: optional(upper.input, count)? })
+}
+
+/// Reads the number of an input; -1 is none.
+fn optional(number: i64, count: usize) -> Result<Option<usize>, BuildError> {
+    match usize::try_from(number) {
+        Ok(input) if input < count => Ok(Some(input)),
+        Err(_) if number == -1 => Ok(None),
+        _ => Err(wrong(format!("invalid LLB: an operation reads input {number} of {count}"))),
     }
 }
 

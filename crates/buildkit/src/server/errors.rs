@@ -74,6 +74,14 @@ pub(crate) fn unsupported_capability(name: &str) -> Status {
     Status::with_details(Code::Unimplemented, message, status.encode_to_vec().into())
 }
 
+/// Says that a question about a Dockerfile is not known.
+pub(crate) fn unsupported_request(name: &str) -> Status {
+    let message = format!("unsupported request {name}");
+    let details = vec![detail("errdefs.Subrequest+json", &json!({ "name": name }))];
+    let status = rpc::Status { code: Code::Unimplemented.into(), message: message.clone(), details };
+    Status::with_details(Code::Unimplemented, message, status.encode_to_vec().into())
+}
+
 fn detail(kind: &str, value: &Value) -> prost_types::Any {
     prost_types::Any {
         type_url: format!("github.com/moby/buildkit/{kind}"),

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use polyarch_build::attest::{AskedRequest, Attestations, ToldRequest};
-use polyarch_build::{BuildError, BuiltTree, ErrorKind, Subrequest, SubrequestOptions};
-use polyarch_oci::Platform;
+use polyarch_build::{BuildError, ErrorKind, Subrequest, SubrequestOptions};
+use polyarch_oci::{ImageConfig, Platform};
 use serde_json::json;
 use tonic::Status;
 
@@ -16,7 +18,7 @@ use crate::server::attributes::{granted, request_of, wrong};
 use crate::server::builds::Build;
 use crate::server::cache::remote_cache;
 use crate::server::contexts::load;
-use crate::server::errors::{status_of, unsupported_capability};
+use crate::server::errors::{status_of, unsupported_capability, unsupported_request};
 use crate::server::exporters::TIME_KEY;
 use crate::server::results::{Evaluation, ResultTree, Solved};
 use crate::server::secrets::ClientSecrets;
@@ -29,6 +31,8 @@ const CAPABILITIES: [&str; 3] = [
     "moby.buildkit.frontend.contexts",
     "moby.buildkit.frontend.subrequests",
 ];
+/// The most inputs of a build.
+const MAX_INPUTS: usize = 1_000;
 /// What runs an image as frontend; those of the Dockerfile are ours.
 const GATEWAY: &str = "gateway.v0";
 
@@ -49,14 +53,11 @@ impl Server {
         }
         let subrequest = match attributes.get("requestid") {
             None => None,
-            Some(id) => Some(
-                Subrequest::parse(id)
-                    .ok_or_else(|| Status::unimplemented(format!("unsupported request {id}")))?,
-            ),
+            Some(id) => Some(Subrequest::parse(id).ok_or_else(|| unsupported_request(id))?),
         };
         check_capabilities(attributes.get("frontend.caps").map_or("", String::as_str))?;
         let attributes = &attributes;
-        let inputs = Inputs::read(self, inputs)?;
+        let inputs = Inputs::read(self, build, inputs, attributes).await?;
         let solving = async {
             match subrequest {
                 Some(subrequest) => self.question(build, subrequest, attributes, &inputs).await,
@@ -142,10 +143,10 @@ impl Server {
         attestations.sbom = attestations.sbom.take().or(of_build.sbom);
         attestations.inputs = inputs.asked();
         // What an input's own build has forgotten is not told.
-        let told = asked.frontend_inputs.iter().filter_map(|(name, definition)| {
-            let tree = self.result_of(definition).ok()?;
-            Some((name.clone(), tree.evaluation.evaluated.built_tree(tree.platform)?))
-        });
+        let told = asked
+            .frontend_inputs
+            .iter()
+            .filter_map(|(name, definition)| Some((name.clone(), self.result_of(definition)?)));
         attestations.root = Some(AskedRequest {
             frontend: asked.frontend.clone(),
             attributes: asked.frontend_attrs.clone(),
@@ -187,27 +188,60 @@ fn solved_of(evaluation: Evaluation) -> Result<Solved, BuildError> {
 
 /// The results of other builds that a build takes as inputs, by name.
 #[derive(Default)]
-pub(super) struct Inputs(BTreeMap<String, BuiltTree>);
+pub(super) struct Inputs(BTreeMap<String, ResultTree>);
 
 impl Inputs {
-    fn read(server: &Server, definitions: &BTreeMap<String, Definition>) -> Result<Inputs, Status> {
+    async fn read(
+        server: &Server,
+        build: &Arc<Build>,
+        definitions: &BTreeMap<String, Definition>,
+        attributes: &BTreeMap<String, String>,
+    ) -> Result<Inputs, Status> {
+        if definitions.len() > MAX_INPUTS {
+            return Err(Status::invalid_argument(format!("a build has at most {MAX_INPUTS} inputs")));
+        }
         let mut inputs = Inputs::default();
         for (name, definition) in definitions {
-            let tree = server.result_of(definition)?;
-            inputs.0.extend(tree.evaluation.evaluated.built_tree(tree.platform).map(|it| (name.clone(), it)));
+            let mut tree = server.tree_of(build, definition).await?;
+            if let Some(config) = input_config(name, attributes).map_err(|error| status_of(&error))? {
+                tree = tree.with_config(config);
+            }
+            inputs.0.insert(name.clone(), tree);
         }
         Ok(inputs)
     }
 
     /// Returns what was asked of the builds that made them.
     fn asked(&self) -> BTreeMap<String, ToldRequest> {
-        self.0.iter().filter_map(|(name, tree)| Some((name.clone(), tree.asked()?))).collect()
+        let asked = |tree: &ResultTree| tree.evaluation.evaluated.built_tree(tree.platform)?.asked();
+        self.0.iter().filter_map(|(name, tree)| Some((name.clone(), asked(tree)?))).collect()
     }
 
     /// Returns an input.
-    pub(super) fn get(&self, name: &str) -> Option<&BuiltTree> {
+    pub(super) fn get(&self, name: &str) -> Option<&ResultTree> {
         self.0.get(name)
     }
+}
+
+/// Returns the config that a client tells of an input: `input-metadata:NAME`, where NAME is that of a context
+/// that is the input.
+fn input_config(
+    input: &str,
+    attributes: &BTreeMap<String, String>,
+) -> Result<Option<ImageConfig>, BuildError> {
+    let is_input = |value: &String| value.strip_prefix("input:") == Some(input);
+    let contexts = attributes.iter().filter(|(_, value)| is_input(value));
+    let mut names = contexts.filter_map(|(key, _)| key.strip_prefix("context:"));
+    let told = names.find_map(|name| attributes.get(&format!("input-metadata:{name}")));
+    let Some(text) = told.or_else(|| attributes.get(&format!("input-metadata:{input}"))) else {
+        return Ok(None);
+    };
+    let failed = |what: String| wrong(format!("failed to unmarshal metadata of the input {input}: {what}"));
+    let metadata: BTreeMap<String, String> =
+        serde_json::from_str(text).map_err(|error| failed(error.to_string()))?;
+    let Some(config) = metadata.get("containerimage.config") else { return Ok(None) };
+    let config = STANDARD.decode(config).map_err(|error| failed(error.to_string()))?;
+    serde_json::from_slice(&config).map(Some).map_err(|error| failed(error.to_string()))
 }
 
 /// Refuses what a client needs of a frontend and ours has not, in the form that clients look for.

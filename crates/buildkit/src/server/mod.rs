@@ -25,6 +25,7 @@ mod layouts;
 mod listen;
 mod outputs;
 mod results;
+mod returned;
 mod secrets;
 mod solve;
 mod status;

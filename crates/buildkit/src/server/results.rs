@@ -9,10 +9,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use polyarch_build::{BuildRequest, Evaluated};
+use polyarch_build::{BuildError, BuildRequest, Evaluated};
+use polyarch_oci::{ImageConfig, Platform};
 use tokio::sync::Notify;
 use tonic::Status;
 
+use crate::server::attributes::request_of;
 use crate::session::random_id;
 
 /// The most trees that a frontend may have at a time.
@@ -35,6 +37,32 @@ pub(crate) struct ResultTree {
     pub(crate) platform: usize,
 }
 
+impl ResultTree {
+    /// Makes the tree that has nothing, for this machine's platform.
+    pub(super) fn empty() -> Result<ResultTree, BuildError> {
+        let platform = Platform::host();
+        let evaluated = Evaluated::empty(platform.clone());
+        let request = BuildRequest { platforms: vec![platform], ..request_of(&BTreeMap::new(), Vec::new())? };
+        Ok(ResultTree { evaluation: Arc::new(Evaluation { request, evaluated }), platform: 0 })
+    }
+
+    /// Returns the tree as an image of another config, for the platform that it has.
+    pub(super) fn with_config(&self, config: ImageConfig) -> ResultTree {
+        let platform = self.evaluation.evaluated.platforms().nth(self.platform).cloned();
+        platform.map_or_else(|| self.clone(), |platform| self.as_image(platform, config))
+    }
+
+    /// Returns the tree as an image of another platform and config.
+    pub(super) fn as_image(&self, platform: Platform, config: ImageConfig) -> ResultTree {
+        let Evaluation { request, evaluated } = &*self.evaluation;
+        let Some(evaluated) = evaluated.with_config(self.platform, platform.clone(), config) else {
+            return self.clone();
+        };
+        let request = BuildRequest { platforms: vec![platform], ..request.clone() };
+        ResultTree { evaluation: Arc::new(Evaluation { request, evaluated }), platform: 0 }
+    }
+}
+
 /// The result of a frontend.
 #[derive(Clone, Default)]
 pub(crate) struct Solved {
@@ -49,7 +77,8 @@ pub(crate) struct Solved {
 /// The trees and the result of one build.
 #[derive(Default)]
 pub(crate) struct Results {
-    trees: Mutex<HashMap<String, ResultTree>>,
+    /// The trees, and why some have none: whoever asks for one learns it.
+    trees: Mutex<HashMap<String, Result<ResultTree, Status>>>,
     returned: Mutex<Option<Result<Solved, Status>>>,
     came: Notify,
 }
@@ -57,6 +86,15 @@ pub(crate) struct Results {
 impl Results {
     /// Gives a tree a name.
     pub(crate) fn add(&self, tree: ResultTree) -> Result<String, Status> {
+        self.add_outcome(Ok(tree))
+    }
+
+    /// Gives a tree a name that could not be made: frontends may never look at what they have asked for.
+    pub(crate) fn add_failed(&self, failure: Status) -> Result<String, Status> {
+        self.add_outcome(Err(failure))
+    }
+
+    fn add_outcome(&self, tree: Result<ResultTree, Status>) -> Result<String, Status> {
         let name = random_id().map_err(|error| Status::internal(format!("no random bytes: {error}")))?;
         let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
         if trees.len() >= MAX_TREES {
@@ -69,7 +107,8 @@ impl Results {
     /// Returns the tree of a name.
     pub(crate) fn get(&self, name: &str) -> Result<ResultTree, Status> {
         let trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
-        trees.get(name).cloned().ok_or_else(|| Status::not_found(format!("no such ref {name}")))
+        let missing = || Err(Status::not_found(format!("no such ref {name}")));
+        trees.get(name).cloned().unwrap_or_else(missing)
     }
 
     /// Ends the frontend, once.

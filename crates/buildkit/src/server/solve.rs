@@ -71,6 +71,7 @@ impl Server {
             cancel: place.cancel.clone(),
             results: Results::default(),
             solving: Semaphore::new(MAX_SOLVING),
+            uploads: Default::default(),
         });
         let remembered = self.begin_record(&build);
         place.fill(build.clone());

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "everything in this binary is a test")]
 
 mod connections;
+mod definition;
 mod foreign;
 mod isolation;
 mod server;

@@ -74,6 +74,9 @@ impl Fixture {
             modified: None,
             within: None,
             created_mode: 0o755,
+            keeps_directories: false,
+            follows_links: true,
+            needs_match: false,
         };
         change(&mut spec);
         act(&spec)
@@ -459,6 +462,9 @@ fn kernel_copying_from_a_view_into_an_active_tree() {
             modified: None,
             within: None,
             created_mode: 0o755,
+            keeps_directories: false,
+            follows_links: true,
+            needs_match: false,
         };
         copy(&spec, &into).unwrap();
         content_key(&spec, Some(&HashMemory::default()), 2).unwrap();

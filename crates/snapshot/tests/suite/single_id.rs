@@ -71,6 +71,9 @@ fn scenario(store: &Store) -> String {
         modified: None,
         within: None,
         created_mode: 0o755,
+        keeps_directories: false,
+        follows_links: true,
+        needs_match: false,
     };
     copy(&spec, &into).unwrap();
     let key = content_key(&spec, None, 2).unwrap();
