@@ -29,6 +29,7 @@ case_foreign_clients() {
     check "buildx: a client that is killed in the middle leaves nothing" foreign_killed
     check "buildx: du with details, filters and JSON; prune down to nothing" foreign_disk
     check "buildctl: workers, every output, secrets, metadata" foreign_buildctl
+    check "buildctl: on our binary called as buildkitd, with that program's flags and file" foreign_as_buildkitd
     check "buildctl: through ssh, with nothing but our binary on the other side" foreign_ssh
 
     kill -INT "$foreign_pid"
@@ -402,6 +403,36 @@ foreign_buildctl() {
 foreign_buildctl_build() {
     buildctl build --progress plain --frontend dockerfile.v0 --local "context=$foreign_home/context" \
         --local "dockerfile=$foreign_home/context" "$@" >"$foreign_home/log" 2>&1 || { cat "$foreign_home/log"; return 1; }
+}
+
+foreign_as_buildkitd() {
+    local as=$foreign_home/as tries pid
+    mkdir -p "$as"
+    ln -sf "$POLYARCH" "$as/buildkitd"
+    cat >"$as/buildkitd.toml" <<TXT
+root = "$as/root"
+insecure-entitlements = ["network.host"]
+[grpc]
+  address = ["unix://$as/buildkitd.sock"]
+[worker.oci]
+  labels = { "team" = "ci" }
+TXT
+    : >"$as/log"
+    "$as/buildkitd" --config "$as/buildkitd.toml" --oci-worker=true --containerd-worker=false \
+        --oci-worker-snapshotter overlayfs >"$as/log" 2>&1 &
+    pid=$!
+    fleet_pids+=("$pid")
+    for ((tries = 0; tries < 200; tries++)); do
+        ! grep -q "running server on" "$as/log" || break
+        sleep 0.1
+    done
+    "$POLYARCH_TEST_BUILDCTL" --addr "unix://$as/buildkitd.sock" debug workers -v >"$as/workers" || { cat "$as/log"; return 1; }
+    contains "$as/workers" "team" || return 1
+    "$POLYARCH_TEST_BUILDCTL" --addr "unix://$as/buildkitd.sock" build --progress plain --frontend dockerfile.v0 \
+        --allow network.host --local "context=$foreign_home/context" --local "dockerfile=$foreign_home/context" \
+        --output "type=local,dest=$as/out" >"$as/build" 2>&1 || { cat "$as/build"; return 1; }
+    equal "over the wire" "$(cat "$as/out/made")" && [ -d "$as/root" ] || return 1
+    kill "$pid" && wait "$pid"
 }
 
 # A machine behind ssh, which has nothing but our binary under the name of buildctl.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Each room and the rooms that it may know.
-const MAY_KNOW: [(&str, &[&str]); 14] = [
+const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("oci", &[]),
     ("solver", &[]),
     ("dockerfile", &["oci"]),
@@ -16,6 +16,7 @@ const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("registry", &["oci"]),
     ("contents", &["oci", "snapshot"]),
     ("bake", &["oci"]),
+    ("kubernetes", &[]),
     ("build", &["oci", "dockerfile", "solver", "sandbox", "snapshot", "contents", "registry", "store"]),
     ("images", &["oci", "solver", "snapshot", "contents", "registry", "store", "build"]),
     ("buildkit", &["oci", "dockerfile", "solver", "snapshot", "registry", "store", "build"]),
@@ -34,6 +35,7 @@ const MAY_KNOW: [(&str, &[&str]); 14] = [
             "images",
             "buildkit",
             "bake",
+            "kubernetes",
         ],
     ),
     // The tests' room may look at what it makes images from; no room needs it outside of tests.

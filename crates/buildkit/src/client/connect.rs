@@ -47,6 +47,30 @@ pub struct ConnectOptions {
     pub docker_program: PathBuf,
     /// A connection that was begun already; it is used first.
     pub dialed: Option<DialedAhead>,
+    /// What reaches an [`Endpoint::Dialed`].
+    pub dialer: Option<Dialer>,
+}
+
+/// A way to a node that this crate knows nothing of; it is asked again whenever a connection is lost.
+#[derive(Clone)]
+pub struct Dialer(Arc<dyn Fn() -> BoxFuture<'static, io::Result<Box<dyn Transport>>> + Send + Sync>);
+
+impl Dialer {
+    /// Makes a dialer of what gives a connection.
+    pub fn new<T: Transport>(
+        dial: impl Fn() -> BoxFuture<'static, io::Result<T>> + Send + Sync + 'static,
+    ) -> Dialer {
+        Dialer(Arc::new(move || {
+            let dialing = dial();
+            async move { Ok(Box::new(dialing.await?) as Box<dyn Transport>) }.boxed()
+        }))
+    }
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dialer")
+    }
 }
 
 impl Default for ConnectOptions {
@@ -58,6 +82,7 @@ impl Default for ConnectOptions {
             ssh_program: "ssh".into(),
             docker_program: "docker".into(),
             dialed: None,
+            dialer: None,
         }
     }
 }
@@ -142,6 +167,10 @@ impl Connector {
                 docker::upgrade(&mut stream, &format!("{host}:{port}")).await?;
                 stream
             }
+            Endpoint::Dialed { .. } => match &self.options.dialer {
+                Some(dialer) => (dialer.0)().await?,
+                None => return Err(io::Error::other("nothing here knows a way to this endpoint")),
+            },
             Endpoint::Ssh { .. } | Endpoint::DockerContainer { .. } => {
                 let ahead = self.options.dialed.as_ref().and_then(DialedAhead::take);
                 let child = match (ahead, command_of(&self.endpoint, &self.options)) {
@@ -173,7 +202,7 @@ impl Connector {
 /// Returns the program that reaches an endpoint; `None` for endpoints that need none.
 pub(super) fn command_of(endpoint: &Endpoint, options: &ConnectOptions) -> Option<Command> {
     match endpoint {
-        Endpoint::Unix(_) | Endpoint::Tcp { .. } | Endpoint::Docker { .. } => None,
+        Endpoint::Unix(_) | Endpoint::Tcp { .. } | Endpoint::Docker { .. } | Endpoint::Dialed { .. } => None,
         Endpoint::Ssh { user, host, port, socket } => {
             let mut command = Command::new(&options.ssh_program);
             // A dead link ends within 40 s, as a socket's of our own does.

@@ -43,6 +43,11 @@ pub enum Endpoint {
         /// The container.
         container: String,
     },
+    /// What the [`Dialer`](crate::client::Dialer) of the options reaches.
+    Dialed {
+        /// What it is called.
+        name: String,
+    },
 }
 
 impl Endpoint {
@@ -54,7 +59,7 @@ impl Endpoint {
                 let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
                 is_loopback || host == "localhost" || host.ends_with(".localhost")
             }
-            Endpoint::Ssh { .. } => false,
+            Endpoint::Ssh { .. } | Endpoint::Dialed { .. } => false,
         }
     }
 
@@ -64,7 +69,10 @@ impl Endpoint {
             Endpoint::Tcp { host, port } | Endpoint::Docker { host, port } => {
                 Some(Endpoint::Docker { host, port })
             }
-            Endpoint::Unix(_) | Endpoint::Ssh { .. } | Endpoint::DockerContainer { .. } => None,
+            Endpoint::Unix(_)
+            | Endpoint::Ssh { .. }
+            | Endpoint::DockerContainer { .. }
+            | Endpoint::Dialed { .. } => None,
         }
     }
 }
@@ -89,6 +97,7 @@ impl fmt::Display for Endpoint {
                 f.write_str(socket.as_deref().unwrap_or_default())
             }
             Endpoint::DockerContainer { container } => write!(f, "docker-container://{container}"),
+            Endpoint::Dialed { name } => f.write_str(name),
         }
     }
 }

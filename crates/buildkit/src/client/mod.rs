@@ -30,9 +30,8 @@ use crate::api::methods::daemon;
 use crate::api::worker::{BuildkitVersion, WorkerRecord};
 use crate::error::NodeError;
 
-pub use connect::ConnectOptions;
-pub use connect::Transport;
 pub use connect::quote as quote_for_shell;
+pub use connect::{ConnectOptions, Dialer, Transport};
 pub use endpoint::Endpoint;
 pub use image::{NodeBuildError, NodeBuildOptions, NodeImage};
 pub use program::DialedAhead;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use polyarch_oci::Platform;
 
 use crate::CommandError;
-use crate::builders::{Builder, BuilderNode, DEFAULT, driver, name};
+use crate::builders::{Builder, BuilderNode, DEFAULT, driver, name, pods};
 
 /// What `create` is asked for.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +38,8 @@ pub struct Surroundings {
     pub buildkit_host: Option<String>,
     /// `DOCKER_HOST`.
     pub docker_host: Option<String>,
+    /// `KUBECONFIG`.
+    pub kubeconfig: Option<String>,
 }
 
 /// A builder after a change.
@@ -74,7 +76,10 @@ pub fn create(
     }
     let is_node = |node: &&BuilderNode| request.node.as_ref() == Some(&node.name);
     let changed_node = existing.and_then(|builder| builder.nodes.iter().find(is_node));
-    let endpoint = choose_endpoint(&driver, changed_node, request, surroundings)?;
+    let endpoint = match (driver.as_str(), changed_node) {
+        (driver::KUBERNETES, None) => pods_endpoint(name, existing, request, surroundings)?,
+        _ => choose_endpoint(&driver, changed_node, request, surroundings)?,
+    };
     let mut builder = existing.cloned().unwrap_or_else(|| Builder {
         name: name.to_owned(),
         driver: driver.clone(),
@@ -203,6 +208,26 @@ fn choose_endpoint(
         (driver::LOCAL, None) => Ok(chosen(driver::LOCAL, false)),
         (_, None) => Ok(chosen(surroundings.docker_host.as_deref().unwrap_or(driver::DOCKER_SOCKET), false)),
     }
+}
+
+/// Returns where new pods are to be: the cluster that the user's configuration names.
+fn pods_endpoint(
+    builder: &str,
+    existing: Option<&Builder>,
+    request: &CreateRequest,
+    surroundings: &Surroundings,
+) -> Result<ChosenEndpoint, CommandError> {
+    if let Some(endpoint) = &request.endpoint {
+        return Err(CommandError::usage(format!("the driver kubernetes takes no endpoint {endpoint:?}"))
+            .with_hint("name the cluster's file instead: KUBECONFIG=FILE polyarch buildx create …"));
+    }
+    let node = match (&request.node, existing) {
+        (Some(node), _) => name::validate(node)?,
+        (None, Some(existing)) => next_node_name(existing),
+        (None, None) => format!("{builder}0"),
+    };
+    let text = pods::endpoint(builder, &node, surroundings.kubeconfig.as_deref())?;
+    Ok(ChosenEndpoint { text, is_asked_for: false })
 }
 
 fn change_node(node: &mut BuilderNode, request: &CreateRequest, endpoint: &ChosenEndpoint) {

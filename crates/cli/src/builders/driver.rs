@@ -3,6 +3,7 @@
 //!
 //! `local` is this program itself, and so is `docker-container` at this machine's own docker: it needs
 //! no container; a docker daemon on another machine is the BuildKit within it. `remote` is whatever speaks BuildKit's protocol elsewhere.
+//! `kubernetes` are pods, which this program makes when they are wanted.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,6 +12,7 @@ use polyarch_buildkit::client::Endpoint;
 use polyarch_oci::platform::did_you_mean;
 
 use crate::CommandError;
+use crate::builders::pods;
 
 /// This program itself.
 pub const LOCAL: &str = "local";
@@ -61,15 +63,15 @@ pub enum NodeKind {
 pub fn validate(driver: &str) -> Result<(), CommandError> {
     match driver {
         LOCAL | DOCKER_CONTAINER | REMOTE => Ok(()),
-        KUBERNETES => Err(CommandError::usage("the driver kubernetes is not built into this binary")
-            .with_hint("name a pod's address with --driver remote tcp://HOST:PORT, or build with --features kubernetes")),
-        "docker" => Err(CommandError::usage("the driver docker can't be created: it is docker's own builder")
-            .with_hint("leave --driver out, or name local or remote")),
-        _ => Err(CommandError::usage(format!(
-            "there is no driver {driver:?}{}",
-            did_you_mean(driver, &KNOWN)
-        ))
-        .with_hint(format!("the drivers are {}", KNOWN.join(", ")))),
+        KUBERNETES => pods::validate(),
+        "docker" => {
+            Err(CommandError::usage("the driver docker can't be created: it is docker's own builder")
+                .with_hint("leave --driver out, or name local or remote"))
+        }
+        _ => {
+            Err(CommandError::usage(format!("there is no driver {driver:?}{}", did_you_mean(driver, &KNOWN)))
+                .with_hint(format!("the drivers are {}", KNOWN.join(", "))))
+        }
     }
 }
 
@@ -84,6 +86,10 @@ pub fn node_kind(driver: &str, endpoint: &str) -> Result<NodeKind, CommandError>
     };
     match driver {
         REMOTE => remote(endpoint),
+        KUBERNETES => {
+            pods::validate()?;
+            Ok(NodeKind::Remote(Endpoint::Dialed { name: endpoint.to_owned() }))
+        }
         LOCAL | DOCKER_CONTAINER if is_this_machine(endpoint) => Ok(NodeKind::Local),
         DOCKER_CONTAINER if endpoint.starts_with("ssh://") => remote(endpoint),
         DOCKER_CONTAINER if endpoint.starts_with("tcp://") => match remote(endpoint)? {
@@ -129,6 +135,9 @@ pub fn options(driver: &str, lists: &[String]) -> Result<Option<BTreeMap<String,
 }
 
 fn validate_options(driver: &str, options: &BTreeMap<String, String>) -> Result<(), CommandError> {
+    if driver == KUBERNETES {
+        return pods::validate_options(options);
+    }
     let known: &[&str] = match driver {
         REMOTE => &REMOTE_OPTIONS,
         _ => &CONTAINER_OPTIONS,

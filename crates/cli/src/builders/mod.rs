@@ -10,6 +10,7 @@ pub mod driver;
 pub mod files;
 pub mod name;
 pub mod platforms;
+pub mod pods;
 
 use std::collections::BTreeMap;
 

@@ -3,18 +3,21 @@
 //! and output.
 //!
 //! With `--addr` it is passed on to the server there; without, this process is the builder, for as long as
-//! the connection lasts.
+//! the connection lasts. `buildctl debug workers`, by which a cluster finds out that a pod is ready, is there as well.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use polyarch_build::BuildError;
+use polyarch_buildkit::client::{ConnectOptions, Endpoint, Node, platforms_of};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
+use super::node::serve::default_socket;
 use crate::node_server::{Address, NodeServer};
 use crate::printer::Printer;
 use crate::session::Session;
+use crate::visible_text::visible_text;
 use crate::{CommandError, Environment};
 
 /// Runs as buildctl; `arguments` are those after the program's name.
@@ -22,24 +25,37 @@ use crate::{CommandError, Environment};
 /// # Errors
 /// When something else than `dial-stdio` is wanted, or the server does not answer.
 pub fn run(arguments: &[OsString], environment: Environment) -> Result<(), CommandError> {
-    let socket = read(arguments)?;
+    let asked = read(arguments)?;
     let session = Session { environment, printer: Printer, root: None, is_debug: false };
     let settings = session.settings()?;
-    match socket {
-        None => {
+    match asked {
+        Asked::Dial(None) => {
             NodeServer { addresses: vec![Address::Stdio], ..NodeServer::default() }.run(&settings, &session)
         }
-        Some(path) => session.open_for_documents(&settings)?.serve(|_, _| pass_on(path)).map_err(Into::into),
+        Asked::Dial(Some(path)) => {
+            session.open_for_documents(&settings)?.serve(|_, _| pass_on(path)).map_err(Into::into)
+        }
+        Asked::Workers(socket) => {
+            let own = || default_socket(&session.environment, "buildkit/buildkitd.sock");
+            show_workers(socket.map_or_else(own, Ok)?, &session)
+        }
     }
 }
 
-fn read(arguments: &[OsString]) -> Result<Option<PathBuf>, CommandError> {
+/// What is wanted, and of which server.
+#[derive(Debug, PartialEq)]
+enum Asked {
+    Dial(Option<PathBuf>),
+    Workers(Option<PathBuf>),
+}
+
+fn read(arguments: &[OsString]) -> Result<Asked, CommandError> {
     let mut socket = None;
-    let mut is_dialing = false;
+    let mut words = Vec::new();
     let mut left = arguments.iter().map(|argument| argument.to_string_lossy().into_owned());
     while let Some(argument) = left.next() {
-        if argument == "dial-stdio" {
-            is_dialing = true;
+        if matches!(argument.as_str(), "dial-stdio" | "debug" | "workers") {
+            words.push(argument);
             continue;
         }
         let missing = || CommandError::usage("--addr needs a value");
@@ -53,12 +69,31 @@ fn read(arguments: &[OsString]) -> Result<Option<PathBuf>, CommandError> {
             _ => return Err(CommandError::usage(format!("{address} is not the address of a unix socket"))),
         }
     }
-    if is_dialing { Ok(socket) } else { Err(only_dialing()) }
+    match words.join(" ").as_str() {
+        "dial-stdio" => Ok(Asked::Dial(socket)),
+        "debug workers" => Ok(Asked::Workers(socket)),
+        _ => Err(only_dialing()),
+    }
 }
 
 fn only_dialing() -> CommandError {
-    CommandError::usage("under the name of buildctl polyarch has only `dial-stdio`, for clients over ssh")
+    CommandError::usage("under the name of buildctl polyarch has only `dial-stdio`, for clients over ssh, and `debug workers`")
         .with_hint("build with `polyarch build`")
+}
+
+/// Prints what a server builds for.
+fn show_workers(socket: PathBuf, session: &Session) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CommandError::io("can't start", "a runtime", &error))?;
+    let endpoint = Endpoint::Unix(socket);
+    let connected = runtime.block_on(Node::connect(&endpoint, &ConnectOptions::default()));
+    let (_, workers) = connected.map_err(BuildError::from)?;
+    let mut text = "ID\tPLATFORMS\n".to_owned();
+    for worker in &workers {
+        let platforms: Vec<String> = platforms_of(worker).iter().map(ToString::to_string).collect();
+        text.push_str(&format!("{}\t{}\n", worker.id, platforms.join(",")));
+    }
+    session.printer.data(&visible_text(&text))
 }
 
 /// Passes bytes on between a server and our standard streams, until the server ends.
@@ -82,17 +117,26 @@ async fn pass_on(path: PathBuf) -> Result<(), BuildError> {
 mod tests {
     use super::*;
 
-    fn read_all(arguments: &[&str]) -> Result<Option<PathBuf>, CommandError> {
+    fn read_all(arguments: &[&str]) -> Result<Asked, CommandError> {
         read(&arguments.iter().map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
     fn only_dialing_is_offered() {
-        assert_eq!(read_all(&["dial-stdio"]).unwrap(), None);
-        let expected = Some(PathBuf::from("/run/a.sock"));
+        assert_eq!(read_all(&["dial-stdio"]).unwrap(), Asked::Dial(None));
+        assert_eq!(read_all(&["debug", "workers"]).unwrap(), Asked::Workers(None));
+        let expected = Asked::Dial(Some(PathBuf::from("/run/a.sock")));
         assert_eq!(read_all(&["--addr", "unix:///run/a.sock", "dial-stdio"]).unwrap(), expected);
         assert_eq!(read_all(&["--addr=unix:///run/a.sock", "dial-stdio"]).unwrap(), expected);
-        for arguments in [["build"].as_slice(), &[], &["--addr"], &["--addr", "tcp://a:1", "dial-stdio"]] {
+        for arguments in [
+            ["build"].as_slice(),
+            &[],
+            &["debug"],
+            &["workers", "debug"],
+            &["dial-stdio", "debug"],
+            &["--addr"],
+            &["--addr", "tcp://a:1", "dial-stdio"],
+        ] {
             assert!(read_all(arguments).is_err(), "{arguments:?}");
         }
     }

@@ -81,6 +81,8 @@ mod imagetools_limits;
 mod imagetools_sources;
 #[cfg(test)]
 mod inspection;
+#[cfg(all(test, feature = "kubernetes"))]
+mod kubernetes;
 #[cfg(test)]
 mod login;
 #[cfg(test)]

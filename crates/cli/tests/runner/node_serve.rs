@@ -101,6 +101,12 @@ fn our_client_builds_on_our_node() {
     let failed = client.run(build.iter().chain(&["."]));
     failed.assert_code(1).assert_stderr("exit code: 3").assert_stderr("Dockerfile:5");
 
+    // By this a cluster finds out that a pod is ready.
+    let buildctl = client.work().join("buildctl");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_polyarch"), &buildctl).unwrap();
+    let ask = ["--addr", &node.address(), "debug", "workers"];
+    let workers = client.program(&buildctl).args(ask).output().unwrap();
+    assert!(workers.status.success() && String::from_utf8_lossy(&workers.stdout).contains("linux/"));
     assert!(node.terminate().success(), "it was asked to end");
     assert!(!node.socket().exists(), "nobody listens there any more");
 }

@@ -29,7 +29,7 @@ use polyarch_solver::progress::Progress;
 use super::super::buildx_builder::examine::connect_options;
 use crate::CommandError;
 use crate::builders::driver::{NodeKind, node_kind};
-use crate::builders::{Builder, BuilderNode};
+use crate::builders::{Builder, BuilderNode, pods};
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::session::Session;
@@ -143,7 +143,7 @@ async fn get_ready(node: &BuildNode, work: &Work<'_>, session: &Session) -> Read
             let platforms = std::iter::once(host.clone()).chain(others.map(|(platform, _)| platform.clone()));
             Ready { offer: offer(Ok(platforms.collect())), connection: None }
         }
-        NodeKind::Remote(endpoint) => match connect(endpoint, node, session).await {
+        NodeKind::Remote(endpoint) => match connect(endpoint, node, session, work.progress).await {
             Ok((connection, platforms)) => {
                 Ready { offer: offer(Ok(platforms)), connection: Some(connection) }
             }
@@ -156,13 +156,33 @@ async fn connect(
     endpoint: &Endpoint,
     node: &BuildNode,
     session: &Session,
+    progress: &Progress,
 ) -> Result<(Node, Vec<Platform>), String> {
+    if let Endpoint::Dialed { .. } = endpoint {
+        boot(node, session, progress).await?;
+    }
     let options = connect_options(&session.environment, &node.node, TIMEOUT);
     let options = ConnectOptions { dialed: node.dialed.clone(), ..options };
     let connected = Node::connect(endpoint, &options).await;
     let (connection, workers) = connected.map_err(|error| polyarch_build::error::chain_of(&error))?;
     // The first worker is the one that builds.
     Ok((connection, workers.first().map(platforms_of).unwrap_or_default()))
+}
+
+/// Makes the pods of a node that are not there yet.
+async fn boot(node: &BuildNode, session: &Session, progress: &Progress) -> Result<(), String> {
+    let name = &node.node.name;
+    let vertex = progress.begin(&format!("boot {name}"), format!("[internal] booting {name}"));
+    match pods::boot(&session.environment, &node.node, |_, _| {}).await {
+        Ok(()) => {
+            vertex.done();
+            Ok(())
+        }
+        Err(error) => {
+            vertex.failed(&error);
+            Err(polyarch_build::error::chain_of(&error))
+        }
+    }
 }
 
 /// Returns the platform of the first node that answers.

@@ -18,7 +18,7 @@ use crate::CommandError;
 use crate::builders::change::{self, Changed, CreateRequest, Surroundings};
 use crate::builders::driver::{self, NodeKind, node_kind};
 use crate::builders::files::{BuilderFiles, Use};
-use crate::builders::{Builder, name};
+use crate::builders::{Builder, name, pods};
 use crate::session::Session;
 
 /// The largest configuration file of a daemon that is read, in bytes.
@@ -36,7 +36,7 @@ pub struct CreateArgs {
     /// Name of the node to make or change
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
-    /// What its nodes are: local, docker-container, remote
+    /// What its nodes are: local, docker-container, remote, kubernetes
     #[arg(long, value_name = "DRIVER")]
     driver: Option<String>,
     /// Options of the driver, KEY=VALUE,…: for remote cacert, cert, key, servername, insecure
@@ -139,11 +139,15 @@ fn change_builder(
     let surroundings = Surroundings {
         buildkit_host: environment.text("BUILDKIT_HOST").map(str::to_owned),
         docker_host: environment.text("DOCKER_HOST").map(str::to_owned),
+        kubeconfig: environment.text("KUBECONFIG").map(str::to_owned),
     };
     let changed = change::create(name, existing, request, &surroundings)?;
-    // The builder is kept only when its node can be what was asked for; others may go on meanwhile.
-    let status = ask_node(&changed, session, wishes.timeout)?;
-    report(&changed, &status, wishes.must_answer, session)?;
+    let is_pods = changed.builder.driver == driver::KUBERNETES;
+    if !is_pods {
+        // The builder is kept only when its node can be what was asked for; others may go on meanwhile.
+        let status = ask_node(&changed, session, wishes.timeout)?;
+        report(&changed, &status, wishes.must_answer, session)?;
+    }
     let files = open(session)?;
     if files.get(name)?.as_ref() != existing {
         return Err(CommandError::usage(format!("somebody else has changed the builder {name} meanwhile"))
@@ -152,6 +156,18 @@ fn change_builder(
     files.save(&changed.builder)?;
     if wishes.is_used {
         files.set_current(name, Use::Now)?;
+    }
+    drop(files);
+    match (is_pods, wishes.must_answer) {
+        // Pods that are there already, ready or not, are removed with their builder.
+        (true, true) => {
+            pods::boot_builder(&only_node(&changed), session)?;
+            report(&changed, &ask_node(&changed, session, wishes.timeout)?, true, session)?;
+        }
+        (true, false) => session.printer.message(&format!(
+            "the pods of {name} are made with the first build, or now: polyarch buildx inspect --bootstrap {name}\n"
+        )),
+        (false, _) => {}
     }
     session.printer.data(&format!("{name}\n"))
 }
@@ -228,10 +244,13 @@ fn config_file(path: &Path) -> Result<BTreeMap<String, String>, CommandError> {
 
 /// Asks the node that was made or changed.
 fn ask_node(changed: &Changed, session: &Session, timeout: Duration) -> Result<NodeStatus, CommandError> {
-    let only =
-        Builder { nodes: vec![changed.builder.nodes[changed.node].clone()], ..changed.builder.clone() };
-    let mut statuses = examine(session, &session.settings()?, &[only], timeout)?;
+    let mut statuses = examine(session, &session.settings()?, &[only_node(changed)], timeout)?;
     Ok(statuses.pop().and_then(|mut nodes| nodes.pop()).unwrap_or_default())
+}
+
+/// Returns the builder with nothing but the node that was made or changed.
+fn only_node(changed: &Changed) -> Builder {
+    Builder { nodes: vec![changed.builder.nodes[changed.node].clone()], ..changed.builder.clone() }
 }
 
 /// Says what is worth knowing of the node, or why it can't be one.

@@ -13,7 +13,7 @@ use polyarch_oci::Platform;
 use polyarch_sandbox::emulation::{BinfmtDirectory, HostBinfmt, Support};
 
 use crate::builders::driver::{NodeKind, node_kind};
-use crate::builders::{Builder, BuilderNode};
+use crate::builders::{Builder, BuilderNode, pods};
 use crate::commands::binfmt::{BINFMT_DIRECTORY, HOST_BINFMT, status};
 use crate::commands::flag_values::go_bool;
 use crate::config::Settings;
@@ -133,6 +133,7 @@ pub fn connect_options(environment: &Environment, node: &BuilderNode, timeout: D
         ssh_program: program_in_path(environment, "ssh"),
         docker_program: program_in_path(environment, "docker"),
         dialed: None,
+        dialer: pods::dialer(environment, node),
     }
 }
 

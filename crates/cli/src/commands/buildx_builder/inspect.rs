@@ -12,7 +12,7 @@ use super::examine::{NodeStatus, examine};
 use super::{TIMEOUT, find, go_duration, named, open};
 use crate::CommandError;
 use crate::builders::platforms::marked;
-use crate::builders::{Builder, BuilderNode};
+use crate::builders::{Builder, BuilderNode, pods};
 use crate::progress::format::binary_size;
 use crate::session::Session;
 use crate::visible_text::visible_text;
@@ -37,6 +37,9 @@ pub fn run(args: &InspectArgs, flag: Option<&str>, session: &Session) -> Result<
     let builder = find(&files, named(args.name.as_deref(), flag, &session.environment))?;
     let activity = files.last_activity(&builder.name);
     drop(files);
+    if args.bootstrap {
+        pods::boot_builder(&builder, session)?;
+    }
     let builders = [builder];
     let mut statuses = examine(session, &session.settings()?, &builders, args.timeout)?;
     let ([builder], nodes) = (builders, statuses.pop().unwrap_or_default());

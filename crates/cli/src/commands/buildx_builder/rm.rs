@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `buildx rm`: removes builders. Their nodes and caches stay where they are.
+//! `buildx rm`: removes builders. Their nodes and caches stay where they are, but for pods that we made.
 
 use std::time::Duration;
 
@@ -8,15 +8,16 @@ use clap::Args;
 use super::examine::examine;
 use super::{TIMEOUT, find, go_duration, named, open};
 use crate::CommandError;
-use crate::builders::DEFAULT;
 use crate::builders::files::BuilderFiles;
+use crate::builders::{Builder, DEFAULT, pods};
 use crate::session::Session;
 use crate::terminal_prompt::ask;
 use crate::visible_text::visible_line;
 
 /// Remove builders
 ///
-/// Nodes run on and keep their caches; the cache of this machine belongs to no builder.
+/// Nodes run on and keep their caches; the cache of this machine belongs to no builder. Pods of a cluster that were
+/// made for a builder go with it.
 #[derive(Debug, Args)]
 pub struct RmArgs {
     /// Remove all builders none of whose nodes answers
@@ -28,7 +29,7 @@ pub struct RmArgs {
     /// Accepted for compatibility: caches are kept in any case
     #[arg(long, hide_short_help = true)]
     keep_state: bool,
-    /// Accepted for compatibility: daemons are never stopped
+    /// Leave the pods of a cluster; other daemons are never stopped
     #[arg(long, hide_short_help = true)]
     keep_daemon: bool,
     /// How long to wait for nodes
@@ -51,7 +52,7 @@ pub fn run(args: &RmArgs, flag: Option<&str>, session: &Session) -> Result<(), C
     };
     let mut first_error = None;
     for name in names {
-        match remove(&files, &name) {
+        match remove(&files, &name, args, session) {
             Ok(()) => session.printer.message(&format!("{} removed\n", visible_line(name.as_bytes()))),
             Err(error) => {
                 let text = visible_line(error.error.message.as_bytes());
@@ -68,7 +69,10 @@ pub fn run(args: &RmArgs, flag: Option<&str>, session: &Session) -> Result<(), C
     }
 }
 
-fn remove(files: &BuilderFiles, name: &str) -> Result<(), CommandError> {
+fn remove(files: &BuilderFiles, name: &str, args: &RmArgs, session: &Session) -> Result<(), CommandError> {
+    if let Ok(Some(builder)) = files.get(name) {
+        remove_pods(&builder, args, session)?;
+    }
     // A file that is no builder can be removed as well; its name must be one.
     if files.remove(name)? {
         return Ok(());
@@ -79,6 +83,15 @@ fn remove(files: &BuilderFiles, name: &str) -> Result<(), CommandError> {
         }
         _ => Err(super::no_builder(files, name)),
     }
+}
+
+/// Removes what was made for a builder elsewhere.
+fn remove_pods(builder: &Builder, args: &RmArgs, session: &Session) -> Result<(), CommandError> {
+    if args.keep_daemon {
+        return Ok(());
+    }
+    pods::remove_builder(builder, &session.environment)
+        .map_err(|error| error.with_hint("remove the builder alone: polyarch buildx rm --keep-daemon"))
 }
 
 fn remove_inactive(args: &RmArgs, session: &Session) -> Result<(), CommandError> {
@@ -97,6 +110,7 @@ fn remove_inactive(args: &RmArgs, session: &Session) -> Result<(), CommandError>
     for (builder, nodes) in builders.iter().zip(statuses) {
         let is_inactive = nodes.iter().all(|node| node.state != "running");
         if is_inactive && files.get(&builder.name)?.as_ref() == Some(builder) {
+            remove_pods(builder, args, session)?;
             files.remove(&builder.name)?;
             session.printer.message(&format!("{} removed\n", builder.name));
         }
