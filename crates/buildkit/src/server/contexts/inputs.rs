@@ -34,11 +34,7 @@ impl Reader<'_> {
     }
 
     /// Reads a Dockerfile of a tree that another build has made.
-    async fn input_dockerfile(
-        &self,
-        tree: &ResultTree,
-        file_name: &str,
-    ) -> Result<PathBuf, BuildError> {
+    async fn input_dockerfile(&self, tree: &ResultTree, file_name: &str) -> Result<PathBuf, BuildError> {
         let (evaluated, progress) = (&tree.evaluation.evaluated, self.build.progress());
         let root = self.build.services.open_evaluated(evaluated, tree.platform, &progress).await?;
         self.keep_dockerfile(&root, file_name)
