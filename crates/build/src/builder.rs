@@ -40,8 +40,8 @@ impl Services {
     /// Nothing is published, and no name changes, until every platform has succeeded.
     ///
     /// # Errors
-    /// The first failure; other steps are stopped and the store stays whole. Also when records of steps can't be sent where
-    /// they shall go, after the result is where it goes.
+    /// The first failure; other steps are stopped and the store stays whole. Also when records of steps can't be
+    /// sent where they shall go, after the result is where it goes.
     pub async fn build(
         self: &Arc<Self>,
         mut request: BuildRequest,
@@ -134,22 +134,13 @@ impl Services {
         if let Some(options) = &request.attestations.provenance {
             captures.iter().try_for_each(|capture| capture.check(options))?;
         }
-        let imported = tokio::select! {
-            imported = self.import_records(&request.cache.from, progress) => imported,
-            () = cancel.cancelled() => return Err(BuildError::cancelled()),
-        };
-        let records = Arc::new(StepRecords { services: self.clone(), imported });
-        let (mut trees, job) =
-            self.solve(&graph, &lowered, &request, records.clone(), progress, cancel).await?;
+        let mut trees = self.solve(&graph, &lowered, &request, progress, cancel).await?;
         let runs = lowered.iter().map(|lowered| {
             let digests: Vec<_> =
                 graph.reachable(&[lowered.vertex]).into_iter().map(|id| graph.progress_digest(id)).collect();
             stats.summary(digests.iter())
         });
         for ((tree, mut capture), lowered) in trees.iter_mut().zip(captures).zip(&lowered) {
-            if !request.cache.to.is_empty() {
-                tree.steps = cached_steps(&graph, lowered.vertex, &records, &job);
-            }
             capture.finished(&graph, lowered.vertex, &tree.tree);
             if let Some(options) = &request.attestations.provenance {
                 capture.check(options)?;
@@ -267,16 +258,21 @@ impl Services {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Executes what the targets need and returns their trees.
+    /// Executes what the targets need and no record gives, and returns their trees, with their steps' records when
+    /// those are to go somewhere.
     pub(crate) async fn solve(
         self: &Arc<Self>,
         graph: &Arc<Graph<BuildOp>>,
         lowered: &[LoweredPlatform],
         request: &BuildRequest,
-        records: Arc<StepRecords>,
         progress: &Progress,
         cancel: &CancelFlag,
-    ) -> Result<(Vec<PlatformTree>, Job<BuildOp, StepRecords>), BuildError> {
+    ) -> Result<Vec<PlatformTree>, BuildError> {
+        let imported = tokio::select! {
+            imported = self.import_records(&request.cache.from, progress) => imported,
+            () = cancel.cancelled() => return Err(BuildError::cancelled()),
+        };
+        let records = Arc::new(StepRecords { services: self.clone(), imported });
         let max_parallel = if request.max_parallel == 0 { DEFAULT_PARALLEL } else { request.max_parallel };
         // The job's own flag is also set by its first failure, which is no interruption.
         let stop = CancelFlag::default();
@@ -286,7 +282,7 @@ impl Services {
             interrupt.cancel();
         });
         let options = JobOptions { progress: progress.clone(), cancel: stop, max_parallel };
-        let job = Job::new(graph.clone(), records, options);
+        let job = Job::new(graph.clone(), records.clone(), options);
         let scans = lowered.iter().filter_map(|it| it.scan);
         let targets: Vec<VertexId> = lowered.iter().map(|it| it.vertex).chain(scans).collect();
         let outputs = tokio::select! {
@@ -312,13 +308,11 @@ impl Services {
         let mut trees = Vec::new();
         for lowered in lowered {
             let draft = lowered.draft.clone();
-            trees.push(PlatformTree {
-                draft,
-                tree: tree()?,
-                capture: None,
-                scanned: None,
-                steps: Vec::new(),
-            });
+            let steps = match request.cache.to.is_empty() {
+                true => Vec::new(),
+                false => cached_steps(graph, lowered.vertex, &records, &job),
+            };
+            trees.push(PlatformTree { draft, tree: tree()?, capture: None, scanned: None, steps });
         }
         for (made, lowered) in trees.iter_mut().zip(lowered) {
             if let Some(scan) = lowered.scan {
@@ -326,7 +320,7 @@ impl Services {
                 made.scanned = Some(Arc::new(self.read_scan(&tree()?, &shown).await?));
             }
         }
-        Ok((trees, job))
+        Ok(trees)
     }
 
     /// Keeps what was learned.

@@ -55,7 +55,8 @@ impl Evaluated {
     /// Makes the result of a build that has made nothing.
     pub fn empty(platform: Platform) -> Evaluated {
         let draft = ImageDraft::scratch(&platform);
-        let tree = PlatformTree { draft, tree: Tree::default(), capture: None, scanned: None };
+        let tree =
+            PlatformTree { draft, tree: Tree::default(), capture: None, scanned: None, steps: Vec::new() };
         let runs = vec![(Execution::None, Duration::ZERO)];
         Evaluated { trees: vec![tree], runs, source_date_epoch: None }
     }
@@ -94,10 +95,10 @@ impl Evaluated {
 
     /// Returns a platform's tree as an image of another platform and config, which a client has written.
     pub fn with_config(&self, number: usize, platform: Platform, config: ImageConfig) -> Option<Evaluated> {
-        let PlatformTree { tree, capture, scanned, .. } = self.trees.get(number)?.clone();
+        let PlatformTree { tree, capture, scanned, steps, .. } = self.trees.get(number)?.clone();
         let draft = ImageDraft::of_config(platform, config, &tree);
         let runs = self.runs.get(number).cloned().into_iter().collect();
-        let trees = vec![PlatformTree { draft, tree, capture, scanned }];
+        let trees = vec![PlatformTree { draft, tree, capture, scanned, steps }];
         Some(Evaluated { trees, runs, source_date_epoch: self.source_date_epoch })
     }
 

@@ -106,7 +106,7 @@ impl PodOptions {
         if pods.is_rootless && options.get("image").is_none_or(String::is_empty) {
             DEFAULT_ROOTLESS_IMAGE.clone_into(&mut pods.image);
         }
-        if !options.get("qemu.install").is_some_and(|value| boolean(value) == Some(true)) {
+        if options.get("qemu.install").is_none_or(|value| boolean(value) != Some(true)) {
             pods.qemu_image = None;
         }
         Ok(pods)

@@ -397,6 +397,8 @@ mod tests {
             labels: Vec::new(),
             outputs: Vec::new(),
             no_cache: false,
+            policies: Default::default(),
+            cache: Default::default(),
             pull: PullPolicy::Default,
             source_date_epoch: None,
             network: NetworkMode::Default,

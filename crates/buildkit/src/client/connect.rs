@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -51,9 +52,12 @@ pub struct ConnectOptions {
     pub dialer: Option<Dialer>,
 }
 
+/// A connection that is being made.
+type Dialing = BoxFuture<'static, io::Result<Box<dyn Transport>>>;
+
 /// A way to a node that this crate knows nothing of; it is asked again whenever a connection is lost.
 #[derive(Clone)]
-pub struct Dialer(Arc<dyn Fn() -> BoxFuture<'static, io::Result<Box<dyn Transport>>> + Send + Sync>);
+pub struct Dialer(Arc<dyn Fn() -> Dialing + Send + Sync>);
 
 impl Dialer {
     /// Makes a dialer of what gives a connection.

@@ -17,8 +17,8 @@ mod sources;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use polyarch_build::BuildError;
 use polyarch_build::definition::{Definition as Graph, Vertex, VertexKind};
-use polyarch_build::{BuildError, BuildRequest};
 use polyarch_oci::{Digest, Platform};
 use prost::Message as _;
 use tonic::Status;
@@ -27,6 +27,7 @@ use crate::api::llb::{Definition, DiffOp, Input, Op, OpKind, OpMetadata, SourceO
 use crate::server::Server;
 use crate::server::attributes::{granted, request_of, wrong};
 use crate::server::builds::Build;
+use crate::server::cache::remote_cache;
 use crate::server::errors::status_of;
 use crate::server::results::{Evaluation, ResultTree, Solved};
 use crate::server::secrets::ClientSecrets;
@@ -105,7 +106,7 @@ impl Server {
         let mut request = request_of(&BTreeMap::new(), entitlements)?;
         (request.max_parallel, request.threads) = (options.max_parallel, options.threads);
         let checked = graph::check(definition)?;
-        let mut sources = Sources::new(self, build);
+        let mut sources = Sources::new(self, build)?;
         let mut vertices = Vec::with_capacity(checked.len());
         for vertex in checked {
             vertices.push(convert(vertex, &mut sources).await?);
@@ -117,7 +118,7 @@ impl Server {
             let secrets = ClientSecrets::new(session.clone(), sockets.path().to_owned());
             request.steps.secrets = Arc::new(secrets);
         }
-        let request: BuildRequest = request;
+        request.cache = remote_cache(build, &BTreeMap::new())?;
         let (services, progress) = (&build.services, build.progress());
         let evaluated = services.evaluate_definition(&graph, &request, &progress, &build.cancel).await?;
         Ok(Evaluation { request, evaluated })

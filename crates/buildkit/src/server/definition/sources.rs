@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sources of LLB: what comes from the client comes here at once, everything else when it is needed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use polyarch_build::BuildError;
 use polyarch_build::definition::VertexKind;
 use polyarch_build::request::PullPolicy;
+use polyarch_build::source_policy::{PolicySource, SourcePolicies};
 use polyarch_oci::{Digest, Reference};
 
 use super::SCHEME;
@@ -16,7 +18,7 @@ use crate::caller::{CallerError, ClientSession, KeptDirectories, KeptDirectory, 
 use crate::server::Server;
 use crate::server::attributes::wrong;
 use crate::server::builds::Build;
-use crate::server::layouts::copy_image;
+use crate::server::layouts::{copy_image, without_tag};
 
 /// How long the session of a source is waited for.
 const SESSION_PATIENCE: Duration = Duration::from_secs(5);
@@ -31,12 +33,35 @@ const MAX_PATTERNS: usize = 10_000;
 pub(super) struct Sources<'a> {
     server: &'a Server,
     build: &'a Arc<Build>,
+    policies: SourcePolicies,
     directories: Vec<KeptDirectory>,
 }
 
 impl<'a> Sources<'a> {
-    pub(super) fn new(server: &'a Server, build: &'a Arc<Build>) -> Sources<'a> {
-        Sources { server, build, directories: Vec::new() }
+    /// # Errors
+    /// When the build's source policy is malformed.
+    pub(super) fn new(server: &'a Server, build: &'a Arc<Build>) -> Result<Sources<'a>, BuildError> {
+        let policies = match &build.request.source_policy {
+            None => SourcePolicies::default(),
+            Some(message) => SourcePolicies::new(&[crate::policy::read(message)?])?,
+        };
+        Ok(Sources { server, build, policies, directories: Vec::new() })
+    }
+
+    /// Returns what the build's source policy makes of a source.
+    fn permitted<'b>(&self, op: &'b SourceOp) -> Result<Cow<'b, SourceOp>, BuildError> {
+        if self.policies.is_empty() || op.identifier.starts_with(SCHEME) {
+            return Ok(Cow::Borrowed(op));
+        }
+        let asked = PolicySource { identifier: op.identifier.clone(), attributes: op.attrs.clone() };
+        Ok(match self.policies.evaluate(&asked)? {
+            // A rule makes no result of another client's build out of a source.
+            Some(other) if other.identifier.starts_with(SCHEME) => {
+                return Err(wrong(format!("the source policy names {}", other.identifier)));
+            }
+            Some(other) => Cow::Owned(SourceOp { identifier: other.identifier, attrs: other.attributes }),
+            None => Cow::Borrowed(op),
+        })
     }
 
     /// Converts a source; `digest` is that of its vertex.
@@ -46,6 +71,7 @@ impl<'a> Sources<'a> {
         digest: &str,
         shown: &str,
     ) -> Result<VertexKind, BuildError> {
+        let op = &*self.permitted(op)?;
         let (scheme, rest) = op
             .identifier
             .split_once("://")
@@ -159,7 +185,8 @@ impl<'a> Sources<'a> {
         let digest = digest.ok_or_else(|| wrong(format!("oci-layout reference {rest:?} needs a digest")))?;
         let session = self.session(attributes.get("oci.session")).await?;
         let store = attributes.get("oci.store").unwrap_or_default();
-        copy_image(&session, store, &digest, self.build.services.store()).await?;
+        let store = format!("oci:{}", without_tag(store));
+        copy_image(&session, &store, &digest, &self.build.services).await?;
         Ok(VertexKind::Layout { reference })
     }
 }
