@@ -24,6 +24,8 @@ pub(crate) const MAX_TEXT_BYTES: u64 = 16 << 20;
 pub struct LocalContext {
     files: Files,
     ignored: Option<IgnoreRules>,
+    /// The ignore file that the rules were read from.
+    ignore_file: Option<Vec<u8>>,
     time: SourceTime,
     /// Keeps an unpacked archive, what was fetched, or the empty directory, until the build ends.
     _scratch: Vec<tempfile::TempDir>,
@@ -89,7 +91,9 @@ impl LocalContext {
         };
         let tree = open(&whole)?;
         let text = read_dockerfile(&whole, &tree, dockerfile)?;
-        let ignored = read_ignore_rules(&tree, dockerfile)?;
+        let found = read_ignore_file(&tree, dockerfile)?;
+        let ignore_file = found.as_ref().map(|(_, bytes)| bytes.clone());
+        let ignored = parse_rules(found)?;
         let (root, tree) = match context {
             Context::Subdirectory { path, .. } => {
                 let root = whole.join(below(&tree, path)?);
@@ -100,7 +104,7 @@ impl LocalContext {
         };
         let files = Files::Here { root, tree };
         let _scratch = scratch.into_iter().collect();
-        Ok((LocalContext { files, ignored, time, _scratch, materials: Vec::new() }, text))
+        Ok((LocalContext { files, ignored, ignore_file, time, _scratch, materials: Vec::new() }, text))
     }
 
     /// Says when the context changed, where its origin told that.
@@ -150,7 +154,8 @@ impl LocalContext {
         let ignored = parse_rules(found)?;
         let files = Files::Distant(DistantFiles::new(distant.clone(), patterns.unwrap_or_default()));
         let time = SourceTime::Unknown;
-        Ok(LocalContext { files, ignored, time, _scratch: Vec::new(), materials: Vec::new() })
+        let (ignore_file, _scratch, materials) = (None, Vec::new(), Vec::new());
+        Ok(LocalContext { files, ignored, ignore_file, time, _scratch, materials })
     }
 
     /// Adds what a step reads of the files; `None` is everything.
@@ -192,7 +197,7 @@ impl LocalContext {
     ///
     /// # Errors
     /// When it is no directory or can't be read, or the ignore rules are malformed.
-    pub(crate) fn open_named(services: &Services, path: &Path) -> Result<LocalContext, BuildError> {
+    pub fn open_named(services: &Services, path: &Path) -> Result<LocalContext, BuildError> {
         let metadata = std::fs::metadata(path).map_err(|error| unreadable_context(path, &error))?;
         if !metadata.is_dir() {
             let message = format!("the context {} is not a directory", path.display());
@@ -204,7 +209,8 @@ impl LocalContext {
         let ignored = parse_rules(read_if_there(&tree, ".dockerignore")?)?;
         let files = Files::Here { root: path.to_owned(), tree };
         let time = SourceTime::Unknown;
-        Ok(LocalContext { files, ignored, time, _scratch: Vec::new(), materials: Vec::new() })
+        let (ignore_file, _scratch, materials) = (None, Vec::new(), Vec::new());
+        Ok(LocalContext { files, ignored, ignore_file, time, _scratch, materials })
     }
 
     /// Opens a directory that a client has sent; what it was to leave out it has left out already.
@@ -216,7 +222,8 @@ impl LocalContext {
             .map_err(|error| services.snapshot_error("can't open a client's directory", &error))?;
         let files = Files::Here { root: path.to_owned(), tree };
         let time = SourceTime::Unknown;
-        Ok(LocalContext { files, ignored: None, time, _scratch: Vec::new(), materials: Vec::new() })
+        let (ignore_file, _scratch, materials) = (None, Vec::new(), Vec::new());
+        Ok(LocalContext { files, ignored: None, ignore_file, time, _scratch, materials })
     }
 
     /// Returns the files, which have been brought.
@@ -228,8 +235,13 @@ impl LocalContext {
     }
 
     /// Returns the rules of the ignore file, when there are any.
-    pub(crate) fn ignored(&self) -> Option<&IgnoreRules> {
+    pub fn ignored(&self) -> Option<&IgnoreRules> {
         self.ignored.as_ref()
+    }
+
+    /// Returns the ignore file of a context that was opened with its Dockerfile, wherever it stands.
+    pub fn ignore_file(&self) -> Option<&[u8]> {
+        self.ignore_file.as_deref()
     }
 
     /// Returns the directory of this machine.
@@ -350,21 +362,20 @@ fn in_context(tree: &TreeRoot, name: &str) -> Result<DockerfileText, BuildError>
 }
 
 /// Reads `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in the context.
-fn read_ignore_rules(
+fn read_ignore_file(
     tree: &TreeRoot,
     dockerfile: &DockerfileSource,
-) -> Result<Option<IgnoreRules>, BuildError> {
+) -> Result<Option<(String, Vec<u8>)>, BuildError> {
     let beside = match dockerfile {
         DockerfileSource::File(_) => rules_beside(dockerfile)?,
         DockerfileSource::Default => read_if_there(tree, "Dockerfile.dockerignore")?,
         DockerfileSource::InContext(name) => read_if_there(tree, &format!("{name}.dockerignore"))?,
         DockerfileSource::Text(_) | DockerfileSource::Url(_) => None,
     };
-    let found = match beside {
-        Some(found) => Some(found),
-        None => read_if_there(tree, ".dockerignore")?,
-    };
-    parse_rules(found)
+    match beside {
+        Some(found) => Ok(Some(found)),
+        None => read_if_there(tree, ".dockerignore"),
+    }
 }
 
 /// Reads the ignore file of a Dockerfile that is a file of the caller's.

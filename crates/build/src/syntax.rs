@@ -21,13 +21,7 @@ const BUILT_IN_NAME: &str = "dockerfile.v0";
 /// # Errors
 /// When it is for another, at the line that says so.
 pub(crate) fn check(request: &BuildRequest, text: &DockerfileText) -> Result<(), BuildError> {
-    let given = request.build_args.iter().rev().find(|(name, value)| name == ARGUMENT && !value.is_empty());
-    let source = String::from_utf8_lossy(&text.bytes);
-    let (asked, line) = match (given, detect_syntax(&source)) {
-        (Some((_, value)), _) => (value.clone(), None),
-        (None, Some(found)) => (found.value, Some(found.line)),
-        (None, None) => return Ok(()),
-    };
+    let Some((asked, line)) = asked(request, text) else { return Ok(()) };
     // Arguments of the frontend may stand behind it.
     let name = asked.split_whitespace().next().unwrap_or_default();
     if is_built_in(name) {
@@ -40,10 +34,28 @@ pub(crate) fn check(request: &BuildRequest, text: &DockerfileText) -> Result<(),
     Err(match line {
         None => error,
         Some(line) => {
-            let text_of_file = source.as_ref().into();
+            let text_of_file = String::from_utf8_lossy(&text.bytes).into();
             error.at(SourceLocation { file: text.name.clone(), text: text_of_file, lines: line..=line })
         }
     })
+}
+
+/// Returns the image that is asked for as frontend, which other daemons fetch.
+pub(crate) fn asked_image(request: &BuildRequest, text: &DockerfileText) -> Option<String> {
+    let (asked, _) = asked(request, text)?;
+    asked.split_whitespace().next().filter(|name| *name != BUILT_IN_NAME).map(str::to_owned)
+}
+
+/// Returns what is asked for, and the line that says so unless it is an argument.
+fn asked(request: &BuildRequest, text: &DockerfileText) -> Option<(String, Option<u32>)> {
+    let given = request.build_args.iter().rev().find(|(name, value)| name == ARGUMENT && !value.is_empty());
+    match given {
+        Some((_, value)) => Some((value.clone(), None)),
+        None => {
+            let found = detect_syntax(&String::from_utf8_lossy(&text.bytes))?;
+            Some((found.value, Some(found.line)))
+        }
+    }
 }
 
 fn is_built_in(name: &str) -> bool {

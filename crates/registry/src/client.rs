@@ -11,6 +11,7 @@ mod challenge;
 mod download;
 mod endpoint;
 mod host;
+mod lend;
 mod manifest;
 mod options;
 mod pages;
@@ -39,6 +40,7 @@ use self::transport::{SharedTransport, Transport};
 use crate::config::canonical_host;
 use crate::error::RegistryError;
 
+pub use lend::{AuthScheme, LentToken};
 pub use options::{ClientOptions, Login, ProxySettings, RetryPolicy, TrustRoots};
 pub use stream::{BlobReader, BlobSink, BlobSource, FnSink, Progress};
 pub use upload::UploadSession;

@@ -18,6 +18,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Deserializer};
 
+use crate::client::LentToken;
 use crate::config::canonical_host;
 pub use credential_file::CredentialFile;
 pub use credential_helper::{HelperError, erase_with_helper, store_with_helper};
@@ -130,6 +131,22 @@ pub struct FoundCredential {
 pub trait CredentialLookup: Send + Sync {
     /// Finds the credential for a host, Docker Hub being `docker.io`; the error says why it can't be told.
     fn find<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Credential>, String>>;
+
+    /// Gets a token instead of credentials, where there are none; `None` when nobody gives any.
+    fn token<'a>(&'a self, wanted: TokenWanted<'a>) -> BoxFuture<'a, Result<Option<LentToken>, String>>;
+}
+
+/// A token that a host wants, in the words of its challenge.
+#[derive(Debug, Clone)]
+pub struct TokenWanted<'a> {
+    /// The host, Docker Hub being `docker.io`.
+    pub host: &'a str,
+    /// The token server.
+    pub realm: &'a str,
+    /// What the host is called there; may be empty.
+    pub service: &'a str,
+    /// What the token shall permit, `repository:NAME:pull`.
+    pub scopes: Vec<String>,
 }
 
 /// All sources of credentials; cheap to clone.
@@ -289,6 +306,17 @@ impl Credentials {
             Some(CredentialsError::Unreadable { problem })
         };
         broken.or_else(unreadable).map_or(Ok(None), Err)
+    }
+
+    /// Asks for a token instead of credentials; returns it with who gave it.
+    pub(crate) async fn borrow_token(
+        &self,
+        wanted: TokenWanted<'_>,
+    ) -> Result<Option<(LentToken, String)>, CredentialsError> {
+        let Some(lookup) = &self.inner.lookup else { return Ok(None) };
+        let wrong = |problem| CredentialsError::Lookup { origin: lookup.origin.clone(), problem };
+        let lent = lookup.asked.token(wanted).await.map_err(wrong)?;
+        Ok(lent.map(|lent| (lent, lookup.origin.clone())))
     }
 
     async fn ask_helper(

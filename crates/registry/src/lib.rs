@@ -14,14 +14,15 @@ pub mod credentials;
 pub mod error;
 
 pub use client::{
-    BlobReader, BlobSink, BlobSource, Client, ClientOptions, FetchedManifest, FnSink, Login, MountOutcome,
-    Progress, ProxySettings, PushOutcome, RetryPolicy, TrustRoots, UploadSession, WebAnswer, WebFile,
+    AuthScheme, BlobReader, BlobSink, BlobSource, Client, ClientOptions, FetchedManifest, FnSink, LentToken,
+    Login, MountOutcome, Progress, ProxySettings, PushOutcome, RetryPolicy, TrustRoots, UploadSession,
+    WebAnswer, WebFile,
 };
 pub use config::{
     ConfigError, HostConfig, HostSettings, HostTable, KeyPair, KeyPairBytes, Mirror, RegistryConfig,
 };
 pub use credentials::{
     AuthFile, Credential, CredentialFile, CredentialLookup, Credentials, CredentialsError, FoundCredential,
-    HelperError,
+    HelperError, TokenWanted,
 };
 pub use error::{CredentialUse, Refusal, RegistryError};

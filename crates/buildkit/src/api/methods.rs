@@ -97,6 +97,9 @@ pub mod client {
     /// A user and a password for a registry.
     pub const CREDENTIALS: Method<auth::CredentialsRequest, auth::CredentialsResponse> =
         Method::new("/moby.filesync.v1.Auth/Credentials");
+    /// Whether the client fetches the tokens of a registry.
+    pub const TOKEN_AUTHORITY: Method<auth::GetTokenAuthorityRequest, auth::GetTokenAuthorityResponse> =
+        Method::new("/moby.filesync.v1.Auth/GetTokenAuthority");
     /// A token that the client fetches, so that its password stays with it.
     pub const FETCH_TOKEN: Method<auth::FetchTokenRequest, auth::FetchTokenResponse> =
         Method::new("/moby.filesync.v1.Auth/FetchToken");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::Request;
 
 use crate::Method;
-use crate::api::auth::CredentialsRequest;
+use crate::api::auth::{CredentialsRequest, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest};
 use crate::api::methods::client;
 use crate::api::secrets::GetSecretRequest;
 use crate::caller::{CallerError, ClientSession};
@@ -40,6 +40,24 @@ impl ClientSession {
         let found = self.ask("get credentials from the client", &client::CREDENTIALS, request).await?;
         let login = RegistryLogin { user: found.username, secret: found.secret };
         Ok(Some(login).filter(|login| !login.secret.is_empty()))
+    }
+
+    /// Asks for a token, where the client gives those instead of logins; `None` when it does not.
+    ///
+    /// # Errors
+    /// When the client fails to get it.
+    pub async fn token(&self, wanted: FetchTokenRequest) -> Result<Option<FetchTokenResponse>, CallerError> {
+        const WHAT: &str = "get a token from the client";
+        if !self.offers(client::FETCH_TOKEN.path()) || !self.offers(client::TOKEN_AUTHORITY.path()) {
+            return Ok(None);
+        }
+        let authority = GetTokenAuthorityRequest { host: wanted.host.clone(), salt: Vec::new() };
+        match self.ask(WHAT, &client::TOKEN_AUTHORITY, authority).await {
+            Ok(_) => {}
+            Err(error) if error.is_not_offered() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        self.ask(WHAT, &client::FETCH_TOKEN, wanted).await.map(Some)
     }
 
     /// Asks for a secret; `None` when the client has none of that name.

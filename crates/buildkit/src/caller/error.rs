@@ -86,6 +86,11 @@ impl CallerError {
         CallerError::Refused { what, code: status.code(), message: message_of(status) }
     }
 
+    /// Returns whether the client does not do this.
+    pub fn is_not_offered(&self) -> bool {
+        matches!(self, CallerError::Refused { code: Code::Unavailable | Code::Unimplemented, .. })
+    }
+
     /// Returns whether the client said that there is no such thing.
     pub fn is_not_found(&self) -> bool {
         matches!(self, CallerError::Refused { code: Code::NotFound, .. })

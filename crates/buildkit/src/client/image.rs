@@ -5,14 +5,14 @@
 //! digest the one that the node's exporter told, and its platforms those that were asked for.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use polyarch_build::context::LocalContext;
+use polyarch_build::context::{DockerfileText, LocalContext};
 use polyarch_build::error::chain_of;
 use polyarch_build::named_context::ContextSource;
-use polyarch_build::request::{BuildRequest, DockerfileSource};
-use polyarch_build::{BuildError, ErrorKind, Services};
+use polyarch_build::request::BuildRequest;
+use polyarch_build::{BuildError, ErrorKind, Services, named_images};
 use polyarch_oci::{Descriptor, ManifestOrIndex, Platform};
 use polyarch_registry::Credentials;
 use polyarch_solver::CancelFlag;
@@ -24,7 +24,7 @@ use crate::client::attributes::{
 };
 use crate::client::cache::NodeCache;
 use crate::client::{Exporter, Node, SolveError, SolveRequest};
-use crate::session::{ArchiveTarget, Attachments, Session, SharedDirectory};
+use crate::session::{ArchiveTarget, Attachments, Session, SharedDirectory, SharedRegistries};
 
 /// Says that a descriptor is of no platform but of another entry.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
@@ -36,7 +36,7 @@ pub struct NodeBuildOptions {
     pub platforms: Vec<Platform>,
     /// Tells this node's steps apart from those of other nodes.
     pub label: Option<String>,
-    /// Credentials that the node may ask for, to pull base images.
+    /// Credentials for the images that the build names, of which the node gets tokens where registries take those.
     pub credentials: Option<Credentials>,
 }
 
@@ -93,15 +93,16 @@ impl Node {
         let context = context.of_time(here.time).keeping(here.scratch);
         // The node gets a directory, which has no time.
         let request = &request.with_time_of_context(&context);
-        let dockerfile = DockerfileDirectory::new(services, &here.dockerfile, &context, &text)?;
+        let dockerfile = dockerfile_directory(services, &text, context.ignore_file())?;
         let (target, imported) = import_target(services.store());
         let mut directories = BTreeMap::from([
-            ("context".to_owned(), share(context.root()?)?),
-            ("dockerfile".to_owned(), share(&dockerfile.path)?),
+            ("context".to_owned(), share(context.root()?)?.withholding(context.ignored())),
+            ("dockerfile".to_owned(), share(dockerfile.path())?),
         ]);
         for context in &request.contexts {
             if let ContextSource::Directory(path) = &context.source {
-                directories.insert(context_name(context), share(path)?);
+                let opened = LocalContext::open_named(services, path)?;
+                directories.insert(context_name(context), share(path)?.withholding(opened.ignored()));
             }
             if context_value(context).is_none() {
                 let message = format!(
@@ -114,18 +115,24 @@ impl Node {
             }
         }
         let cache = NodeCache::new(services, &request.cache, progress).await?;
+        let random =
+            |error| BuildError::new(ErrorKind::Sandbox, format!("the system gives no random bytes: {error}"));
+        let images = named_images(request, &text, &options.platforms);
+        let share = |credentials| {
+            SharedRegistries::new(services.registry().clone(), credentials, images.as_deref()).map_err(random)
+        };
+        let registries = options.credentials.map(share).transpose()?;
         let attachments = Attachments {
             contents: cache.contents(),
             directories,
             archives: vec![target],
-            credentials: options.credentials,
+            registries,
             secrets: Some(request.steps.secrets.clone()),
         };
-        let failed = |error| BuildError::new(ErrorKind::Sandbox, format!("can't open a session: {error}"));
-        let session = Session::new(attachments, "").map_err(failed)?;
+        let session = Session::new(attachments, "").map_err(random)?;
         let solve = SolveRequest {
             frontend: "dockerfile.v0".to_owned(),
-            attributes: frontend_attributes(request, &dockerfile.file_name, &options.platforms),
+            attributes: frontend_attributes(request, &text.name, &options.platforms),
             exporters: vec![Exporter { kind: "oci".to_owned(), attributes: exporter_attributes(request) }],
             cache_from: cache.from.clone(),
             cache_to: cache.to.clone(),
@@ -161,50 +168,24 @@ fn share(path: &Path) -> Result<SharedDirectory, BuildError> {
     })
 }
 
-/// The directory that a node reads the Dockerfile from. It asks there for nothing but the Dockerfile and its
-/// ignore file, and is given nothing else that it follows to.
-struct DockerfileDirectory {
-    path: PathBuf,
-    file_name: String,
-    _scratch: Option<tempfile::TempDir>,
-}
-
-impl DockerfileDirectory {
-    /// A Dockerfile outside of the context is copied with its ignore file: the directory around it is nobody's
-    /// business.
-    fn new(
-        services: &Services,
-        source: &DockerfileSource,
-        context: &LocalContext,
-        text: &polyarch_build::context::DockerfileText,
-    ) -> Result<DockerfileDirectory, BuildError> {
-        let here = |name: &str| {
-            let path = context.root()?.to_owned();
-            Ok(DockerfileDirectory { path, file_name: name.to_owned(), _scratch: None })
-        };
-        match source {
-            DockerfileSource::Default => return here(&text.name),
-            DockerfileSource::InContext(name) => return here(name),
-            DockerfileSource::File(_) | DockerfileSource::Text(_) | DockerfileSource::Url(_) => {}
-        }
-        let scratch = services.scratch()?;
-        let write = |name: &str, bytes: &[u8]| {
-            let path = scratch.path().join(name);
-            std::fs::write(&path, bytes).map_err(|error| BuildError::io("can't write", &path, &error))
-        };
-        write(&text.name, &text.bytes)?;
-        if let DockerfileSource::File(path) = source {
-            let mut ignore = path.clone().into_os_string();
-            ignore.push(".dockerignore");
-            match std::fs::read(&ignore) {
-                Ok(bytes) => write(&format!("{}.dockerignore", text.name), &bytes)?,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(BuildError::io("can't read the ignore file", ignore, &error)),
-            }
-        }
-        let path = scratch.path().to_owned();
-        Ok(DockerfileDirectory { path, file_name: text.name.clone(), _scratch: Some(scratch) })
+/// Makes the directory that a node reads the Dockerfile and its ignore file from, with nothing else in it:
+/// what lies around them is nobody's business.
+fn dockerfile_directory(
+    services: &Services,
+    text: &DockerfileText,
+    ignore_file: Option<&[u8]>,
+) -> Result<tempfile::TempDir, BuildError> {
+    let directory = services.scratch()?;
+    let write = |name: &str, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).map_err(|error| BuildError::io("can't write", &path, &error))
+    };
+    write(&text.name, &text.bytes)?;
+    // Frontends look for this one first, so it stands for wherever the rules were.
+    if let Some(bytes) = ignore_file {
+        write(&format!("{}.dockerignore", text.name), bytes)?;
     }
+    Ok(directory)
 }
 
 /// Makes a target that imports an archive, and the place where its images are noted.

@@ -8,11 +8,12 @@ use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use polyarch_build::{BuildError, ServiceOptions, Services};
-use polyarch_registry::{Credential, CredentialLookup, Credentials};
+use polyarch_registry::{Credential, CredentialLookup, Credentials, LentToken, TokenWanted};
 use tokio::sync::Semaphore;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Response, Status};
 
+use crate::api::auth::FetchTokenRequest;
 use crate::api::control::{SolveRequest, SolveResponse, StatusResponse};
 use crate::caller::ClientSession;
 use crate::history::Outcome;
@@ -27,6 +28,9 @@ use crate::server::results::{Results, Solved};
 
 /// How long a build waits for its client's session.
 const SESSION_PATIENCE: Duration = Duration::from_secs(4);
+
+/// The life of a token of a client that does not tell it.
+const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 
 /// The host by which clients know Docker Hub's credentials.
 const DOCKER_HUB: &str = "registry-1.docker.io";
@@ -184,6 +188,27 @@ impl CredentialLookup for Lookup {
             Ok(login.map(|login| match login.user.is_empty() {
                 true => Credential::IdentityToken { token: login.secret },
                 false => Credential::UserPassword { user: login.user, password: login.secret },
+            }))
+        })
+    }
+
+    fn token<'a>(&'a self, wanted: TokenWanted<'a>) -> BoxFuture<'a, Result<Option<LentToken>, String>> {
+        Box::pin(async move {
+            let host = if wanted.host == "docker.io" { DOCKER_HUB } else { wanted.host };
+            let request = FetchTokenRequest {
+                client_id: "polyarch".to_owned(),
+                host: host.to_owned(),
+                realm: wanted.realm.to_owned(),
+                service: wanted.service.to_owned(),
+                scopes: wanted.scopes,
+            };
+            let lent = self.0.token(request).await.map_err(|error| crate::error::chain_of(&error))?;
+            Ok(lent.filter(|lent| !lent.token.is_empty()).map(|lent| LentToken {
+                token: lent.token,
+                life: u64::try_from(lent.expires_in)
+                    .ok()
+                    .filter(|life| *life > 0)
+                    .map_or(DEFAULT_LIFE, Duration::from_secs),
             }))
         })
     }

@@ -2,7 +2,9 @@
 //! A directory that a daemon may read, walked in the order and with the filters of file transfers.
 //!
 //! Entries come parents first, names in the order of their bytes. Owners are left out: a context belongs
-//! to nobody. A file of several names is told once, and its other names as links to the first. Neither a walk nor an open leaves the directory: symlinks are told, never followed.
+//! to nobody. A file of several names is told once, and its other names as links to the first. Neither a walk
+//! nor an open leaves the directory: symlinks are told, never followed. What its own rules withhold is not
+//! told, whatever the daemon asks for.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,6 +12,7 @@ use std::fs::{File, FileType};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use polyarch_dockerfile::{IgnoreError, IgnoreRules, IgnoreState};
 use polyarch_snapshot::TreeRoot;
@@ -26,7 +29,11 @@ const MAX_DEPTH: usize = 256;
 pub struct SharedDirectory {
     path: PathBuf,
     tree: TreeRoot,
+    withheld: Option<Arc<IgnoreRules>>,
 }
+
+/// The file of a context that daemons read before they ask for the rest: no rule withholds it.
+const IGNORE_FILE: &str = ".dockerignore";
 
 /// What a daemon asks for of a directory.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +76,13 @@ impl SharedDirectory {
     /// # Errors
     /// When it can't be opened.
     pub fn open(path: &Path) -> Result<SharedDirectory, polyarch_snapshot::SnapshotError> {
-        Ok(SharedDirectory { path: path.to_owned(), tree: TreeRoot::open(path)? })
+        Ok(SharedDirectory { path: path.to_owned(), tree: TreeRoot::open(path)?, withheld: None })
+    }
+
+    /// Keeps back what an ignore file leaves out: a daemon that is asked to leave it out may do as it likes.
+    #[must_use]
+    pub fn withholding(self, rules: Option<&IgnoreRules>) -> SharedDirectory {
+        SharedDirectory { withheld: rules.cloned().map(Arc::new), ..self }
     }
 
     /// Makes a selection of patterns that must match, patterns that must not, and paths to follow.
@@ -103,9 +116,15 @@ impl SharedDirectory {
         selection: &Selection,
         take: &mut dyn FnMut(Stat) -> Result<(), WalkError>,
     ) -> Result<(), WalkError> {
-        let mut walk =
-            Walk { root: &self.path, selection, take, pending: Vec::new(), first_names: HashMap::new() };
-        walk.directory("", &IgnoreState::default(), &IgnoreState::default(), 0)
+        let mut walk = Walk {
+            root: &self.path,
+            withheld: self.withheld.as_deref(),
+            selection,
+            take,
+            pending: Vec::new(),
+            first_names: HashMap::new(),
+        };
+        walk.directory("", &States::default(), 0)
     }
 
     /// Opens a regular file that a walk has told.
@@ -117,8 +136,17 @@ impl SharedDirectory {
     }
 }
 
+/// What the rules have said of a directory.
+#[derive(Default)]
+struct States {
+    included: IgnoreState,
+    excluded: IgnoreState,
+    withheld: IgnoreState,
+}
+
 struct Walk<'a> {
     root: &'a Path,
+    withheld: Option<&'a IgnoreRules>,
     selection: &'a Selection,
     take: &'a mut dyn FnMut(Stat) -> Result<(), WalkError>,
     /// Directories on the way that were not told yet.
@@ -128,13 +156,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn directory(
-        &mut self,
-        path: &str,
-        included: &IgnoreState,
-        excluded: &IgnoreState,
-        depth: usize,
-    ) -> Result<(), WalkError> {
+    fn directory(&mut self, path: &str, states: &States, depth: usize) -> Result<(), WalkError> {
         let directory = self.root.join(path);
         if depth > MAX_DEPTH {
             return Err(WalkError::TooDeep { path: directory });
@@ -143,24 +165,24 @@ impl Walk<'_> {
         for name in names {
             let name = name.into_string().map_err(|name| WalkError::Name { path: directory.join(name) })?;
             let path = if path.is_empty() { name } else { format!("{path}/{name}") };
-            self.entry(&path, included, excluded, depth)?;
+            self.entry(&path, states, depth)?;
         }
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        path: &str,
-        included: &IgnoreState,
-        excluded: &IgnoreState,
-        depth: usize,
-    ) -> Result<(), WalkError> {
+    fn entry(&mut self, path: &str, states: &States, depth: usize) -> Result<(), WalkError> {
         let full = self.root.join(path);
-        let included = self.selection.included.as_ref().map(|rules| (rules, rules.check(included, path)));
-        let excluded = self.selection.excluded.as_ref().map(|rules| (rules, rules.check(excluded, path)));
-        let is_included = included.as_ref().is_none_or(|(_, state)| state.is_ignored());
-        let is_excluded = excluded.as_ref().is_some_and(|(_, state)| state.is_ignored());
-        let is_skipped = !is_included || is_excluded;
+        let included =
+            self.selection.included.as_ref().map(|rules| (rules, rules.check(&states.included, path)));
+        let excluded =
+            self.selection.excluded.as_ref().map(|rules| (rules, rules.check(&states.excluded, path)));
+        let withheld = self.withheld.map(|rules| (rules, rules.check(&states.withheld, path)));
+        let is_left_out = |by: &Option<(&IgnoreRules, IgnoreState)>| {
+            by.as_ref().is_some_and(|(_, state)| state.is_ignored())
+        };
+        let is_included = included.is_none() || is_left_out(&included);
+        let is_withheld = is_left_out(&withheld) && path != IGNORE_FILE;
+        let is_skipped = !is_included || is_left_out(&excluded) || is_withheld;
         let Some(metadata) = present(&full, full.symlink_metadata())? else { return Ok(()) };
         if !metadata.is_dir() {
             return match is_skipped || !is_sendable(metadata.file_type()) {
@@ -171,9 +193,13 @@ impl Walk<'_> {
                 },
             };
         }
+        let has_nothing = |by: &Option<(&IgnoreRules, IgnoreState)>| {
+            by.as_ref().is_some_and(|(rules, state)| rules.can_prune(state, path))
+        };
         let is_pruned = !is_included
             && included.as_ref().is_some_and(|(rules, _)| !rules.may_match_below(path))
-            || excluded.as_ref().is_some_and(|(rules, state)| rules.can_prune(state, path));
+            || has_nothing(&excluded)
+            || has_nothing(&withheld);
         if is_pruned {
             return Ok(());
         }
@@ -184,7 +210,9 @@ impl Walk<'_> {
             false => self.tell(stat)?,
         }
         let state = |state: Option<(_, IgnoreState)>| state.map(|(_, state)| state).unwrap_or_default();
-        self.directory(path, &state(included), &state(excluded), depth + 1)?;
+        let states =
+            States { included: state(included), excluded: state(excluded), withheld: state(withheld) };
+        self.directory(path, &states, depth + 1)?;
         // It was told when something below it was.
         self.pending.truncate(before);
         Ok(())
@@ -324,6 +352,36 @@ mod tests {
         assert_eq!(listed(&[], &[], &["link/c"]), ["a", "a/b", "a/b/c", "link"]);
         assert_eq!(listed(&[], &[], &["nothing"]), [""; 0]);
         assert_eq!(listed(&[], &["z"], &["."]).len(), 10);
+    }
+
+    #[test]
+    fn what_is_withheld_is_not_told_whatever_is_asked_for() {
+        let root = tempfile::tempdir().unwrap();
+        for path in [".dockerignore", "secrets/key", "secrets/public/a", "src/a", "src/.dockerignore"] {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "1234").unwrap();
+        }
+        let rules = IgnoreRules::parse(b"**/.dockerignore\nsecrets\n!secrets/public\n").unwrap();
+        let directory = SharedDirectory::open(root.path()).unwrap().withholding(Some(&rules));
+        let told = |include: &[&str], exclude: &[&str], follow: &[&str]| {
+            let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+            let selection = directory.select(&owned(include), &owned(exclude), &owned(follow)).unwrap();
+            let mut paths = Vec::new();
+            let mut take = |stat: Stat| {
+                paths.push(stat.path);
+                Ok(())
+            };
+            directory.walk(&selection, &mut take).unwrap();
+            paths
+        };
+        let all = [".dockerignore", "secrets", "secrets/public", "secrets/public/a", "src", "src/a"];
+        assert_eq!(told(&[], &[], &[]), all);
+        assert_eq!(told(&["secrets/key"], &[], &[]), [""; 0]);
+        assert_eq!(told(&[], &["!secrets/key", "!**"], &[]), all);
+        assert_eq!(told(&[], &[], &["secrets/key", ".dockerignore"]), [".dockerignore"]);
+        // A daemon's own wish comes on top.
+        assert_eq!(told(&[], &[".dockerignore", "secrets"], &[]), ["src", "src/a"]);
     }
 
     fn stats(root: &Path, exclude: &[&str]) -> Vec<Stat> {

@@ -14,6 +14,7 @@ mod follow;
 pub mod go_mode;
 pub(crate) mod metadata;
 pub(crate) mod pipe;
+mod registries;
 mod serve;
 mod ssh;
 pub(crate) mod whole_body;
@@ -22,11 +23,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use polyarch_build::secrets::SecretSource;
-use polyarch_registry::Credentials;
 
 pub use content::ContentStore;
 pub use directory::{Selection, SharedDirectory, WalkError};
 pub use file_send::{ArchiveTarget, TakeArchive};
+pub use registries::SharedRegistries;
 
 /// What a daemon may have of this machine during one build.
 #[derive(Default)]
@@ -37,8 +38,8 @@ pub struct Attachments {
     pub archives: Vec<ArchiveTarget>,
     /// The blobs that it may read and give, by the names of their stores.
     pub contents: BTreeMap<String, Arc<ContentStore>>,
-    /// Credentials of registries; none are told without.
-    pub credentials: Option<Credentials>,
+    /// Access to registries; none is given without.
+    pub registries: Option<SharedRegistries>,
     /// Secrets and SSH agents; none are told without.
     pub secrets: Option<Arc<dyn SecretSource>>,
 }

@@ -8,25 +8,20 @@ use std::sync::Arc;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use polyarch_registry::Credential;
 use tonic::body::Body;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::api::auth::{CredentialsRequest, CredentialsResponse};
 use crate::api::health::{HealthCheckResponse, ServingStatus};
 use crate::api::methods::{client, daemon};
 use crate::api::secrets::{GetSecretRequest, GetSecretResponse};
 use crate::error::NodeError;
 use crate::session::whole_body::WholeBody;
-use crate::session::{Attachments, Session, content, file_send, file_sync, pipe, ssh};
+use crate::session::{Attachments, Session, content, file_send, file_sync, pipe, registries, ssh};
 
 /// How much of a context may be under way before the daemon says that it has taken it, in bytes.
 const WINDOW_BYTES: u32 = 8 << 20;
-
-/// The host under which Docker Hub's daemons ask for its credentials.
-const DOCKER_HUB: &str = "registry-1.docker.io";
 
 impl Session {
     /// Opens the session at a daemon and serves it until either side ends it.
@@ -108,7 +103,9 @@ impl Attachments {
             (!self.contents.is_empty(), client::CONTENT_INFO.path()),
             (!self.contents.is_empty(), client::CONTENT_READ.path()),
             (!self.contents.is_empty(), client::CONTENT_WRITE.path()),
-            (self.credentials.is_some(), client::CREDENTIALS.path()),
+            (self.registries.is_some(), client::CREDENTIALS.path()),
+            (self.registries.is_some(), client::TOKEN_AUTHORITY.path()),
+            (self.registries.is_some(), client::FETCH_TOKEN.path()),
             (self.secrets.is_some(), client::GET_SECRET.path()),
             (self.secrets.is_some(), client::CHECK_AGENT.path()),
             (self.secrets.is_some(), client::FORWARD_AGENT.path()),
@@ -137,7 +134,12 @@ async fn answer(attachments: Arc<Attachments>, request: http::Request<Body>) -> 
     } else if path == client::CONTENT_WRITE.path() {
         client::CONTENT_WRITE.exchange(request, |request| content::write(attachments, request)).await
     } else if path == client::CREDENTIALS.path() {
-        client::CREDENTIALS.serve(request, |request| credentials(attachments, request)).await
+        client::CREDENTIALS.serve(request, |request| registries::credentials(attachments, request)).await
+    } else if path == client::TOKEN_AUTHORITY.path() {
+        let answer = |request| registries::token_authority(attachments, request);
+        client::TOKEN_AUTHORITY.serve(request, answer).await
+    } else if path == client::FETCH_TOKEN.path() {
+        client::FETCH_TOKEN.serve(request, |request| registries::fetch_token(attachments, request)).await
     } else if path == client::GET_SECRET.path() {
         client::GET_SECRET.serve(request, |request| secret(attachments, request)).await
     } else if path == client::CHECK_AGENT.path() {
@@ -145,30 +147,6 @@ async fn answer(attachments: Arc<Attachments>, request: http::Request<Body>) -> 
     } else {
         client::FORWARD_AGENT.exchange(request, |request| ssh::forward_agent(attachments, request)).await
     }
-}
-
-/// Tells a user and password of a registry; both empty where there are none.
-async fn credentials(
-    attachments: Arc<Attachments>,
-    request: Request<CredentialsRequest>,
-) -> Result<CredentialsResponse, Status> {
-    let host = match request.get_ref().host.as_str() {
-        DOCKER_HUB => "docker.io",
-        host => host,
-    };
-    let Some(credentials) = &attachments.credentials else { return Ok(CredentialsResponse::default()) };
-    let found = credentials.find(host, "").await;
-    let found = found.map_err(|error| Status::failed_precondition(crate::error::chain_of(&error)))?;
-    Ok(match found.map(|found| found.credential) {
-        Some(Credential::UserPassword { user, password }) => {
-            CredentialsResponse { username: user, secret: password }
-        }
-        // Without a user the secret is taken for a refresh token.
-        Some(Credential::IdentityToken { token }) => {
-            CredentialsResponse { username: String::new(), secret: token }
-        }
-        Some(Credential::RegistryToken { .. }) | None => CredentialsResponse::default(),
-    })
 }
 
 async fn secret(

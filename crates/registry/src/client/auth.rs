@@ -18,12 +18,13 @@ use url::Url;
 
 use super::call::{self, Answer, Call, Subject};
 use super::challenge::{Challenge, Scopes};
+use super::lend::LentToken;
 use super::options::Login;
 use super::retry::Backoff;
 use super::transport::{SharedTransport, authority};
 use crate::api::MAX_TOKEN_BYTES;
 use crate::config::is_loopback;
-use crate::credentials::{Credential, FoundCredential};
+use crate::credentials::{Credential, CredentialsError, FoundCredential, TokenWanted};
 use crate::error::{CredentialUse, RegistryError};
 
 /// Our name at token servers.
@@ -71,6 +72,16 @@ struct TokenAnswer {
     expires_in: Option<u64>,
 }
 
+impl TokenAnswer {
+    fn token(&self) -> &str {
+        if self.token.is_empty() { &self.access_token } else { &self.token }
+    }
+
+    fn into_token(self) -> String {
+        if self.token.is_empty() { self.access_token } else { self.token }
+    }
+}
+
 impl Authorizer {
     pub(super) fn new(host: &str) -> Authorizer {
         Authorizer { host: host.to_owned(), state: Mutex::default() }
@@ -98,8 +109,15 @@ impl Authorizer {
                 credentials: token.credentials.clone(),
             });
         }
-        let (found, credentials) = self.find(transport, repository).await;
+        let (found, mut credentials) = self.find(transport, repository).await;
+        let lent = match (&challenge, &found) {
+            (Challenge::Bearer { realm, service, .. }, None) => {
+                self.borrow(transport, realm, service.as_deref(), scopes, &mut credentials).await
+            }
+            _ => None,
+        };
         let fresh = match (&challenge, found) {
+            _ if lent.is_some() => lent.map(|lent| (bearer(&lent.token), lent.life)),
             (Challenge::Bearer { .. }, Some(Credential::RegistryToken { token })) => {
                 Some((bearer(&token), DEFAULT_LIFE))
             }
@@ -130,6 +148,33 @@ impl Authorizer {
         Ok(Authorization { header: Some(header), credentials })
     }
 
+    /// Returns the challenge that holds.
+    pub(super) fn known_challenge(&self) -> Option<Challenge> {
+        self.lock().challenge.clone()
+    }
+
+    /// Gets a token that is not kept, with the credentials for a repository or as anybody may have it.
+    pub(super) async fn lend(
+        &self,
+        transport: &SharedTransport,
+        origin: &Url,
+        repository: Option<&str>,
+        scopes: &Scopes,
+    ) -> Result<Option<LentToken>, RegistryError> {
+        let Some(Challenge::Bearer { realm, service, .. }) = self.known_challenge() else { return Ok(None) };
+        let (found, credentials) = match repository {
+            Some(repository) => self.find(transport, repository).await,
+            None => (None, CredentialUse::None),
+        };
+        if let Some(Credential::RegistryToken { token }) = found {
+            return Ok(Some(LentToken { token, life: DEFAULT_LIFE }));
+        }
+        let server = TokenServer { host: &self.host, realm: &realm, service: service.as_deref(), origin };
+        let answer = server.fetch(transport, found.as_ref(), scopes, &credentials).await?;
+        let (_, life) = server.header_and_life(transport, &answer)?;
+        Ok(Some(LentToken { token: answer.into_token(), life }))
+    }
+
     /// Takes note of a 401: its challenge holds from now on, and the token sent is void.
     ///
     /// Returns the scopes to try again with; `None` when there is no challenge that we can meet.
@@ -158,17 +203,44 @@ impl Authorizer {
                 (Some(credential), CredentialUse::Sent { origin })
             }
             Ok(None) => (None, CredentialUse::None),
+            Err(error) => (None, self.unavailable(&error)),
+        }
+    }
+
+    /// Asks whoever has credentials for a token instead.
+    async fn borrow(
+        &self,
+        transport: &SharedTransport,
+        realm: &Url,
+        service: Option<&str>,
+        scopes: &Scopes,
+        credentials: &mut CredentialUse,
+    ) -> Option<LentToken> {
+        let (host, service) = (self.host.as_str(), service.unwrap_or_default());
+        let wanted = TokenWanted { host, realm: realm.as_str(), service, scopes: scopes.iter().collect() };
+        match transport.options.credentials.borrow_token(wanted).await {
+            Ok(lent) => {
+                let (lent, origin) = lent?;
+                *credentials = CredentialUse::Sent { origin };
+                Some(lent)
+            }
             Err(error) => {
-                let mut reason = error.to_string();
-                let mut next = std::error::Error::source(&error);
-                while let Some(cause) = next {
-                    reason = format!("{reason}: {cause}");
-                    next = cause.source();
-                }
-                tracing::warn!(host = %self.host, %reason, "going without credentials");
-                (None, CredentialUse::Unavailable { reason })
+                *credentials = self.unavailable(&error);
+                None
             }
         }
+    }
+
+    /// Notes that credentials cannot be had.
+    fn unavailable(&self, error: &CredentialsError) -> CredentialUse {
+        let mut reason = error.to_string();
+        let mut next = std::error::Error::source(error);
+        while let Some(cause) = next {
+            reason = format!("{reason}: {cause}");
+            next = cause.source();
+        }
+        tracing::warn!(host = %self.host, %reason, "going without credentials");
+        CredentialUse::Unavailable { reason }
     }
 
     /// Tells what came of a login.
@@ -238,7 +310,7 @@ impl TokenServer<'_> {
         answer: &TokenAnswer,
     ) -> Result<(Option<HeaderValue>, Duration), RegistryError> {
         let life = answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs);
-        let text = if answer.token.is_empty() { &answer.access_token } else { &answer.token };
+        let text = answer.token();
         let header = bearer(text).filter(|_| !text.is_empty());
         if header.is_none() {
             return Err(self.call(transport, Method::GET).protocol_error("the token server sent no token"));

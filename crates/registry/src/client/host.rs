@@ -154,6 +154,20 @@ impl Host {
         self.authorizer.login()
     }
 
+    /// Returns the challenge that the host has made.
+    pub(super) fn known_challenge(&self) -> Option<super::challenge::Challenge> {
+        self.authorizer.known_challenge()
+    }
+
+    /// Gets a token for somebody else, with the credentials for a repository or as anybody may have it.
+    pub(super) async fn lend(
+        &self,
+        repository: Option<&str>,
+        scopes: &Scopes,
+    ) -> Result<Option<super::LentToken>, RegistryError> {
+        self.authorizer.lend(&self.transport, self.base().await?, repository, scopes).await
+    }
+
     /// Takes note of a 401 to a request that was sent elsewhere; tells whether to try again.
     pub(super) fn challenged(&self, answer: &Answer, scopes: &Scopes) -> bool {
         let is_ours = self.base.get().is_some_and(|base| is_same_origin(&answer.url, base));

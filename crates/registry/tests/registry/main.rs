@@ -8,6 +8,7 @@ mod debian;
 mod downgrade;
 mod download;
 mod fake;
+mod lend;
 mod lists;
 mod manifest;
 mod proxy;
