@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::ast::Expression;
+use super::bounds::Tally;
 use super::convert::convert;
 use super::evaluate::{evaluate, near};
 use super::functions::{self, Function};
@@ -66,8 +67,10 @@ pub fn call(
 
 fn values_of(arguments: &[Expression], expands_last: bool, scope: &Scope<'_>) -> Result<Vec<Value>, Fault> {
     let mut values = Vec::with_capacity(arguments.len());
+    let mut tally = Tally::default();
     for (at, argument) in arguments.iter().enumerate() {
         let value = evaluate(argument, scope)?;
+        tally.add(&value).map_err(|problem| Fault::at(argument.span, "Expression too complex", problem))?;
         if !(expands_last && at + 1 == arguments.len()) {
             values.push(value);
             continue;
@@ -142,28 +145,11 @@ fn call_built_in(
         let ty = parameter.kind.ty();
         converted.push(convert(value, &ty).map_err(|problem| wrong(&problem))?);
     }
-    let weight: usize = converted.iter().map(weight).sum();
-    scope.globals.spend(weight).map_err(|problem| call_fault(name, &problem, span))?;
-    let result = (function.body)(&converted, &scope.globals.world)
-        .map_err(|problem| call_fault(name, &problem, span))?;
-    scope.globals.spend(self::weight(&result)).map_err(|problem| call_fault(name, &problem, span))?;
-    Ok(result)
-}
-
-/// How much a value counts.
-fn weight(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len() / 8,
-        value => value
-            .elements()
-            .map(|elements| elements.iter().map(weight).sum::<usize>() + elements.len())
-            .or_else(|| {
-                value
-                    .attributes()
-                    .map(|elements| elements.values().map(weight).sum::<usize>() + elements.len())
-            })
-            .unwrap_or(0),
+    for value in &converted {
+        scope.globals.account(value).map_err(|problem| call_fault(name, &problem, span))?;
     }
+    // The result is counted by who evaluates the call.
+    (function.body)(&converted, &scope.globals.world).map_err(|problem| call_fault(name, &problem, span))
 }
 
 fn call_user_function(

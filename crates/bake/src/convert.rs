@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::bounds::{self, Tally};
 use super::number::Number;
 use super::value::{Attribute, Type, Value};
 
@@ -53,9 +54,13 @@ pub fn convert(value: &Value, to: &Type) -> Result<Value, String> {
             Some(values) if !matches!(value, Value::Set(..)) && values.len() == types.len() => values
                 .iter()
                 .zip(types)
-                .map(|(value, ty)| convert(value, ty))
-                .collect::<Result<_, _>>()
-                .map(Value::Tuple),
+                .try_fold((Vec::new(), Tally::default()), |(mut all, mut tally), (value, ty)| {
+                    let value = convert(value, ty)?;
+                    tally.add(&value)?;
+                    all.push(value);
+                    Ok((all, tally))
+                })
+                .map(|(all, _)| Value::Tuple(all)),
             _ => Err(mismatch(value, to)),
         },
         (_, Type::Object(wanted)) => match value.attributes() {
@@ -101,10 +106,9 @@ fn convert_elements(value: &Value, element: &Type, to: &Type) -> Result<(Type, V
         },
         element => element.clone(),
     };
-    let mut converted = Vec::with_capacity(values.len());
-    for (at, value) in values.iter().enumerate() {
-        converted.push(convert(value, &element).map_err(|problem| format!("element {at}: {problem}"))?);
-    }
+    let convert =
+        |(at, value)| convert(value, &element).map_err(|problem| format!("element {at}: {problem}"));
+    let converted = bounds::collect(values.iter().enumerate().map(convert))?;
     Ok((element, converted))
 }
 
@@ -116,9 +120,10 @@ fn convert_map(attributes: &BTreeMap<String, Value>, element: &Type) -> Result<V
         }
         element => element.clone(),
     };
-    let mut converted = BTreeMap::new();
+    let (mut converted, mut tally) = (BTreeMap::new(), Tally::default());
     for (name, value) in attributes {
         let value = convert(value, &element).map_err(|problem| format!("element {name:?}: {problem}"))?;
+        tally.add(&value)?;
         converted.insert(name.clone(), value);
     }
     Ok(Value::Map(element, converted))
@@ -128,13 +133,14 @@ fn convert_object(
     attributes: &BTreeMap<String, Value>,
     wanted: &BTreeMap<String, Attribute>,
 ) -> Result<Value, String> {
-    let mut converted = BTreeMap::new();
+    let (mut converted, mut tally) = (BTreeMap::new(), Tally::default());
     for (name, Attribute { ty, is_optional }) in wanted {
         let value = match attributes.get(name) {
             Some(value) => convert(value, ty).map_err(|problem| format!("attribute {name:?}: {problem}"))?,
             None if *is_optional => Value::Null(ty.clone()),
             None => return Err(format!("attribute {name:?} is required")),
         };
+        tally.add(&value)?;
         converted.insert(name.clone(), value);
     }
     Ok(Value::Object(converted))
@@ -142,11 +148,16 @@ fn convert_object(
 
 /// Finds the type that all values can be converted to; any type when there are none.
 pub fn common_type(values: &[Value]) -> Option<Type> {
+    /// Nothing sensible has elements of so many types; each is compared with all others.
+    const MAX_TYPES: usize = 1000;
     let mut types = Vec::new();
     for value in values {
         let ty = value.ty();
         if !types.contains(&ty) {
             types.push(ty);
+        }
+        if types.len() > MAX_TYPES {
+            return None;
         }
     }
     unify(&types)

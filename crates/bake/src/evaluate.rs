@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::access;
 use super::ast::{Expression, For, Kind, Part};
+use super::bounds::{self, MAX_VALUE_BYTES, Tally};
 use super::call;
 use super::convert::{convert, to_text, unify};
 use super::operators;
@@ -17,8 +18,15 @@ use super::value::{Type, Value};
 /// # Errors
 /// What can't be evaluated, and where.
 pub fn evaluate(expression: &Expression, scope: &Scope<'_>) -> Result<Value, Fault> {
+    let too_complex = |problem: String| Fault::at(expression.span, "Expression too complex", problem);
+    scope.globals.spend(1).map_err(too_complex)?;
+    let value = evaluate_kind(expression, scope)?;
+    scope.globals.account(&value).map_err(too_complex)?;
+    Ok(value)
+}
+
+fn evaluate_kind(expression: &Expression, scope: &Scope<'_>) -> Result<Value, Fault> {
     let span = expression.span;
-    scope.globals.spend(1).map_err(|problem| Fault::at(span, "Expression too complex", problem))?;
     match &expression.kind {
         Kind::Literal(value) => Ok(value.clone()),
         Kind::JsonText(_, inner) | Kind::Parenthesis(inner) => evaluate(inner, scope),
@@ -30,13 +38,19 @@ pub fn evaluate(expression: &Expression, scope: &Scope<'_>) -> Result<Value, Fau
             write_parts(parts, scope, &mut text)?;
             Ok(Value::String(text))
         }
-        Kind::Tuple(elements) => elements
-            .iter()
-            .map(|element| evaluate(element, scope))
-            .collect::<Result<_, _>>()
-            .map(Value::Tuple),
+        Kind::Tuple(elements) => {
+            let mut tally = Tally::default();
+            let mut values = Vec::with_capacity(elements.len());
+            for element in elements {
+                let value = evaluate(element, scope)?;
+                count(&mut tally, &value, element)?;
+                values.push(value);
+            }
+            Ok(Value::Tuple(values))
+        }
         Kind::Object(items) => {
             let mut object = BTreeMap::new();
+            let mut tally = Tally::default();
             for (key, value) in items {
                 let name = evaluate(key, scope)?;
                 if name.is_null() {
@@ -49,7 +63,9 @@ pub fn evaluate(expression: &Expression, scope: &Scope<'_>) -> Result<Value, Fau
                         "Can't use this value as a key: string required.",
                     )
                 })?;
-                object.insert(name, evaluate(value, scope)?);
+                let element = evaluate(value, scope)?;
+                count(&mut tally, &element, value)?;
+                object.insert(name, element);
             }
             Ok(Value::Object(object))
         }
@@ -73,6 +89,11 @@ pub fn evaluate(expression: &Expression, scope: &Scope<'_>) -> Result<Value, Fau
         Kind::Binary(operator, operands) => operators::binary(*operator, operands, span, scope),
         Kind::For(each) => for_expression(each, scope),
     }
+}
+
+/// Counts a part of a value that is being made.
+fn count(tally: &mut Tally, part: &Value, expression: &Expression) -> Result<(), Fault> {
+    tally.add(part).map_err(|problem| Fault::at(expression.span, "Expression too complex", problem))
 }
 
 /// Suggests the name that is meant.
@@ -170,6 +191,7 @@ fn collection_of(expression: &Expression, scope: &Scope<'_>) -> Result<Vec<(Valu
 }
 
 fn for_expression(each: &For, scope: &Scope<'_>) -> Result<Value, Fault> {
+    let mut tally = Tally::default();
     let mut results = Vec::new();
     let mut object: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (key, value) in collection_of(&each.collection, scope)? {
@@ -193,7 +215,9 @@ fn for_expression(each: &For, scope: &Scope<'_>) -> Result<Value, Fault> {
             }
         }
         let Some(result_key) = &each.result_key else {
-            results.push(evaluate(&each.result, &inner)?);
+            let value = evaluate(&each.result, &inner)?;
+            count(&mut tally, &value, &each.result)?;
+            results.push(value);
             continue;
         };
         let key = evaluate(result_key, &inner)?;
@@ -206,6 +230,7 @@ fn for_expression(each: &For, scope: &Scope<'_>) -> Result<Value, Fault> {
             )
         })?;
         let value = evaluate(&each.result, &inner)?;
+        count(&mut tally, &value, &each.result)?;
         if !each.is_grouping && object.contains_key(&name) {
             return Err(Fault::at(
                 result_key.span,
@@ -233,7 +258,13 @@ fn for_expression(each: &For, scope: &Scope<'_>) -> Result<Value, Fault> {
 fn write_parts(parts: &[Part], scope: &Scope<'_>, out: &mut String) -> Result<(), Fault> {
     for part in parts {
         match part {
-            Part::Literal(text) => out.push_str(text),
+            Part::Literal(text) => {
+                // The whole is too large by then, and who evaluates it says so.
+                if out.len() > MAX_VALUE_BYTES {
+                    return Ok(());
+                }
+                out.push_str(text);
+            }
             Part::Interpolation(expression) => {
                 let value = evaluate(expression, scope)?;
                 if value.is_null() {
@@ -253,10 +284,10 @@ fn write_parts(parts: &[Part], scope: &Scope<'_>, out: &mut String) -> Result<()
                         ),
                     )
                 })?;
-                scope
-                    .globals
-                    .spend(text.len())
-                    .map_err(|problem| Fault::at(expression.span, "Expression too complex", problem))?;
+                if out.len() + text.len() > MAX_VALUE_BYTES {
+                    let problem = bounds::too_large();
+                    return Err(Fault::at(expression.span, "Expression too complex", problem));
+                }
                 out.push_str(&text);
             }
             Part::If(condition, yes, no) => {

@@ -7,6 +7,7 @@
 
 mod access;
 mod ast;
+mod bounds;
 mod call;
 mod compose;
 mod compose_text;

@@ -14,6 +14,18 @@ use num_bigint::{BigInt, BigUint, Sign};
 const LITERAL_PRECISION: u32 = 512;
 /// Largest power of ten of a literal; far beyond what a build file needs, and cheap to compute.
 const MAX_EXPONENT: i64 = 4096;
+/// Largest power of two that a number may be near to, as of a quadruple; what is beyond takes memory and
+/// time as text, and means nothing.
+const MAX_BITS: i64 = 1 << 14;
+
+/// Why there is no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberFault {
+    /// A division by zero.
+    DivisionByZero,
+    /// The result is larger than numbers can be.
+    OutOfRange,
+}
 
 /// A number.
 #[derive(Debug, Clone)]
@@ -60,6 +72,18 @@ impl Number {
         self
     }
 
+    /// Refuses what is too large; what is too close to zero becomes zero.
+    fn in_range(self) -> Result<Number, NumberFault> {
+        let bits = i64::try_from(self.mantissa.bits()).unwrap_or(i64::MAX / 4);
+        match self.exponent.saturating_add(bits) {
+            magnitude if magnitude > MAX_BITS => Err(NumberFault::OutOfRange),
+            magnitude if magnitude < -MAX_BITS => {
+                Ok(Number { mantissa: BigInt::ZERO, exponent: 0, precision: self.precision })
+            }
+            _ => Ok(self),
+        }
+    }
+
     /// Reads a decimal literal: digits, a fraction, an exponent.
     pub fn parse(text: &str) -> Option<Number> {
         let (negative, rest) = match text.strip_prefix('-') {
@@ -85,9 +109,9 @@ impl Number {
         let power = power - i64::try_from(fraction.len()).ok()?;
         let scale = BigInt::from(10u8).pow(u32::try_from(power.unsigned_abs()).ok()?);
         if power >= 0 {
-            return Some(Number::new(mantissa * scale, 0, LITERAL_PRECISION));
+            return Number::new(mantissa * scale, 0, LITERAL_PRECISION).in_range().ok();
         }
-        Some(quotient(&mantissa, &scale, 0, LITERAL_PRECISION))
+        quotient(&mantissa, &scale, 0, LITERAL_PRECISION).in_range().ok()
     }
 
     /// A double; `None` for infinities and for what is not a number.
@@ -170,23 +194,34 @@ impl Number {
     }
 
     /// The sum.
-    pub fn add(&self, other: &Number) -> Number {
+    ///
+    /// # Errors
+    /// It is out of range.
+    pub fn add(&self, other: &Number) -> Result<Number, NumberFault> {
+        self.sum(other).in_range()
+    }
+
+    fn sum(&self, other: &Number) -> Number {
         let precision = self.precision.max(other.precision);
         let (high, low) = if self.exponent >= other.exponent { (self, other) } else { (other, self) };
+        // Both are in range, so this is a few thousand bytes at most.
         let shift = high.exponent - low.exponent;
-        if shift > 1 << 16 {
-            return high.clone();
-        }
         Number::new((&high.mantissa << shift) + &low.mantissa, low.exponent, precision)
     }
 
     /// The difference.
-    pub fn subtract(&self, other: &Number) -> Number {
+    ///
+    /// # Errors
+    /// It is out of range.
+    pub fn subtract(&self, other: &Number) -> Result<Number, NumberFault> {
         self.add(&other.negate())
     }
 
     /// The product. Its precision grows where that keeps it exact, up to the one of literals.
-    pub fn multiply(&self, other: &Number) -> Number {
+    ///
+    /// # Errors
+    /// It is out of range.
+    pub fn multiply(&self, other: &Number) -> Result<Number, NumberFault> {
         let product = Number::new(
             &self.mantissa * &other.mantissa,
             self.exponent.saturating_add(other.exponent),
@@ -194,32 +229,44 @@ impl Number {
         );
         let needed = u32::try_from(product.mantissa.bits()).unwrap_or(LITERAL_PRECISION);
         let precision = self.precision.max(other.precision).max(needed);
-        Number { precision, ..product }
+        Number { precision, ..product }.in_range()
     }
 
-    /// The quotient; `None` for a division by zero.
-    pub fn divide(&self, other: &Number) -> Option<Number> {
+    /// The quotient.
+    ///
+    /// # Errors
+    /// A division by zero, or a result out of range.
+    pub fn divide(&self, other: &Number) -> Result<Number, NumberFault> {
         if other.is_zero() {
-            return None;
+            return Err(NumberFault::DivisionByZero);
         }
         let precision = self.precision.max(other.precision);
-        Some(quotient(&self.mantissa, &other.mantissa, self.exponent - other.exponent, precision))
+        quotient(&self.mantissa, &other.mantissa, self.exponent - other.exponent, precision).in_range()
     }
 
     /// The remainder of a division whose quotient is rounded towards zero.
-    pub fn modulo(&self, other: &Number) -> Option<Number> {
+    ///
+    /// # Errors
+    /// A division by zero, or a quotient out of range.
+    pub fn modulo(&self, other: &Number) -> Result<Number, NumberFault> {
         let whole = self.divide(other)?.truncate();
-        Some(self.subtract(&whole.multiply(other)))
+        self.subtract(&whole.multiply(other)?)
     }
 
     /// The value in decimal, with as many digits as tell it from its neighbours, and no exponent.
     pub fn text(&self) -> String {
         let sign = if self.is_negative() { "-" } else { "" };
         if self.is_integer() {
-            let shift = self.exponent.clamp(0, 1 << 16);
-            return format!("{sign}{}", self.mantissa.magnitude() << shift);
+            return format!("{sign}{}", self.mantissa.magnitude() << self.exponent);
         }
         format!("{sign}{}", shortest_fraction(self.mantissa.magnitude(), self.exponent, self.precision))
+    }
+
+    /// How long its text can be, and at least what it takes itself.
+    pub fn text_bytes(&self) -> usize {
+        // A fraction has at most as many digits as there are bits behind the point.
+        let bits = self.mantissa.bits().saturating_add(self.exponent.unsigned_abs());
+        usize::try_from(if self.is_integer() { bits / 3 } else { bits }).unwrap_or(usize::MAX)
     }
 
     /// The integer behind it, if it is one of reasonable size.
@@ -227,9 +274,12 @@ impl Number {
         (0..1 << 13).contains(&self.exponent).then(|| &self.mantissa << self.exponent)
     }
 
-    /// Makes a number of an integer of any size.
-    pub fn from_big_int(value: BigInt) -> Number {
-        Number::new(value, 0, LITERAL_PRECISION)
+    /// Makes a number of an integer.
+    ///
+    /// # Errors
+    /// It is out of range.
+    pub fn from_big_int(value: BigInt) -> Result<Number, NumberFault> {
+        Number::new(value, 0, LITERAL_PRECISION).in_range()
     }
 }
 
@@ -261,7 +311,7 @@ impl PartialOrd for Number {
 
 impl Ord for Number {
     fn cmp(&self, other: &Number) -> Ordering {
-        let difference = self.subtract(other);
+        let difference = self.sum(&other.negate());
         match difference.mantissa.sign() {
             Sign::Minus => Ordering::Less,
             Sign::NoSign => Ordering::Equal,
@@ -355,17 +405,40 @@ mod tests {
         assert_eq!(number("1e3").text(), "1000");
         assert_eq!(number("25e-1").text(), "2.5");
         assert!(Number::parse("1e99999999").is_none());
+        assert!(Number::parse("1e4096").is_some());
+        assert!(Number::parse(&format!("{}e4000", "9".repeat(1000))).is_none());
         assert!(Number::parse("").is_none());
     }
 
     #[test]
     fn arithmetic_has_the_precision_of_literals() {
-        assert_eq!(number("0.1").add(&number("0.2")).text(), "0.3");
-        assert_eq!(number("7").divide(&number("2")).expect("not zero").text(), "3.5");
-        assert_eq!(number("7").modulo(&number("3")).expect("not zero").text(), "1");
-        assert_eq!(number("-7").modulo(&number("3")).expect("not zero").text(), "-1");
-        assert_eq!(number("1.5").multiply(&number("4")).text(), "6");
-        assert!(number("1").divide(&number("0")).is_none());
+        let text = |result: Result<Number, NumberFault>| result.expect("a number").text();
+        assert_eq!(text(number("0.1").add(&number("0.2"))), "0.3");
+        assert_eq!(text(number("7").divide(&number("2"))), "3.5");
+        assert_eq!(text(number("7").modulo(&number("3"))), "1");
+        assert_eq!(text(number("-7").modulo(&number("3"))), "-1");
+        assert_eq!(text(number("1.5").multiply(&number("4"))), "6");
+        assert_eq!(number("1").divide(&number("0")), Err(NumberFault::DivisionByZero));
+    }
+
+    #[test]
+    fn results_have_a_range() {
+        let (large, small) = (number("1e4096"), number("1e-4096"));
+        assert_eq!(large.multiply(&large), Err(NumberFault::OutOfRange));
+        assert_eq!(large.divide(&small), Err(NumberFault::OutOfRange));
+        assert_eq!(large.modulo(&small), Err(NumberFault::OutOfRange));
+        assert_eq!(Number::from_big_int(BigInt::from(1) << 20_000), Err(NumberFault::OutOfRange));
+        // As far as adding leads it.
+        let sum = (0..20_000).try_fold(large.clone(), |sum, _| sum.add(&sum));
+        assert_eq!(sum, Err(NumberFault::OutOfRange));
+        // What is too close to zero is zero, as in other floating point.
+        assert!(small.multiply(&small).expect("zero").is_zero());
+        assert!(small.divide(&large).expect("zero").is_zero());
+        assert!(large > small && small > number("0"));
+        assert_eq!(large.add(&small).expect("in range").text(), large.text());
+        for edge in [&large, &small] {
+            assert!(edge.text().len() <= edge.text_bytes() + 3);
+        }
     }
 
     #[test]

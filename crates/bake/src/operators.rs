@@ -6,7 +6,7 @@ use hcl_edit::expr::{BinaryOperator, UnaryOperator};
 use super::ast::Expression;
 use super::convert::convert;
 use super::evaluate::evaluate;
-use super::number::Number;
+use super::number::{Number, NumberFault};
 use super::scope::Scope;
 use super::source::{Fault, Span};
 use super::value::{Type, Value};
@@ -71,19 +71,24 @@ pub fn binary(
     }
     let a = number(&evaluate(left, scope)?).map_err(|problem| wrong(left, problem))?;
     let b = number(&evaluate(right, scope)?).map_err(|problem| wrong(right, problem))?;
-    let quotient = |result: Option<Number>| {
-        result.map(Value::Number).ok_or_else(|| Fault::at(span, "Division by zero", "Cannot divide by zero."))
+    let result = |result: Result<Number, NumberFault>| {
+        result.map(Value::Number).map_err(|fault| match fault {
+            NumberFault::DivisionByZero => Fault::at(span, "Division by zero", "Cannot divide by zero."),
+            NumberFault::OutOfRange => {
+                Fault::at(span, "Operation failed", "The result is larger than numbers can be.")
+            }
+        })
     };
     Ok(match operator {
         BinaryOperator::Less => Value::Bool(a < b),
         BinaryOperator::LessEq => Value::Bool(a <= b),
         BinaryOperator::Greater => Value::Bool(a > b),
         BinaryOperator::GreaterEq => Value::Bool(a >= b),
-        BinaryOperator::Plus => Value::Number(a.add(&b)),
-        BinaryOperator::Minus => Value::Number(a.subtract(&b)),
-        BinaryOperator::Mul => Value::Number(a.multiply(&b)),
-        BinaryOperator::Div => return quotient(a.divide(&b)),
-        BinaryOperator::Mod => return quotient(a.modulo(&b)),
+        BinaryOperator::Plus => return result(a.add(&b)),
+        BinaryOperator::Minus => return result(a.subtract(&b)),
+        BinaryOperator::Mul => return result(a.multiply(&b)),
+        BinaryOperator::Div => return result(a.divide(&b)),
+        BinaryOperator::Mod => return result(a.modulo(&b)),
         // Handled above.
         BinaryOperator::Eq | BinaryOperator::NotEq | BinaryOperator::And | BinaryOperator::Or => {
             Value::Null(Type::Bool)

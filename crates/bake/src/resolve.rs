@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::ast::Expression;
+use super::bounds;
 use super::decode;
 use super::definition::{Definition, Resource, ResourceKind};
 use super::dependencies::{calls, references};
@@ -423,6 +424,7 @@ fn check_name(name: &str) -> Result<(), Fault> {
 fn combinations(matrix: &Value, span: Span) -> Result<Vec<Locals>, Fault> {
     let wrong = |detail: &str| Fault::at(span, "Invalid matrix", detail);
     let axes = matrix.attributes().ok_or_else(|| wrong("matrix must be a map"))?;
+    bounds::check_product(axes.values()).map_err(|problem| wrong(&problem))?;
     let mut all: Vec<BTreeMap<String, Value>> = vec![BTreeMap::new()];
     for (name, values) in axes {
         let values = entries(values).ok_or_else(|| wrong("matrix values must be a list"))?;

@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::ast::Expression;
+use super::bounds;
 use super::value::Value;
 
 /// How much work one evaluation of files may be; a file that needs more is hostile or broken.
 const BUDGET: u64 = 50_000_000;
+/// How many bytes of a value are as much work as one step; with the budget, a cap on all memory as well.
+const BYTES_PER_STEP: usize = 16;
 /// How deep calls of the file's functions may be nested.
 const MAX_CALLS: u32 = 20;
 
@@ -66,6 +69,14 @@ impl Globals {
         let left = self.budget.get().checked_sub(amount as u64 + 1);
         self.budget.set(left.unwrap_or(0));
         left.map(|_| ()).ok_or_else(|| "evaluating the files takes too much work".to_owned())
+    }
+
+    /// Counts a value that has been made, as work, and checks how large it is.
+    ///
+    /// # Errors
+    /// It is too large, or there was too much work.
+    pub fn account(&self, value: &Value) -> Result<(), String> {
+        self.spend(bounds::check(value)? / BYTES_PER_STEP)
     }
 
     /// Goes into a function of the file; [`Globals::leave`] goes out again.

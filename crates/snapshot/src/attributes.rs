@@ -22,7 +22,7 @@ pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 const OVERLAY_PREFIX: &[u8] = b"user.overlay.";
 /// The kernel's own cap on the list of names and on one value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
-const XATTR_MAX: usize = 64 << 10;
+pub(crate) const XATTR_MAX: usize = 64 << 10;
 
 /// What a node is to have.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use crate::attributes::{Attributes, Xattrs, kept_xattrs, kept_xattrs_at};
 use crate::compress::{Codec, decompressor, detect};
 use crate::error::{At, SnapshotError};
-use crate::layer_stream::ApplyLimits;
+use crate::layer_stream::{ApplyLimits, Expansion};
 use crate::meta::{Kind, Meta, Time, open_directory, open_for_reading, unlink};
 use crate::nodes::copy_node;
 use crate::resolve::{Place, clean, find_place, open_without_symlinks, split};
@@ -372,8 +372,9 @@ fn unpack(
 ) -> Result<(), SnapshotError> {
     let failed = |source: io::Error| SnapshotError::Stream { action: "decompress the archive", source };
     let limits = ApplyLimits::default();
-    let input = decompressor(archive, codec).map_err(failed)?;
-    let mut reader = TarReader::new(input, &limits);
+    let expansion = Expansion::new(&limits, "the archive");
+    let input = decompressor(expansion.counted(archive), codec).map_err(failed)?;
+    let mut reader = TarReader::new(Expanding { input, total: 0, expansion: &expansion }, &limits);
     let root = open_directory(place, ".").at("open", &place.path)?;
     let mut unpacker = Unpacker::new(root, Meaning::Plain { owner: spec.unpack_owner }, &limits);
     unpacker.unpack(&mut reader)?;
@@ -382,4 +383,41 @@ fn unpack(
         into.note(&place.path.join(path), record);
     }
     Ok(())
+}
+
+/// What comes out of an archive's decompression, as long as it is in proportion to what went in.
+struct Expanding<'a, R> {
+    input: R,
+    total: u64,
+    expansion: &'a Expansion<'a>,
+}
+
+impl<R: Read> Read for Expanding<'_, R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(bytes)?;
+        self.total = self.total.saturating_add(count as u64);
+        self.expansion.check(self.total).map_err(io::Error::other)?;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_that_expands_beyond_measure_ends_in_an_error() {
+        let limits = ApplyLimits { max_ratio: 100, ratio_grace_bytes: 50_000, ..ApplyLimits::default() };
+        let read = |content: &[u8]| {
+            let compressed = zstd::encode_all(content, 3).expect("memory takes everything");
+            let expansion = Expansion::new(&limits, "the archive");
+            let input = decompressor(expansion.counted(&compressed[..]), Some(Codec::Zstd));
+            let input = input.expect("a decompressor needs nothing");
+            let mut expanding = Expanding { input, total: 0, expansion: &expansion };
+            io::copy(&mut expanding, &mut io::sink())
+        };
+        assert_eq!(read(&[0; 50_000]).expect("within the grace"), 50_000);
+        let error = read(&[0; 1_000_000]).expect_err("out of proportion");
+        assert_eq!(error.to_string(), "compression ratio exceeds the limit of 100 at \"the archive\"");
+    }
 }

@@ -34,6 +34,9 @@ pub struct ApplyLimits {
     pub max_path_bytes: u32,
     /// Most path components.
     pub max_depth: u32,
+    /// Most bytes that unpacking keeps in memory until its end: paths of directories and of links to lower
+    /// layers, and extended attributes.
+    pub max_remembered_bytes: u64,
 }
 
 impl Default for ApplyLimits {
@@ -45,6 +48,7 @@ impl Default for ApplyLimits {
             ratio_grace_bytes: 4 << 30,
             max_path_bytes: 4095,
             max_depth: 256,
+            max_remembered_bytes: 256 << 20,
         }
     }
 }
@@ -93,9 +97,8 @@ fn feed(
     chunks: &SyncSender<Vec<u8>>,
 ) -> Result<DiffId, SnapshotError> {
     let failed = |source| SnapshotError::Stream { action: "decompress the layer", source };
-    let compressed_bytes = AtomicU64::new(0);
-    let counted = Counted { input: stream, count: &compressed_bytes };
-    let mut input = decompressor(counted, Codec::of_layer(compression)).map_err(failed)?;
+    let expansion = Expansion::new(limits, "the layer");
+    let mut input = decompressor(expansion.counted(stream), Codec::of_layer(compression)).map_err(failed)?;
     let mut total = 0u64;
     loop {
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -113,14 +116,7 @@ fn feed(
         }
         chunk.truncate(len);
         total += len as u64;
-        let limit = |what, limit| SnapshotError::Limit { what, limit, path: PathBuf::from("the layer") };
-        if total > limits.max_bytes {
-            return Err(limit("decompressed size", limits.max_bytes));
-        }
-        let read = compressed_bytes.load(Ordering::Relaxed).max(1);
-        if total > limits.ratio_grace_bytes && total / read > limits.max_ratio {
-            return Err(limit("compression ratio", limits.max_ratio));
-        }
+        expansion.check(total)?;
         hasher.update(&chunk);
         if chunks.send(chunk).is_err() {
             // Unpacking has failed and says why; this digest is not looked at.
@@ -129,8 +125,42 @@ fn feed(
     }
 }
 
+/// Compares what comes out of a compressed stream with what went in.
+pub(crate) struct Expansion<'a> {
+    limits: &'a ApplyLimits,
+    what: &'static str,
+    compressed_bytes: AtomicU64,
+}
+
+impl<'a> Expansion<'a> {
+    /// Nothing has been read of `what`, as messages call it.
+    pub(crate) fn new(limits: &'a ApplyLimits, what: &'static str) -> Expansion<'a> {
+        Expansion { limits, what, compressed_bytes: AtomicU64::new(0) }
+    }
+
+    /// Wraps the compressed stream.
+    pub(crate) fn counted<R>(&self, input: R) -> Counted<'_, R> {
+        Counted { input, count: &self.compressed_bytes }
+    }
+
+    /// Judges how much has come out so far.
+    pub(crate) fn check(&self, decompressed_bytes: u64) -> Result<(), SnapshotError> {
+        let limit = |what, limit| SnapshotError::Limit { what, limit, path: PathBuf::from(self.what) };
+        if decompressed_bytes > self.limits.max_bytes {
+            return Err(limit("decompressed size", self.limits.max_bytes));
+        }
+        let read = self.compressed_bytes.load(Ordering::Relaxed).max(1);
+        if decompressed_bytes > self.limits.ratio_grace_bytes
+            && decompressed_bytes / read > self.limits.max_ratio
+        {
+            return Err(limit("compression ratio", self.limits.max_ratio));
+        }
+        Ok(())
+    }
+}
+
 /// Counts what is read.
-struct Counted<'a, R> {
+pub(crate) struct Counted<'a, R> {
     input: R,
     count: &'a AtomicU64,
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use tar_core::parse::{Limits, ParseError, ParseEvent, ParsedEntry, Parser};
 use tar_core::{EntryType, PaxError, PaxExtensions};
 
-use crate::attributes::{Xattrs, is_kept_xattr};
+use crate::attributes::{XATTR_MAX, Xattrs, is_kept_xattr};
 use crate::error::SnapshotError;
 use crate::layer_stream::ApplyLimits;
 use crate::meta::Time;
@@ -344,6 +344,12 @@ fn convert(entry: &ParsedEntry<'_>, sparse: Option<(Vec<(u64, u64)>, u64)>) -> R
         .filter(|(name, _)| is_kept_xattr(name) && !name.contains(&0))
         .map(|(name, value)| (name.to_vec(), value.to_vec()))
         .collect();
+    if let Some((name, value)) = xattrs.iter().find(|(_, value)| value.len() > XATTR_MAX) {
+        let (name, size) = (String::from_utf8_lossy(name), value.len());
+        return Err(fail(format!(
+            "has {size} bytes in its attribute {name:?}; no kernel takes more than {XATTR_MAX}"
+        )));
+    }
     xattrs.sort();
     xattrs.dedup_by(|a, b| a.0 == b.0);
     let seconds = i64::try_from(entry.mtime).unwrap_or(i64::MAX);

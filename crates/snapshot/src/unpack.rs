@@ -59,6 +59,8 @@ pub(crate) struct Unpacker {
     meaning: Meaning,
     limits: ApplyLimits,
     written_bytes: u64,
+    /// How much is kept in memory until the end.
+    remembered_bytes: u64,
     /// The place that the last entry went to, by its cleaned path.
     last_place: Option<(PathBuf, Place)>,
     /// Attributes of directories: creating entries would change their times again.
@@ -80,6 +82,7 @@ impl Unpacker {
             meaning,
             limits: limits.clone(),
             written_bytes: 0,
+            remembered_bytes: 0,
             last_place: None,
             directories: BTreeMap::new(),
             implied: BTreeSet::new(),
@@ -125,6 +128,7 @@ impl Unpacker {
             let limit = u64::from(self.limits.max_depth);
             return Err(SnapshotError::Limit { what: "depth of a path", limit, path });
         }
+        self.remember(&entry)?;
         let Some((parent, name)) = split(&path) else {
             if entry.body == Body::Directory {
                 let attributes = self.directory_attributes(entry);
@@ -218,6 +222,28 @@ impl Unpacker {
         Ok(())
     }
 
+    /// Counts what is kept of an entry until the end.
+    fn remember(&mut self, entry: &TarEntry) -> Result<(), SnapshotError> {
+        let path = match &entry.body {
+            Body::Directory => entry.path.as_os_str().len(),
+            Body::HardLink(target) => entry.path.as_os_str().len() + target.as_os_str().len(),
+            _ => 0,
+        };
+        // What a disk can't express of a file's attributes is kept as well, so they all count.
+        let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.remembered_bytes = self.remembered_bytes.saturating_add((path + xattrs) as u64);
+        self.check_remembered(&entry.path)
+    }
+
+    fn check_remembered(&self, path: &Path) -> Result<(), SnapshotError> {
+        let limit = self.limits.max_remembered_bytes;
+        if self.remembered_bytes > limit {
+            let what = "size of the paths of directories and links and of the extended attributes";
+            return Err(SnapshotError::Limit { what, limit, path: path.to_owned() });
+        }
+        Ok(())
+    }
+
     /// Handles a name that begins with `.wh.`.
     fn mark(&mut self, entry: &TarEntry, parent: &Path, name: &OsStr) -> Result<(), SnapshotError> {
         let bytes = name.as_bytes();
@@ -264,8 +290,10 @@ impl Unpacker {
             Meaning::Plain { owner } => (owner.unwrap_or((0, 0)), None),
         };
         let (implied, directories, opaque) = (&mut self.implied, &mut self.directories, &mut self.opaque);
+        let remembered_bytes = &mut self.remembered_bytes;
         let place = walk_to(self.root.as_fd(), parent, &mut |place, name, whiteout| {
             let real = place.path.join(name);
+            *remembered_bytes = remembered_bytes.saturating_add(real.as_os_str().len() as u64);
             if whiteout.is_some() {
                 crate::meta::unlink(place.as_fd(), name)?;
             }
@@ -283,7 +311,7 @@ impl Unpacker {
         match place {
             Ok(place) => {
                 self.last_place = Some((parent.to_owned(), place));
-                Ok(())
+                self.check_remembered(&entry.path)
             }
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 Err(refuse(entry, "lies beneath something that is not a directory"))

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::super::access;
+use super::super::bounds;
 use super::super::convert::{convert, unify};
 use super::super::number::Number;
 use super::super::source::Span;
@@ -48,6 +49,7 @@ pub const FUNCTIONS: &[Function] = &[
         let Some(Value::List(element, elements)) = args.first() else { return Err(needs_list()) };
         let mut kept: Vec<Value> = Vec::new();
         for value in elements {
+            bounds::check_comparisons(elements.len(), kept.len())?;
             if !kept.iter().any(|other| other.equals(value)) {
                 kept.push(value.clone());
             }
@@ -259,7 +261,7 @@ fn range(args: &[Value], _: &super::World) -> Result<Value, String> {
             return Err("more than 1024 values were generated; either decrease the difference between start and end or use a smaller step".to_owned());
         }
         numbers.push(Value::Number(next.clone()));
-        next = next.add(&step);
+        next = next.add(&step).map_err(|_| "the range leads out of what numbers can be".to_owned())?;
     }
     Ok(Value::List(Type::Number, numbers))
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::super::bounds::{self, Tally};
 use super::super::csv;
 use super::super::value::{Attribute, Type, Value};
 use super::{Function, Kind, function, nullable, parameter, text};
@@ -37,24 +38,33 @@ pub const FUNCTIONS: &[Function] = &[
     }),
     function("jsonencode", &[nullable("val")], |args, _| Ok(Value::String(args[0].to_string()))),
     function("jsondecode", &[parameter("str", Kind::Text)], |args, _| {
+        check_elements(text(args, 0), &[',', '[', '{'])?;
         let json: serde_json::Value =
             serde_json::from_str(text(args, 0)).map_err(|error| format!("invalid JSON: {error}"))?;
         Ok(Value::from_json(&json))
     }),
     function("csvdecode", &[parameter("str", Kind::Text)], |args, _| {
+        check_elements(text(args, 0), &[',', '\n'])?;
         let records = csv::records(text(args, 0))?;
         let mut records = records.into_iter();
         let header = records.next().ok_or_else(|| "missing header line".to_owned())?;
-        let mut rows = Vec::new();
+        let (mut rows, mut tally) = (Vec::new(), Tally::default());
         for record in records {
             if record.len() != header.len() {
                 return Err(format!("wrong number of fields: {} instead of {}", record.len(), header.len()));
             }
             let row = header.iter().cloned().zip(record.into_iter().map(Value::String)).collect();
-            rows.push(Value::Object(row));
+            let row = Value::Object(row);
+            tally.add(&row)?;
+            rows.push(row);
         }
         let attribute = || Attribute { ty: Type::String, is_optional: false };
         let types: BTreeMap<String, Attribute> = header.into_iter().map(|name| (name, attribute())).collect();
         Ok(Value::List(Type::Object(types), rows))
     }),
 ];
+
+/// Checks by what stands between elements that there are not more than a value can have.
+fn check_elements(text: &str, marks: &[char]) -> Result<(), String> {
+    if text.matches(marks).count() > bounds::MAX_ELEMENTS { Err(bounds::too_large()) } else { Ok(()) }
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `format` and `formatlist`: texts with verbs like `%s` and `%05d`.
 
+use super::super::bounds::{self, MAX_VALUE_BYTES};
 use super::super::convert::{convert, to_text};
 use super::super::number::Number;
 use super::super::value::{Type, Value};
@@ -22,16 +23,15 @@ pub const FUNCTIONS: &[Function] = &[
             }
             length = Some(count);
         }
-        let mut lines = Vec::new();
-        for at in 0..length.unwrap_or(1) {
+        let line = |at: usize| {
             let row: Vec<Value> = args[1..]
                 .iter()
                 .map(|value| value.elements().map_or_else(|| value.clone(), |elements| elements[at].clone()))
                 .collect();
             let line = format(text(args, 0), &row);
-            lines.push(line.map_err(|problem| format!("error on format iteration {at}: {problem}"))?);
-        }
-        Ok(Value::strings(lines))
+            line.map(Value::String).map_err(|problem| format!("error on format iteration {at}: {problem}"))
+        };
+        bounds::collect((0..length.unwrap_or(1)).map(line)).map(|lines| Value::List(Type::String, lines))
     }),
 ];
 
@@ -81,6 +81,9 @@ fn format(format: &str, args: &[Value]) -> Result<String, String> {
         })?;
         let text = write(&verb, value)
             .map_err(|problem| format!("unsupported value for {name:?} at {at}: {problem}"))?;
+        if out.len() + text.len() > MAX_VALUE_BYTES {
+            return Err(bounds::too_large());
+        }
         out.push_str(&text);
     }
     if highest < args.len() {

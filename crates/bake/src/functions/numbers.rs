@@ -3,7 +3,7 @@
 
 use num_bigint::BigInt;
 
-use super::super::number::Number;
+use super::super::number::{Number, NumberFault};
 use super::super::value::Value;
 use super::{Function, Kind, Parameter, function, integer, number, parameter, text, variadic};
 
@@ -15,21 +15,25 @@ fn done(number: Number) -> Result<Value, String> {
     Ok(Value::Number(number))
 }
 
+fn result(result: Result<Number, NumberFault>) -> Result<Value, String> {
+    let problem = |fault| match fault {
+        NumberFault::DivisionByZero => "divide by zero",
+        NumberFault::OutOfRange => "the result is larger than numbers can be",
+    };
+    result.map(Value::Number).map_err(|fault| problem(fault).to_owned())
+}
+
 fn double(value: f64) -> Result<Value, String> {
     Number::from_f64(value).map(Value::Number).ok_or_else(|| "the result is not a number".to_owned())
 }
 
 pub const FUNCTIONS: &[Function] = &[
     function("absolute", &[NUM], |args, _| done(number(args, 0).absolute())),
-    function("add", &[A, B], |args, _| done(number(args, 0).add(&number(args, 1)))),
-    function("subtract", &[A, B], |args, _| done(number(args, 0).subtract(&number(args, 1)))),
-    function("multiply", &[A, B], |args, _| done(number(args, 0).multiply(&number(args, 1)))),
-    function("divide", &[A, B], |args, _| {
-        number(args, 0).divide(&number(args, 1)).map(Value::Number).ok_or_else(|| "divide by zero".to_owned())
-    }),
-    function("modulo", &[A, B], |args, _| {
-        number(args, 0).modulo(&number(args, 1)).map(Value::Number).ok_or_else(|| "divide by zero".to_owned())
-    }),
+    function("add", &[A, B], |args, _| result(number(args, 0).add(&number(args, 1)))),
+    function("subtract", &[A, B], |args, _| result(number(args, 0).subtract(&number(args, 1)))),
+    function("multiply", &[A, B], |args, _| result(number(args, 0).multiply(&number(args, 1)))),
+    function("divide", &[A, B], |args, _| result(number(args, 0).divide(&number(args, 1)))),
+    function("modulo", &[A, B], |args, _| result(number(args, 0).modulo(&number(args, 1)))),
     function("negate", &[NUM], |args, _| done(number(args, 0).negate())),
     function("ceil", &[NUM], |args, _| done(number(args, 0).ceil())),
     function("floor", &[NUM], |args, _| done(number(args, 0).floor())),
@@ -60,9 +64,7 @@ pub const FUNCTIONS: &[Function] = &[
         if radix > 36 || digits.len() > 4096 || digits.starts_with('+') {
             return Err(wrong());
         }
-        BigInt::parse_bytes(digits.as_bytes(), radix)
-            .map(|value| Value::Number(Number::from_big_int(value)))
-            .ok_or_else(wrong)
+        result(Number::from_big_int(BigInt::parse_bytes(digits.as_bytes(), radix).ok_or_else(wrong)?))
     }),
 ];
 

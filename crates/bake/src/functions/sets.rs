@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sets.
 
+use super::super::bounds;
 use super::super::convert::{convert, unify};
 use super::super::value::{Type, Value};
 use super::{Function, Kind, Parameter, elements, function, parameter, values, variadic};
@@ -30,12 +31,10 @@ pub const FUNCTIONS: &[Function] = &[
         })
     }),
     variadic("setproduct", &[], parameter("sets", Kind::Any), |args, _| {
+        bounds::check_product(args)?;
         let mut rows: Vec<Vec<Value>> = vec![Vec::new()];
         for set in args {
             let elements = set.elements().ok_or_else(|| "a set or a list is required".to_owned())?;
-            if rows.len().saturating_mul(elements.len()) > 1_000_000 {
-                return Err("the product is too large".to_owned());
-            }
             let with =
                 |row: &Vec<Value>, element: &Value| [row.as_slice(), std::slice::from_ref(element)].concat();
             rows =
@@ -73,6 +72,7 @@ fn combine(sets: &[Value], step: impl Fn(&mut Vec<Value>, &[Value])) -> Result<V
     let mut sets = sets.into_iter();
     let mut kept = sets.next().unwrap_or_default();
     for other in sets {
+        bounds::check_comparisons(kept.len(), other.len())?;
         step(&mut kept, &other);
     }
     Ok(Value::set(element, kept))

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use regex::{Captures, Regex, RegexBuilder};
 
+use super::super::bounds::{self, MAX_VALUE_BYTES, Tally};
 use super::super::paths::clean;
 use super::super::value::{Type, Value};
 use super::{Function, Kind, Parameter, function, integer, parameter, text, texts_of, variadic};
@@ -52,19 +53,23 @@ pub const FUNCTIONS: &[Function] = &[
             return Err("at least one list is required".to_owned());
         }
         let texts: Vec<&str> = (1..args.len()).flat_map(|at| texts_of(args, at)).collect();
+        let mut tally = Tally::default();
+        texts.iter().try_for_each(|part| tally.add_bytes(part.len() + text(args, 0).len()))?;
         done(texts.join(text(args, 0)))
     }),
     function("split", &[parameter("separator", Kind::Text), STR], |args, _| {
         let (separator, whole) = (text(args, 0), text(args, 1));
         if separator.is_empty() {
-            return Ok(Value::strings(whole.chars().map(String::from)));
+            return list(whole.chars().map(|c| Ok(Value::string(c))));
         }
-        Ok(Value::strings(whole.split(separator)))
+        list(whole.split(separator).map(|part| Ok(Value::string(part))))
     }),
     function("chomp", &[STR], |args, _| done(text(args, 0).trim_end_matches(['\r', '\n']))),
     function("indent", &[parameter("spaces", Kind::Number), STR], |args, _| {
         let spaces = usize::try_from(integer(args, 0)?).ok().filter(|spaces| *spaces <= 1024);
         let spaces = spaces.ok_or_else(|| "the number of spaces must be between 0 and 1024".to_owned())?;
+        let lines = text(args, 1).matches('\n').count();
+        check_length(text(args, 1).len().saturating_add(lines.saturating_mul(spaces)))?;
         done(text(args, 1).replace('\n', &format!("\n{}", " ".repeat(spaces))))
     }),
     function("trim", &[STR, parameter("cutset", Kind::Text)], |args, _| {
@@ -86,9 +91,7 @@ pub const FUNCTIONS: &[Function] = &[
         |args, _| {
             let (whole, part, new) = (text(args, 0), text(args, 1), text(args, 2));
             let count = whole.matches(part).count();
-            if whole.len().saturating_add(count.saturating_mul(new.len())) > 16 << 20 {
-                return Err("the result is too long".to_owned());
-            }
+            check_length(whole.len().saturating_add(count.saturating_mul(new.len())))?;
             done(whole.replace(part, new))
         },
     ),
@@ -100,10 +103,8 @@ pub const FUNCTIONS: &[Function] = &[
     }),
     function("regexall", &[parameter("pattern", Kind::Text), parameter("string", Kind::Text)], |args, _| {
         let pattern = pattern(text(args, 0))?;
-        let all: Vec<Value> = pattern
-            .captures_iter(text(args, 1))
-            .map(|found| captured(&pattern, &found))
-            .collect::<Result<_, _>>()?;
+        let all = pattern.captures_iter(text(args, 1)).map(|found| captured(&pattern, &found));
+        let all = bounds::collect(all)?;
         let element = all.first().map_or(Type::Dynamic, Value::ty);
         Ok(Value::List(element, all))
     }),
@@ -114,9 +115,9 @@ pub const FUNCTIONS: &[Function] = &[
             let pattern = pattern(text(args, 1))?;
             let whole = text(args, 0);
             let count = pattern.find_iter(whole).count();
-            if count.saturating_mul(text(args, 2).len() + whole.len()) > 16 << 20 {
-                return Err("the result is too long".to_owned());
-            }
+            // Each group that the replacement names brings at most its match, and all matches the whole.
+            let (new, groups) = (text(args, 2).len(), text(args, 2).matches('$').count());
+            check_length(count.saturating_mul(new).saturating_add((groups + 1).saturating_mul(whole.len())))?;
             done(pattern.replace_all(whole, text(args, 2)).into_owned())
         },
     ),
@@ -140,6 +141,14 @@ pub const FUNCTIONS: &[Function] = &[
     function("homedir", &[], |_, world| done(world.home.as_str())),
 ];
 
+fn list(parts: impl Iterator<Item = Result<Value, String>>) -> Result<Value, String> {
+    bounds::collect(parts).map(|parts| Value::List(Type::String, parts))
+}
+
+fn check_length(length: usize) -> Result<(), String> {
+    if length > MAX_VALUE_BYTES { Err(bounds::too_large()) } else { Ok(()) }
+}
+
 fn pattern(text: &str) -> Result<Regex, String> {
     let pattern = RegexBuilder::new(text).size_limit(1 << 20).dfa_size_limit(1 << 20).build();
     pattern.map_err(|error| format!("invalid regexp pattern: {error}"))
@@ -147,6 +156,8 @@ fn pattern(text: &str) -> Result<Regex, String> {
 
 /// What a match gives: its text, the texts of its groups, or an object of its named groups.
 fn captured(pattern: &Regex, found: &Captures<'_>) -> Result<Value, String> {
+    let mut tally = Tally::default();
+    found.iter().flatten().try_for_each(|group| tally.add_bytes(group.len()))?;
     let group = |at: usize| match found.get(at) {
         Some(text) => Value::string(text.as_str()),
         None => Value::Null(Type::String),

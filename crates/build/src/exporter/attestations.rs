@@ -127,7 +127,10 @@ impl Attestation {
 impl Subject {
     /// Names something by its digest.
     pub(super) fn new(name: String, digest: &Digest) -> Subject {
-        Subject { name, digest: BTreeMap::from([("sha256".to_owned(), digest.hex().to_owned())]) }
+        Subject {
+            name,
+            digest: BTreeMap::from([(digest.algorithm().as_str().to_owned(), digest.hex().to_owned())]),
+        }
     }
 }
 
@@ -196,4 +199,17 @@ fn config_of(layers: &[Descriptor]) -> ImageConfig {
     config.rootfs.kind = "layers".to_owned();
     config.rootfs.diff_ids = layers.iter().map(|layer| DiffId(layer.digest.clone())).collect();
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_names_the_algorithm_of_its_digest() {
+        let hex = "a".repeat(128);
+        let digest: Digest = format!("sha512:{hex}").parse().unwrap();
+        let subject = Subject::new("file".to_owned(), &digest);
+        assert_eq!(subject.digest, BTreeMap::from([("sha512".to_owned(), hex)]));
+    }
 }

@@ -83,7 +83,7 @@ impl Material {
         match self {
             Material::Image { reference, platform, digest, is_layout } => NamedMaterial {
                 uri: package_url(if *is_layout { "oci" } else { "docker" }, reference, Some(platform)),
-                digest: BTreeMap::from([("sha256", digest.hex().to_owned())]),
+                digest: BTreeMap::from([(digest.algorithm().as_str(), digest.hex().to_owned())]),
             },
             Material::Git { url, commit } => NamedMaterial {
                 uri: redacted(url),
@@ -178,6 +178,20 @@ mod tests {
         let digest = Digest::of("index");
         let uri = image(&format!("busybox@{digest}")).named().uri;
         assert_eq!(uri, format!("pkg:docker/busybox?digest={digest}&platform=linux%2Farm%2Fv7"));
+    }
+
+    #[test]
+    fn digests_have_the_names_of_their_algorithms() {
+        let hex = "a".repeat(128);
+        let digest: Digest = format!("sha512:{hex}").parse().unwrap();
+        let mut image = image("busybox:1");
+        if let Material::Image { digest: own, .. } = &mut image {
+            *own = digest.clone();
+        }
+        let url = Material::Http { url: "https://e.example/f".to_owned(), digest };
+        for named in [image.named(), url.named()] {
+            assert_eq!(named.digest, BTreeMap::from([("sha512", hex.clone())]));
+        }
     }
 
     #[test]

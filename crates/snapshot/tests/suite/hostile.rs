@@ -119,6 +119,7 @@ fn caps_hold() {
         ratio_grace_bytes: 50_000,
         max_path_bytes: 200,
         max_depth: 8,
+        ..ApplyLimits::default()
     };
     let is_limit = |result: Result<(), SnapshotError>| {
         let error = result.unwrap_err();
@@ -149,6 +150,36 @@ fn caps_hold() {
     let diff_id = DiffId(Digest::of(&tar));
     is_limit(store.snapshots.apply(&diff_id, &bomb[..], Compression::Zstd, &[], &limits).map(drop));
     assert!(store.snapshots.list().unwrap().is_empty());
+    assert_eq!(store.leftovers(), 0);
+}
+
+#[test]
+fn what_is_kept_in_memory_until_the_end_is_capped() {
+    let store = Store::copying();
+    let limits = ApplyLimits { max_remembered_bytes: 10_000, ..ApplyLimits::default() };
+    let with_xattr = |kind, size| Entry {
+        kind,
+        pax: vec![("SCHILY.xattr.user.a".to_owned(), vec![b'x'; size])],
+        ..Entry::default()
+    };
+    let too_much = |tar: Tar| {
+        let error = apply(&store, &tar.end(), &limits).unwrap_err();
+        assert!(matches!(error, SnapshotError::Limit { limit: 10_000, .. }), "{error}");
+    };
+    too_much((0..11).fold(Tar::new(), |tar, at| tar.add(&format!("{at}/"), with_xattr(b'5', 1000), b"")));
+    too_much((0..11).fold(Tar::new(), |tar, at| tar.add(&at.to_string(), with_xattr(b'0', 1000), b"")));
+    let name = "n".repeat(90);
+    too_much((0..120).fold(Tar::new(), |tar, at| tar.directory(&format!("{at}{name}/"))));
+    // Directories that the archive doesn't describe.
+    too_much((0..120).fold(Tar::new(), |tar, at| tar.file(&format!("{at}{name}/f"), "")));
+    too_much((0..120).fold(Tar::new(), |tar, at| tar.hard_link(&at.to_string(), &name)));
+    let fits = (0..9).fold(Tar::new(), |tar, at| tar.add(&format!("{at}/"), with_xattr(b'5', 1000), b""));
+    apply(&store, &fits.end(), &limits).unwrap();
+
+    // One value can't be larger than the kernel's own limit, whatever the sum may be.
+    let tar = Tar::new().add("d/", with_xattr(b'5', (64 << 10) + 1), b"").end();
+    let error = apply(&store, &tar, &ApplyLimits::default()).unwrap_err();
+    assert!(matches!(error, SnapshotError::Entry { .. }), "{error}");
     assert_eq!(store.leftovers(), 0);
 }
 
