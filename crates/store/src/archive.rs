@@ -193,11 +193,14 @@ impl Store {
                 }
                 path => {
                     let claimed = claimed_digest(path);
-                    let blob = match claimed {
+                    let is_here = |digest: &Digest| self.size(digest) == Some(entry.size);
+                    let blob = match claimed.as_ref() {
                         // The content is here already; reading the copy would prove nothing more.
-                        Some(digest) if self.size(&digest) == Some(entry.size) => (digest, entry.size),
-                        Some(digest) => self.ingest(&mut tar, Some((&digest, entry.size)))?,
-                        None => self.ingest(&mut tar, None)?,
+                        Some(digest) if is_here(digest) => (digest.clone(), entry.size),
+                        digest => {
+                            self.require_room(entry.size)?;
+                            self.ingest(&mut tar, digest.map(|digest| (digest, entry.size)))?
+                        }
                     };
                     contents.blobs.insert(entry.path, blob);
                 }
@@ -356,6 +359,24 @@ mod tests {
         assert!(matches!(large, Err(StoreError::Entry { .. })), "{large:?}");
         let good = import(&[("./oci-layout", LAYOUT_FILE), ("./index.json", &index), (&path, manifest)]);
         assert_eq!(good.unwrap()[0].descriptor, root);
+    }
+
+    #[test]
+    fn an_archive_that_would_fill_the_disk_is_refused_before_it_does() {
+        let (_dir, store) = store();
+        let mut archive = archive_of(&[("blobs/sha256/x", b"")]);
+        archive.truncate(512);
+        // A size of 2^50 in base 256 (GNU tar), and the sum of the header with it.
+        archive[124..136].fill(0);
+        archive[124] = 0x80;
+        archive[129] = 4;
+        archive[148..156].fill(b' ');
+        let sum: u32 = archive.iter().map(|byte| u32::from(*byte)).sum();
+        archive[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let content = io::repeat(0).take(1 << 20);
+        let error = store.import_archive(archive.as_slice().chain(content), Missing::Refuse).unwrap_err();
+        assert!(matches!(error, StoreError::NoRoom { bytes, .. } if bytes == 1 << 50), "{error:?}");
+        assert_eq!(crate::disk::names_in(&store.inner.ingest()).unwrap(), Vec::<String>::new());
     }
 
     #[test]

@@ -75,6 +75,21 @@ pub enum StoreError {
         /// The size; when more bytes came than promised, the size at which reading stopped.
         found: u64,
     },
+    /// What comes would leave too little free on the disk.
+    #[error(
+        "{bytes} bytes are too many for the disk of {}: {free} are free, and {reserve} of them are kept so; free some with `polyarch prune`",
+        root.display()
+    )]
+    NoRoom {
+        /// The store.
+        root: PathBuf,
+        /// How much comes.
+        bytes: u64,
+        /// How much is free.
+        free: u64,
+        /// How much stays free.
+        reserve: u64,
+    },
     /// A blob is too large to be read into memory.
     #[error("blob {digest} has {size} bytes, at most {cap} are read into memory")]
     TooLarge {

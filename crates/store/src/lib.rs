@@ -30,6 +30,7 @@ mod lock;
 mod records;
 mod ref_name;
 mod refs;
+mod room;
 mod staging;
 mod store;
 mod tar_read;

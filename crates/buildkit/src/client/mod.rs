@@ -13,6 +13,7 @@ mod docker;
 mod endpoint;
 mod error_details;
 mod image;
+mod intake;
 mod program;
 mod solve;
 pub(crate) mod status;

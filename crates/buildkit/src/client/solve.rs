@@ -20,8 +20,10 @@ use crate::client::{Node, status};
 use crate::error::NodeError;
 use crate::session::{Session, random_id};
 
-/// How long the rest of the progress is waited for after a build has ended.
+/// How long more progress is waited for after a build has ended.
 const LAST_PROGRESS: Duration = Duration::from_secs(5);
+/// How long a node may go on telling progress of a build that has ended.
+const ALL_PROGRESS: Duration = Duration::from_secs(10);
 
 /// What to do with a result: BuildKit's name of an exporter, and its attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +129,7 @@ impl Node {
         let message = Request::new(request.message(build, session.id()));
         let solved = daemon::SOLVE.call(&self.channel, message).await;
         drop(serving);
-        finish_progress(following, &activity).await;
+        finish_progress(following, &activity, tokio::time::sleep(ALL_PROGRESS)).await;
         match solved {
             Ok(answer) => Ok(SolveResult { response: answer.exporter_response }),
             Err(status) => Err(solve_error(&status)),
@@ -173,11 +175,18 @@ impl SolveRequest {
     }
 }
 
-/// Waits for the rest of the progress as long as any comes.
-async fn finish_progress(following: AbortOnDropHandle<Result<(), Status>>, activity: &Notify) {
+/// Waits for the rest of the progress as long as any comes, but not after the end of `patience`.
+async fn finish_progress(
+    following: AbortOnDropHandle<Result<(), Status>>,
+    activity: &Notify,
+    patience: impl Future<Output = ()>,
+) {
     let mut following = following;
+    tokio::pin!(patience);
     loop {
         tokio::select! {
+            biased;
+            () = &mut patience => return,
             ended = &mut following => {
                 if let Ok(Err(status)) = ended {
                     tracing::debug!("the progress of a node ended: {status}");
@@ -201,4 +210,30 @@ fn solve_error(status: &Status) -> SolveError {
         error => error,
     };
     SolveError { error, location: location_of(status), vertex: vertex_of(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_goes_on_talking_is_not_heard_for_ever() {
+        let activity = Arc::new(Notify::new());
+        let talking = AbortOnDropHandle::new(tokio::spawn({
+            let activity = activity.clone();
+            async move {
+                loop {
+                    activity.notify_one();
+                    tokio::task::yield_now().await;
+                }
+            }
+        }));
+        let patience = async {
+            // It has talked by then.
+            for _ in 0..100 {
+                activity.notified().await;
+            }
+        };
+        finish_progress(talking, &activity, patience).await;
+    }
 }

@@ -18,6 +18,7 @@ use tonic::{Request, Status};
 
 use crate::api::control::{self, StatusRequest, StatusResponse};
 use crate::api::methods::daemon;
+use crate::client::intake::Intake;
 use crate::warning;
 
 /// How many steps at a time are told as canceled when a node is lost in the middle of them.
@@ -40,10 +41,11 @@ pub(super) async fn follow(
     let now = now.and_then(|text| text.to_str().ok()?.parse::<Timestamp>().ok());
     let translation = Translation { label: label.map(str::to_owned), skew: skew(now, Timestamp::now()) };
     let mut messages = answer.into_inner();
+    let mut intake = Intake::default();
     while let Some(message) = messages.next().await {
         active();
         for event in translation.events(message?) {
-            steps.send(event);
+            intake.take(event, |event| steps.send(event));
         }
     }
     Ok(())

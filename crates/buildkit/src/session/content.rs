@@ -213,6 +213,10 @@ fn step(
         if writing.offset > MAX_BLOB_BYTES {
             return Err(Status::resource_exhausted(format!("a blob has at most {MAX_BLOB_BYTES} bytes")));
         }
+        content
+            .store
+            .require_room(message.data.len() as u64)
+            .map_err(|error| Status::resource_exhausted(chain_of(&error)))?;
         writer.write_all(&message.data).map_err(|error| internal(&error))?;
     }
     if action == WriteAction::Commit {

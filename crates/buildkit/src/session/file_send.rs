@@ -18,6 +18,9 @@ use crate::session::{Attachments, metadata};
 /// How many messages wait to be taken.
 const QUEUE: usize = 16;
 
+/// How much may come after the end of an archive, in bytes: tar fills up what it writes.
+const MAX_REST_BYTES: u64 = 4 << 20;
+
 /// Takes an export as a stream of bytes; it runs where it may block, at most once.
 pub type TakeArchive = Box<dyn FnOnce(&mut dyn Read) -> Result<(), String> + Send>;
 
@@ -53,8 +56,7 @@ pub(crate) async fn diff_copy(
     let taking = tokio::task::spawn_blocking(move || {
         let mut archive = Archive { receiver, chunk: Bytes::new(), is_ended: false };
         take(&mut archive)?;
-        // What comes after the end of an archive is let pass, or else the daemon would wait forever.
-        io::copy(&mut archive, &mut io::sink()).map(|_| ()).map_err(|error| error.to_string())
+        pass_rest(&mut archive)
     });
     let mut incoming = request.into_inner();
     loop {
@@ -78,6 +80,15 @@ pub(crate) async fn diff_copy(
     }
 }
 
+/// Lets pass what comes after the end of an archive, or else the daemon would wait forever; but not for ever.
+fn pass_rest(archive: &mut dyn Read) -> Result<(), String> {
+    let passed = io::copy(&mut archive.take(MAX_REST_BYTES + 1), &mut io::sink());
+    match passed.map_err(|error| error.to_string())? > MAX_REST_BYTES {
+        true => Err(format!("more than {} MiB came after the end of the archive", MAX_REST_BYTES >> 20)),
+        false => Ok(()),
+    }
+}
+
 /// The end of an export, among its bytes.
 const END: Bytes = Bytes::new();
 
@@ -98,5 +109,16 @@ impl Read for Archive {
         let count = self.chunk.len().min(buffer.len());
         self.chunk.copy_to_slice(&mut buffer[..count]);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_an_archive_has_an_end() {
+        assert_eq!(pass_rest(&mut io::repeat(0).take(MAX_REST_BYTES)), Ok(()));
+        assert!(pass_rest(&mut io::repeat(0)).unwrap_err().contains("more than 4 MiB"));
     }
 }
