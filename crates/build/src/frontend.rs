@@ -30,7 +30,7 @@ use crate::image_source::ResolvedImage;
 use crate::once_map::OnceMap;
 use crate::ops::BuildOp;
 use crate::provenance::Material;
-use crate::request::BuildRequest;
+use crate::request::{BuildRequest, PullPolicy};
 use crate::services::Services;
 use crate::stats::Stats;
 
@@ -311,13 +311,35 @@ impl Frontend<'_> {
         platform: &Platform,
         span: Span,
     ) -> Result<Arc<ResolvedImage>, BuildError> {
-        let key = format!("{platform} {reference}");
+        self.resolve_of(reference, label, platform, span, false).await
+    }
+
+    /// Finds an image of a layout that is in the store, and nowhere else; source policies are about names.
+    pub(crate) async fn resolve_stored_layout(
+        &self,
+        reference: &Reference,
+        label: &str,
+        platform: &Platform,
+        span: Span,
+    ) -> Result<Arc<ResolvedImage>, BuildError> {
+        self.resolve_of(reference, label, platform, span, true).await
+    }
+
+    async fn resolve_of(
+        &self,
+        reference: &Reference,
+        label: &str,
+        platform: &Platform,
+        span: Span,
+        is_layout: bool,
+    ) -> Result<Arc<ResolvedImage>, BuildError> {
+        let key = format!("{platform}{} {reference}", if is_layout { " layout" } else { "" });
         self.images
             .get(&key, || async {
                 let shown_progress = self.progress();
                 let vertex = shown_progress.begin(&format!("metadata {key}"), format!("{label} {reference}"));
                 let shown = Shown { progress: shown_progress, vertex: vertex.digest() };
-                match self.base_image(reference, platform, &shown).await {
+                match self.base_image(reference, platform, &shown, is_layout).await {
                     Ok(image) => {
                         vertex.done();
                         Ok(Arc::new(image))
@@ -338,10 +360,14 @@ impl Frontend<'_> {
         reference: &Reference,
         platform: &Platform,
         shown: &Shown,
+        is_layout: bool,
     ) -> Result<ResolvedImage, BuildError> {
         let services = &self.services;
-        let pull = self.request.pull;
-        let reference = &self.permitted_image(reference)?;
+        let (reference, pull) = match is_layout {
+            true => (reference.clone(), PullPolicy::Never),
+            false => (self.permitted_image(reference)?, self.request.pull),
+        };
+        let reference = &reference;
         if self.request.verify {
             return services.resolve_image(reference, platform, pull, shown).await;
         }

@@ -45,6 +45,9 @@ pub enum ContextSource {
         /// The digest of its manifest or index, which stands before the tag.
         digest: Option<Digest>,
     },
+    /// An image that came from a layout into the store, under no name of a registry. Messages call it by this
+    /// reference, which has its digest.
+    StoredLayout(Reference),
     /// A git repository, in any form that ADD takes, with `#REF:DIRECTORY` or a query.
     Git(String),
     /// What a URL leads to: one file with the name `context`.
@@ -116,6 +119,11 @@ impl NamedContext {
 }
 
 impl ContextSource {
+    /// Tells whether it is an image of a layout, which no registry has.
+    pub(crate) fn is_layout(&self) -> bool {
+        matches!(self, ContextSource::OciLayout { .. } | ContextSource::StoredLayout(_))
+    }
+
     /// Reads a value with a scheme that says what it is; `None` for any other, which is a path.
     ///
     /// # Errors

@@ -122,7 +122,8 @@ impl Lowering<'_> {
                 self.add(vertex, OpKind::Image(ImageOp { layers, identifier }), Vec::new())
             }
             VertexKind::Layout { reference } => {
-                let image = self.image(reference, &vertex.platform, PullPolicy::Default).await?;
+                // No registry knows it.
+                let image = self.image(reference, &vertex.platform, PullPolicy::Never).await?;
                 let identifier = Some(format!("oci-layout://{reference}"));
                 let op = ImageOp { layers: image.layers.clone(), identifier };
                 self.add(vertex, OpKind::Image(op), Vec::new())

@@ -11,11 +11,11 @@ use super::Lowering;
 use super::instruction::absolute;
 use super::stage::{StageState, hidden};
 use crate::error::{BuildError, ErrorKind};
-use crate::ops::OpKind;
 use crate::ops::copy::{CopyAction, CopyPath};
 use crate::ops::file::FileAction;
 use crate::ops::image::ImageOp;
 use crate::ops::merge::MergeOp;
+use crate::ops::{BuildOp, OpKind};
 use crate::remote::{is_git, is_http, redacted_text};
 
 impl Lowering<'_, '_> {
@@ -105,7 +105,9 @@ impl Lowering<'_, '_> {
         let op = self.file_op(FileAction::Copy(actions));
         self.add_step(state, instruction, &shown, OpKind::File(op), inputs);
         if is_linked {
-            state.vertex = self.graph.add(hidden(OpKind::Merge(MergeOp)), vec![below, state.vertex]);
+            let location = Some(self.frontend.location(instruction.span));
+            let merge = BuildOp { location, ..hidden(OpKind::Merge(MergeOp)) };
+            state.vertex = self.graph.add(merge, vec![below, state.vertex]);
         }
     }
 

@@ -137,7 +137,9 @@ impl Lowering<'_, '_> {
         let path = absolute(&state.draft.config.config.working_dir, path);
         state.config().working_dir = path.clone();
         state.record(format!("WORKDIR {path}"), true);
-        let action = FileAction::Mkdir { path, user: state.draft.config.config.user.clone() };
+        let time =
+            self.frontend.request.source_date_epoch.map(|seconds| seconds.saturating_mul(1_000_000_000));
+        let action = FileAction::Mkdir { path, user: state.draft.config.config.user.clone(), time };
         let op = self.file_op(action);
         self.add_step(state, instruction, &instruction.original, OpKind::File(op), Vec::new());
     }

@@ -44,6 +44,7 @@ impl Frontend<'_> {
             }
             ContextSource::Scratch
             | ContextSource::OciLayout { .. }
+            | ContextSource::StoredLayout(_)
             | ContextSource::Git(_)
             | ContextSource::Http(_)
             | ContextSource::Built(_) => None,

@@ -63,7 +63,7 @@ impl Lowering<'_, '_> {
             hidden(OpKind::Image(ImageOp { layers: image.layers.clone(), identifier: None })),
             Vec::new(),
         );
-        let place = FileAction::Mkdir { path: OUTPUT.to_owned(), user: String::new() };
+        let place = FileAction::Mkdir { path: OUTPUT.to_owned(), user: String::new(), time: None };
         let place = hidden(OpKind::File(self.file_op(place)));
         let base = self.graph.add(place, vec![tree]);
         let extras = self.extras(target, stage);

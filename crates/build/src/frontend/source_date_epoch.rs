@@ -86,6 +86,7 @@ impl Frontend<'_> {
                 | ContextSource::Scratch
                 | ContextSource::Image(_)
                 | ContextSource::OciLayout { .. }
+                | ContextSource::StoredLayout(_)
                 | ContextSource::Built(_) => Ok(None),
             };
         }

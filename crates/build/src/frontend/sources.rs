@@ -60,6 +60,9 @@ impl Frontend<'_> {
             ContextSource::Image(reference) => {
                 self.resolve_reference(reference, &label, platform, span).await.map(Some)
             }
+            ContextSource::StoredLayout(reference) => {
+                self.resolve_stored_layout(reference, &label, platform, span).await.map(Some)
+            }
             ContextSource::OciLayout { directory, tag, digest } => {
                 let key = format!("{platform} layout {} {tag:?} {digest:?}", directory.display());
                 let image = self.images.get(&key, || async {
@@ -162,6 +165,7 @@ impl Lowering<'_, '_> {
             ContextSource::Scratch
             | ContextSource::Image(_)
             | ContextSource::OciLayout { .. }
+            | ContextSource::StoredLayout(_)
             | ContextSource::Built(_) => OpKind::Image(ImageOp::default()),
         };
         let mut op = hidden(kind);
@@ -201,7 +205,7 @@ impl Lowering<'_, '_> {
         }
         let target = self.target.clone();
         if let Some(context) = frontend.named_context(from, &target) {
-            let is_layout = matches!(context.source, ContextSource::OciLayout { .. });
+            let is_layout = context.source.is_layout();
             return match self.named(context, &target, span).await? {
                 Named::Image(image) => Ok(self.image_vertex(&image, is_layout)),
                 Named::Files(vertex) | Named::Built(vertex, _) => Ok(vertex),

@@ -15,7 +15,7 @@ use super::sources::Named;
 use crate::error::BuildError;
 use crate::image::{DEFAULT_PATH, HistoryEntry, ImageDraft, WINDOWS};
 use crate::image_source::ResolvedImage;
-use crate::named_context::{ContextSource, NamedContext};
+use crate::named_context::NamedContext;
 use crate::ops::image::ImageOp;
 use crate::ops::{BuildOp, OpKind};
 
@@ -156,7 +156,7 @@ impl Lowering<'_, '_> {
                 Ok(Base { vertex, files: None, draft: *draft, programs })
             }
             Named::Image(image) => {
-                let is_layout = matches!(context.source, ContextSource::OciLayout { .. });
+                let is_layout = context.source.is_layout();
                 Ok(self.base_of_image(&image, platform.clone(), stage, is_layout))
             }
             Named::Files(files) => {

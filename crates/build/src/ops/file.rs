@@ -8,7 +8,7 @@ use polyarch_snapshot::{SnapshotId, TreeRoot, content_key};
 use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
 
 use super::copy::{CopyAction, CopyPath, Source};
-use super::file_change::FileChange;
+use super::file_change::{FileChange, make_directories};
 use super::user::{User, resolve_user};
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
@@ -43,6 +43,8 @@ pub(crate) enum FileAction {
         path: String,
         /// `user[:group]` that a new directory belongs to, unresolved; empty is root.
         user: String,
+        /// The time of what is made, in nanoseconds since 1970; now when absent.
+        time: Option<i64>,
     },
     /// COPY and ADD: each part in its order.
     Copy(Vec<CopyAction>),
@@ -81,7 +83,13 @@ impl FileOp {
     pub(crate) fn digest(&self) -> CacheKey {
         let mut hasher = KeyHasher::new("file 1");
         match &self.action {
-            FileAction::Mkdir { path, user } => hasher.part("mkdir").part(path).part(user),
+            FileAction::Mkdir { path, user, time } => {
+                let hasher = hasher.part("mkdir").part(path).part(user);
+                match time {
+                    Some(time) => hasher.part(time.to_string()),
+                    None => hasher,
+                }
+            }
             FileAction::Copy(actions) => {
                 actions.iter().fold(hasher.part("copy"), |hasher, action| hasher.parts(action.key_parts()))
             }
@@ -258,9 +266,9 @@ fn apply(
     tree: &TreeRoot,
 ) -> Result<(), BuildError> {
     match action {
-        FileAction::Mkdir { path, user } => {
+        FileAction::Mkdir { path, user, time } => {
             let user = user_in(tree, user)?;
-            tree.mkdir_all(path.as_str(), 0o755, (user.uid, user.gid))
+            make_directories(tree, path, 0o755, (user.uid, user.gid), *time)
                 .map_err(|error| services.snapshot_error("can't make the working directory", &error))
         }
         FileAction::Copy(actions) => {

@@ -160,8 +160,8 @@ impl FileChange {
                 if !parents && !tree.exists(parent_of(path)) {
                     return refused(format!("mkdir {path}: no such file or directory"));
                 }
-                tree.mkdir_all(path, *mode & 0o777, owner(wanted)?).map_err(failed)?;
-                (path, time)
+                let owner = owner(wanted)?;
+                return make_directories(tree, path, *mode & 0o777, owner, *time).map_err(failed);
             }
             FileChange::Mkfile { path, mode, data, owner: wanted, time } => {
                 if !tree.exists(parent_of(path)) {
@@ -205,6 +205,28 @@ impl FileChange {
     }
 }
 
+/// Makes a directory and those above it that are not there; all of them get the time, in nanoseconds since 1970.
+pub(super) fn make_directories(
+    tree: &TreeRoot,
+    path: &str,
+    mode: u32,
+    owner: (u32, u32),
+    time: Option<i64>,
+) -> Result<(), SnapshotError> {
+    let mut missing = Vec::new();
+    let mut at = path;
+    while at != "/" && tree.metadata(at)?.is_none() {
+        missing.push(at);
+        at = parent_of(at);
+    }
+    tree.mkdir_all(path, mode, owner)?;
+    match time.and_then(system_time) {
+        // What is made in a directory changes its time, so this comes last.
+        Some(time) => missing.into_iter().try_for_each(|path| tree.set_modified(path, time)),
+        None => Ok(()),
+    }
+}
+
 fn parent_of(path: &str) -> &str {
     match path.trim_end_matches('/').rsplit_once('/') {
         Some(("", _)) | None => "/",
@@ -244,4 +266,27 @@ fn matches(tree: &TreeRoot, pattern: &str) -> Result<Vec<String>, SnapshotError>
         found = next;
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_directories_that_are_made_get_the_time() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::create_dir(base.path().join("there")).unwrap();
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let tree = TreeRoot::open(base.path()).unwrap();
+        make_directories(&tree, "/there/a/b", 0o755, (uid, gid), Some(7_000_000_000)).unwrap();
+        let time = |path: &str| {
+            let modified = std::fs::metadata(base.path().join(path)).unwrap().modified().unwrap();
+            modified.duration_since(UNIX_EPOCH).unwrap().as_secs()
+        };
+        assert_eq!((time("there/a"), time("there/a/b")), (7, 7));
+        assert!(time("there") > 7);
+        // One that is there stays as it is.
+        make_directories(&tree, "/there/a/b", 0o700, (uid, gid), Some(9_000_000_000)).unwrap();
+        assert_eq!(time("there/a/b"), 7);
+    }
 }

@@ -98,7 +98,7 @@ pub(super) fn context_value(context: &NamedContext) -> Option<String> {
         ContextSource::Scratch => Some("docker-image://scratch".to_owned()),
         ContextSource::Image(reference) => Some(format!("docker-image://{reference}")),
         ContextSource::Git(url) | ContextSource::Http(url) => Some(url.clone()),
-        ContextSource::OciLayout { .. } | ContextSource::Built(_) => None,
+        ContextSource::OciLayout { .. } | ContextSource::StoredLayout(_) | ContextSource::Built(_) => None,
     }
 }
 

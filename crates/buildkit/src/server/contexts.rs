@@ -275,7 +275,7 @@ impl Reader<'_> {
                     ContextSource::Built(Box::new(built.ok_or_else(missing)?))
                 }
                 ("oci-layout", rest) => {
-                    ContextSource::Image(self.layout(name, rest.trim_start_matches("//")).await?)
+                    ContextSource::StoredLayout(self.layout(name, rest.trim_start_matches("//")).await?)
                 }
                 // The slashes are not always there.
                 ("docker-image", image) => {

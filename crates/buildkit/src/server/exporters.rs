@@ -176,8 +176,8 @@ impl Export<'_> {
     ) -> Result<Response, BuildError> {
         let mut response = Response::new();
         // Clients name files by what they are told beforehand.
-        if !output.written_names.is_empty() {
-            response.insert("image.name".to_owned(), output.written_names.clone());
+        if !output.told_names.is_empty() {
+            response.insert("image.name".to_owned(), output.told_names.clone());
         }
         let writer = SharedWriter::new(self.session()?.send_archive(number, &response)?);
         request.outputs = vec![output_to(Destination::Stream(OutputStream::new(writer.clone())))];
@@ -227,8 +227,8 @@ fn response_of(output: &WantedOutput, result: &BuildResult) -> Response {
     if let Ok(descriptor) = serde_json::to_vec(root) {
         set("containerimage.descriptor", STANDARD.encode(descriptor));
     }
-    if !output.written_names.is_empty() {
-        set("image.name", output.written_names.clone());
+    if !output.told_names.is_empty() {
+        set("image.name", output.told_names.clone());
     }
     response
 }

@@ -32,8 +32,8 @@ pub(super) struct WantedOutput {
     pub(super) kind: OutputKind,
     /// The image's names.
     pub(super) names: Vec<Reference>,
-    /// The names as the client wrote them.
-    pub(super) written_names: String,
+    /// The names as the client is told them: those of images as it wrote them.
+    pub(super) told_names: String,
     /// How the image is made.
     pub(super) image: ImageOptions,
     /// What times are clamped to.
@@ -107,9 +107,17 @@ fn read(exporter: &Exporter) -> Result<WantedOutput, BuildError> {
         })?;
         Ok(name.with_default_tag())
     });
+    let names = names.collect::<Result<Vec<_>, BuildError>>()?;
+    // Clients take names of archives and layouts for what they put into the index: whole ones.
+    let told_names = match kind {
+        OutputKind::Oci { .. } | OutputKind::Docker => {
+            names.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        }
+        OutputKind::Image { .. } | OutputKind::Local { .. } | OutputKind::Tar { .. } => written_names,
+    };
     Ok(WantedOutput {
-        names: names.collect::<Result<_, BuildError>>()?,
-        written_names,
+        names,
+        told_names,
         image: image_options(attributes)?,
         time: match attributes.get("source-date-epoch").map(String::as_str) {
             None => OutputTime::OfBuild,
@@ -196,6 +204,11 @@ mod tests {
         let output = read_one("oci", &[("oci-mediatypes", "false"), ("annotation.a", "1")]).unwrap();
         assert_eq!((output.kind, output.image.flavour), (OutputKind::Oci { tar: true }, Flavour::Docker));
         assert_eq!(output.image.manifest_annotations.len(), 1);
+        for (kind, told) in
+            [("oci", "docker.io/org/a:1,r.example/b:latest"), ("image", "org/a:1,r.example/b")]
+        {
+            assert_eq!(read_one(kind, &[("name", "org/a:1,r.example/b")]).unwrap().told_names, told);
+        }
         assert_eq!(read_one("local", &[]).unwrap().kind, OutputKind::Local { split: None });
     }
 

@@ -118,6 +118,26 @@ fn provenance_stands_beside_each_platforms_image_needs_root() {
 }
 
 #[test]
+fn every_step_but_the_context_has_its_lines_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let environment = environment();
+    environment.write("Dockerfile", "FROM scratch AS base\nWORKDIR /w\nFROM base\nCOPY --link a /a\n");
+    let statement = Layout::build(&environment, &["--provenance"]).statement(1);
+    let predicate = &statement["predicate"];
+    let steps = &predicate["buildDefinition"]["internalParameters"]["buildConfig"]["llbDefinition"];
+    let locations = &predicate["runDetails"]["metadata"]["buildkit_metadata"]["source"]["locations"];
+    let named = locations.as_object().expect("an object");
+    assert!(named.len() >= 4, "{locations}");
+    for (id, location) in named {
+        let step = steps.as_array().into_iter().flatten().find(|step| step["id"] == **id).expect("a step");
+        let is_context = step["op"]["Op"]["source"]["identifier"] == "local://context";
+        assert_eq!(location["locations"].is_null(), is_context, "{id}: {step} {location}");
+    }
+}
+
+#[test]
 fn a_base_image_is_a_material_and_nothing_is_attested_unasked_needs_root() {
     if requires(NEEDS).is_some() {
         return;
