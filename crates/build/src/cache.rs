@@ -34,15 +34,19 @@ pub(crate) struct StepRecords {
 
 impl Records<BuildOp> for StepRecords {
     fn load(&self, key: &CacheKey) -> Option<Output> {
-        let mut trees = match self.load_own(key) {
-            Some(trees) => trees,
-            None => vec![self.imported.get(key)?.clone()],
+        let (trees, is_foreign) = match self.load_own(key) {
+            Some(trees) => (trees, false),
+            None => {
+                let above = self.imported.key_above(key).and_then(|key| self.load_own(&key));
+                (above.or_else(|| Some(vec![self.imported.get(key)?.clone()]))?, true)
+            }
         };
         trees.iter().for_each(|tree| self.services.mark_used(tree));
-        match (trees.pop(), trees.is_empty()) {
-            (Some(tree), true) => Some(Output::Tree(tree)),
-            (last, _) => Some(Output::Trees(trees.into_iter().chain(last).collect())),
-        }
+        let output = match <[Tree; 1]>::try_from(trees) {
+            Ok([tree]) => Output::Tree(tree),
+            Err(trees) => Output::Trees(trees.into()),
+        };
+        Some(if is_foreign { output.into_foreign() } else { output })
     }
 
     fn save(&self, keys: &[CacheKey], op: &BuildOp, output: &Output) {
@@ -54,14 +58,17 @@ impl Records<BuildOp> for StepRecords {
             Output::Context(_) => return,
         };
         let Some((tree, further)) = trees.split_first() else { return };
-        // What is from elsewhere serves only builds that name its place.
-        if self.imported.has(tree) {
+        // What is from elsewhere, or made of it, serves only builds that name its place.
+        let is_foreign = output.is_foreign();
+        if is_foreign && self.imported.has(tree) {
             return;
         }
         let record =
             StepRecord { tree: tree.clone(), description: op.name.to_string(), further: further.to_vec() };
         let Ok(bytes) = serde_json::to_vec(&record) else { return };
         for key in keys {
+            let key = if is_foreign { self.imported.key_above(key) } else { Some(*key) };
+            let Some(key) = key else { continue };
             // A record that can't be written costs the next build time, not truth.
             let _ =
                 self.services.store.put_record(self.services.options.step_namespace(), &key.hex(), &bytes);
@@ -143,7 +150,7 @@ mod tests {
             descriptor: Descriptor::new("", blob.clone(), 4),
             from: None,
         };
-        let tree = Tree { layers: vec![Layer::Image(Box::new(layer))], steps: Vec::new() };
+        let tree = Tree::new(vec![Layer::Image(Box::new(layer))], Vec::new());
         assert!(!is_whole(&tree, &snapshots, &store));
         store.put_record(crate::fetch::ORIGINS, blob.hex(), b"example.com/app:1").unwrap();
         assert!(is_whole(&tree, &snapshots, &store));

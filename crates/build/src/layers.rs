@@ -91,7 +91,7 @@ impl Services {
                         if let Some(blob) = self.recorded_blob(&key) {
                             return Ok(blob);
                         }
-                        let below = Tree { layers: tree.layers[..at].to_vec(), steps: Vec::new() };
+                        let below = Tree::new(tree.layers[..at].to_vec(), Vec::new());
                         let parents = self.directories(&below, shown).await?;
                         let (services, id, options) = (self.clone(), id.clone(), options.clone());
                         let blob =

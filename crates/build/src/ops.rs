@@ -123,6 +123,7 @@ impl Op for BuildOp {
     }
 
     async fn exec(&self, inputs: Vec<Output>, context: VertexContext) -> Result<Output, BuildError> {
+        let is_foreign = inputs.iter().any(Output::is_foreign);
         let result = match &self.kind {
             OpKind::Image(op) => Ok(op.exec()),
             OpKind::Built(op) => Ok(op.exec()),
@@ -134,6 +135,7 @@ impl Op for BuildOp {
             OpKind::File(op) => op.exec(inputs, &context).await,
             OpKind::Exec(op) => op.exec(inputs, &context, &self.name, self.no_cache).await,
         };
+        let result = if is_foreign { result.map(Output::into_foreign) } else { result };
         result.map_err(|error| self.locate(error))
     }
 }

@@ -137,7 +137,7 @@ impl Services {
             return Err(BuildError::platform_unsupported(&platform, reason, fix));
         }
         let layers = image.layers.iter().cloned().map(|layer| Layer::Image(Box::new(layer))).collect();
-        let parents = self.directories(&Tree { layers, steps: Vec::new() }, &shown).await?;
+        let parents = self.directories(&Tree::new(layers, Vec::new()), &shown).await?;
         vertex.done();
         let spec = self.run_spec(&image.config.value, &request)?;
         let read_only = request.read_only;

@@ -14,6 +14,10 @@ pub struct Tree {
     pub layers: Vec<Layer>,
     /// The steps above the base image, lowest first.
     pub steps: Vec<Step>,
+    /// Whether a record from elsewhere gave it, or something that it was made of: who names that record's place
+    /// believes it, and nobody else need.
+    #[serde(skip)]
+    pub(crate) is_foreign: bool,
 }
 
 /// What the image's history tells of a step.
@@ -55,6 +59,11 @@ pub struct ImageLayer {
 }
 
 impl Tree {
+    /// Makes a tree of layers and of what is told of its steps, both lowest first.
+    pub fn new(layers: Vec<Layer>, steps: Vec<Step>) -> Tree {
+        Tree { layers, steps, is_foreign: false }
+    }
+
     /// Returns this tree with one more step on top, which made a layer or not.
     #[must_use]
     pub fn with_step(&self, layer: Option<Layer>) -> Tree {
@@ -94,6 +103,25 @@ impl Output {
             Output::Tree(tree) => tree.clone(),
             Output::Trees(trees) => trees.first().cloned().unwrap_or_default(),
             Output::Context(_) => Tree::default(),
+        }
+    }
+
+    /// Tells whether a record from elsewhere gave it, or something that it was made of.
+    pub(crate) fn is_foreign(&self) -> bool {
+        match self {
+            Output::Tree(tree) => tree.is_foreign,
+            Output::Trees(trees) => trees.iter().any(|tree| tree.is_foreign),
+            Output::Context(_) => false,
+        }
+    }
+
+    /// Returns the same, marked as made of something from elsewhere.
+    pub(crate) fn into_foreign(self) -> Output {
+        let marked = |tree: Tree| Tree { is_foreign: true, ..tree };
+        match self {
+            Output::Tree(tree) => Output::Tree(marked(tree)),
+            Output::Trees(trees) => Output::Trees(trees.iter().cloned().map(marked).collect()),
+            Output::Context(context) => Output::Context(context),
         }
     }
 }

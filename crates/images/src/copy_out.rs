@@ -69,7 +69,7 @@ pub async fn copy_out(
     let found = find(services.store(), &request.image)?;
     let selected = found.select(services.store(), request.platform.as_ref())?;
     let layers = layers_of(services, &selected)?;
-    let ids = services.directories(&Tree { layers, steps: Vec::new() }, shown).await?;
+    let ids = services.directories(&Tree::new(layers, Vec::new()), shown).await?;
     let (worker, request, platform) = (services.clone(), request.clone(), selected.platform);
     blocking(move || {
         let tree = worker.snapshots().view(&ids).map_err(|error| failed(&worker, &error))?;

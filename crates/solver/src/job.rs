@@ -12,6 +12,7 @@ use tokio::sync::{Notify, OnceCell, Semaphore};
 
 use crate::graph::Node;
 use crate::progress::{Event, Progress, Vertex};
+use crate::traits::Traits;
 use crate::{CacheKey, Graph, KeyHasher, VertexId};
 
 /// All that the engine knows about work.
@@ -167,46 +168,6 @@ struct Slots<O: Op> {
     contents: Vec<OnceCell<Result<CacheKey, SolveError<O::Error>>>>,
     result: OnceCell<Outcome<O>>,
     is_reported: AtomicBool,
-}
-
-/// What the graph alone tells of a vertex's keys.
-#[derive(Clone, Copy, Default)]
-struct Traits {
-    /// It is volatile or stands above such a vertex, so there is no fast key.
-    is_above_volatile: bool,
-    /// Its slow key needs the result of a vertex that is not volatile, where definitions tell as much.
-    has_chain: bool,
-    /// It, or a vertex that its definition rests on, is to be executed whatever is recorded.
-    is_definition_stale: bool,
-    /// The same, for what its slow key has by definition.
-    is_slow_stale: bool,
-}
-
-impl Traits {
-    /// Returns those of every vertex; inputs stand before their readers.
-    fn of_all<O: Op>(graph: &Graph<O>) -> Vec<Traits> {
-        let mut all: Vec<Traits> = Vec::with_capacity(graph.len());
-        for node in &graph.nodes {
-            let op = &node.op;
-            let mut own = Traits {
-                is_above_volatile: op.is_volatile(),
-                has_chain: false,
-                is_definition_stale: op.ignores_records(),
-                is_slow_stale: op.ignores_records(),
-            };
-            for (at, input) in node.inputs.iter().enumerate() {
-                let (below, by_content) = (all[input.0], op.is_keyed_by_content(at));
-                let is_volatile = graph.nodes[input.0].op.is_volatile();
-                own.is_above_volatile |= below.is_above_volatile;
-                own.has_chain |= below.has_chain || (by_content && !is_volatile);
-                own.is_definition_stale |= below.is_definition_stale;
-                own.is_slow_stale |= !by_content && below.is_slow_stale;
-            }
-            own.has_chain &= own.is_above_volatile && !op.is_volatile();
-            all.push(own);
-        }
-        all
-    }
 }
 
 /// One run; each vertex executes at most once in it.

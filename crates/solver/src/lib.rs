@@ -19,6 +19,7 @@ mod graph;
 mod job;
 mod key;
 pub mod progress;
+mod traits;
 
 pub use graph::{Graph, VertexId};
 pub use job::{CancelFlag, Job, JobOptions, Op, Records, SolveError, VertexContext};

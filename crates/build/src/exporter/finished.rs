@@ -128,7 +128,7 @@ fn tree_of(image: &PlatformImage) -> PlatformTree {
             config: image.config.value.clone(),
             history: Vec::new(),
         },
-        tree: Tree { layers: layers.collect(), steps: Vec::new() },
+        tree: Tree::new(layers.collect(), Vec::new()),
         capture: None,
         scanned: None,
         steps: Vec::new(),

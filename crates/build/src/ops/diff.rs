@@ -60,12 +60,7 @@ fn above(lower: &Tree, upper: &Tree) -> Option<Tree> {
         _ => false,
     };
     let steps = upper.steps.get(lower.steps.len()..)?;
-    lower
-        .layers
-        .iter()
-        .zip(&upper.layers)
-        .all(is_same)
-        .then(|| Tree { layers: rest.to_vec(), steps: steps.to_vec() })
+    lower.layers.iter().zip(&upper.layers).all(is_same).then(|| Tree::new(rest.to_vec(), steps.to_vec()))
 }
 
 #[cfg(test)]

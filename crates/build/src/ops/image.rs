@@ -26,7 +26,7 @@ impl ImageOp {
 
     pub(crate) fn exec(&self) -> Output {
         let layers = self.layers.iter().cloned().map(|layer| Layer::Image(Box::new(layer))).collect();
-        Output::Tree(Tree { layers, steps: Vec::new() })
+        Output::Tree(Tree::new(layers, Vec::new()))
     }
 }
 

@@ -139,6 +139,6 @@ impl Services {
         })
         .await?;
         let layers = layer.into_iter().map(|id| Layer::Step { id }).collect();
-        Ok(Tree { layers, steps: Vec::new() })
+        Ok(Tree::new(layers, Vec::new()))
     }
 }

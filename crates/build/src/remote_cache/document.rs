@@ -148,7 +148,7 @@ impl CacheConfig {
             }
             let layers: Option<Vec<Layer>> =
                 chain.iter().map(|place| layers.get(*place).cloned().flatten()).collect();
-            Some((key, Tree { layers: layers?, steps: steps.clone() }))
+            Some((key, Tree::new(layers?, steps.clone())))
         });
         trees.collect()
     }

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use polyarch_oci::{Descriptor, Digest, Document, Manifest, ManifestOrIndex, Reference};
-use polyarch_solver::CacheKey;
 use polyarch_solver::progress::Progress;
+use polyarch_solver::{CacheKey, KeyHasher};
 
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
@@ -27,6 +27,8 @@ const MAX_IMAGES: usize = 64;
 pub(crate) struct ImportedRecords {
     trees: HashMap<CacheKey, Tree>,
     blobs: HashSet<Digest>,
+    /// The names of the places that they are from.
+    places: Vec<String>,
 }
 
 impl ImportedRecords {
@@ -42,10 +44,22 @@ impl ImportedRecords {
         !is_strange && self.trees.values().any(|it| it == tree)
     }
 
-    fn add(&mut self, found: HashMap<CacheKey, Tree>) {
+    /// Returns the key under which the record of a step stands that was made of what is from these places; `None`
+    /// when there is nothing from elsewhere. Builds that don't name the places never come upon it.
+    pub(crate) fn key_above(&self, key: &CacheKey) -> Option<CacheKey> {
+        if self.trees.is_empty() {
+            return None;
+        }
+        let mut hasher = KeyHasher::new("above records from elsewhere");
+        hasher.parts(&self.places).part(key.as_bytes());
+        Some(hasher.finish())
+    }
+
+    fn add(&mut self, place: String, found: HashMap<CacheKey, Tree>) {
+        self.places.push(place);
         for (key, tree) in found {
             self.blobs.extend(tree.image_layers().map(|layer| layer.descriptor.digest.clone()));
-            self.trees.entry(key).or_insert(tree);
+            self.trees.entry(key).or_insert(Tree { is_foreign: true, ..tree });
         }
     }
 }
@@ -72,7 +86,7 @@ impl Services {
             match self.import_source(source, &shown).await {
                 Ok(found) => {
                     drop(vertex.status(format!("{} records", found.len()), 0));
-                    records.add(found);
+                    records.add(place_of(source), found);
                     vertex.done();
                 }
                 Err(error) => {
@@ -197,6 +211,18 @@ impl Services {
             BuildError::new(ErrorKind::Registry, format!("its list of records is malformed: {error}"))
         })?;
         Ok(config.trees(blobs, from))
+    }
+}
+
+/// Returns what tells a place from others.
+fn place_of(source: &CacheSource) -> String {
+    match source {
+        CacheSource::Registry(reference) => format!("registry {reference}"),
+        CacheSource::Directory { path, tag, digest } => {
+            let digest = digest.as_ref().map(Digest::to_string).unwrap_or_default();
+            format!("directory {} {} {digest}", path.display(), tag.as_deref().unwrap_or_default())
+        }
+        CacheSource::Client(client) => format!("client {}", client.0.name()),
     }
 }
 

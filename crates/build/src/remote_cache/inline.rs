@@ -77,11 +77,11 @@ mod tests {
     #[test]
     fn an_image_holds_the_records_of_its_own_layers() {
         let steps = vec![Step { made_layer: true, executed: 5, executed_nanoseconds: 0 }];
-        let result = Tree { layers: vec![layer("a"), layer("b")], steps: steps.clone() };
+        let result = Tree::new(vec![layer("a"), layer("b")], steps.clone());
         let key = |text: &str| KeyHasher::new(text).finish();
         let step = |name: &str, layers: Vec<Layer>| CachedStep {
             keys: vec![key(name), key("by content")],
-            tree: Tree { layers, steps: steps.clone() },
+            tree: Tree::new(layers, steps.clone()),
         };
         let all = [
             step("whole", result.layers.clone()),

@@ -104,7 +104,9 @@ impl Server {
     ) -> Result<ReturnResponse, Status> {
         let returned = match (request.error, request.result) {
             (Some(error), _) => Err(status_of_message(error)),
-            (None, Some(result)) => solved_of(&build, result),
+            // What is no tree of the build is a mistake of the frontend's; a tree that could not be made is told by
+            // the build.
+            (None, Some(result)) => solved_of(&build, result)?,
             (None, None) => Err(Status::invalid_argument("the frontend returned neither result nor error")),
         };
         build.results.give_back(returned)?;

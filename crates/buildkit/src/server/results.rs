@@ -104,11 +104,21 @@ impl Results {
         Ok(name)
     }
 
-    /// Returns the tree of a name.
-    pub(crate) fn get(&self, name: &str) -> Result<ResultTree, Status> {
+    /// Returns the tree of a name, or why it could not be made.
+    ///
+    /// # Errors
+    /// When it is the name of no tree of this build.
+    pub(crate) fn outcome(&self, name: &str) -> Result<Result<ResultTree, Status>, Status> {
         let trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = || Err(Status::not_found(format!("no such ref {name}")));
-        trees.get(name).cloned().unwrap_or_else(missing)
+        trees.get(name).cloned().ok_or_else(|| Status::not_found(format!("no such ref {name}")))
+    }
+
+    /// Returns the tree of a name.
+    ///
+    /// # Errors
+    /// When there is none, or it could not be made.
+    pub(crate) fn get(&self, name: &str) -> Result<ResultTree, Status> {
+        self.outcome(name)?
     }
 
     /// Ends the frontend, once.

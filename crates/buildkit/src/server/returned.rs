@@ -37,8 +37,11 @@ struct NamedPlatform {
     platform: Platform,
 }
 
-/// Finds what a frontend returns among the trees of its build.
-pub(super) fn solved_of(build: &Build, result: GatewayResult) -> Result<Solved, Status> {
+/// Finds what a frontend returns among the trees of its build; a tree that could not be made says why.
+///
+/// # Errors
+/// When what is returned makes no sense, or is no tree of the build.
+pub(super) fn solved_of(build: &Build, result: GatewayResult) -> Result<Result<Solved, Status>, Status> {
     let mut solved = Solved { metadata: result.metadata, ..Solved::default() };
     let (refs, is_map) = match result.result {
         None => (Vec::new(), false),
@@ -58,7 +61,10 @@ pub(super) fn solved_of(build: &Build, result: GatewayResult) -> Result<Solved, 
         // No tree is the one that has nothing: what `FROM scratch` alone gives.
         let tree = match id.is_empty() {
             true => ResultTree::empty().map_err(|error| status_of(&error))?,
-            false => build.results.get(&id)?,
+            false => match build.results.outcome(&id)? {
+                Ok(tree) => tree,
+                Err(failure) => return Ok(Err(failure)),
+            },
         };
         let tree = with_config(tree, &name, &platforms, &solved.metadata)?;
         solved.trees.push((name, tree));
@@ -66,7 +72,7 @@ pub(super) fn solved_of(build: &Build, result: GatewayResult) -> Result<Solved, 
     // A map has no order; the platforms do, those of the list and else those of one build.
     let place = |name: &str| platforms.list.iter().position(|it| it.id == name);
     solved.trees.sort_by_key(|(name, tree)| (place(name).unwrap_or(usize::MAX), tree.platform));
-    Ok(solved)
+    Ok(Ok(solved))
 }
 
 fn platforms(metadata: &BTreeMap<String, Vec<u8>>) -> Result<Platforms, Status> {

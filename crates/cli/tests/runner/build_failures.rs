@@ -23,7 +23,11 @@ fn mistakes_in_a_dockerfile_are_shown_with_their_lines_needs_root() {
         ("RUN true\nFROM scratch\n", "before the first FROM", ">>> RUN true"),
         ("FROM scratch\nCOPY absent /\n", "absent", ">>> COPY absent /"),
         ("FROM scratch\nCOPY --from=9 a b\n", "no stage number 9", ">>> COPY --from=9 a b"),
-        ("FROM scratch AS a\nCOPY --from=b /x /\nFROM a AS b\n", "not before this one", ">>> COPY --from=b"),
+        (
+            "FROM scratch AS a\nCOPY --from=b /x /\nFROM a AS b\n",
+            "it needs to be defined before current stage \"a\"",
+            ">>> COPY --from=b",
+        ),
         ("FROM --platform=linux/a/b/c scratch\n", "linux/a/b/c", ">>> FROM --platform"),
         ("ARG base\nFROM $base\n", "should not be blank", ">>> FROM $base"),
         ("FROM Upper/Case\n", "lowercase", ">>> FROM Upper/Case"),

@@ -70,6 +70,27 @@ fn a_directory_carries_all_steps_or_those_of_the_result_needs_root() {
 }
 
 #[test]
+fn what_is_made_of_records_from_elsewhere_serves_only_who_names_them_needs_root() {
+    if requires(NEEDS).is_some() {
+        return;
+    }
+    let here = machine();
+    build(&here, &["--cache-to=type=local,dest=cache,mode=max"]).assert_success();
+    let from = format!("--cache-from=type=local,src={}", here.work().join("cache").display());
+
+    let there = machine();
+    let text = fs::read_to_string(there.work().join("Dockerfile")).unwrap();
+    dockerfile(&there, &format!("{text}RUN echo three > /three\nFROM base\nCOPY --from=1 /three /tool /\n"));
+    let (executed, _) = steps(build(&there, &[&from]).assert_success());
+    assert_eq!(executed.len(), 2, "{executed:?}");
+    let (executed, _) = steps(build(&there, &[&from]).assert_success());
+    assert_eq!(executed, Vec::<String>::new());
+    // Whoever doesn't name the place gets nothing of it, be it a mere copy of its files.
+    let (executed, _) = steps(build(&there, &[]).assert_success());
+    assert_eq!(executed.len(), 8, "{executed:?}");
+}
+
+#[test]
 fn a_registry_carries_steps_and_is_asked_for_layers_only_when_needed_needs_root() {
     if requires(NEEDS).is_some() || requires(&[Need::Command("docker-registry")]).is_some() {
         return;
