@@ -80,7 +80,10 @@ fn what_is_made_of_records_from_elsewhere_serves_only_who_names_them_needs_root(
 
     let there = machine();
     let text = fs::read_to_string(there.work().join("Dockerfile")).unwrap();
-    dockerfile(&there, &format!("{text}RUN echo three > /three\nFROM base\nCOPY --from=1 /three /tool /\n"));
+    there.write(
+        "Dockerfile",
+        format!("{text}RUN echo three > /three\nFROM base\nCOPY --from=2 /three /tool /\n"),
+    );
     let (executed, _) = steps(build(&there, &[&from]).assert_success());
     assert_eq!(executed.len(), 2, "{executed:?}");
     let (executed, _) = steps(build(&there, &[&from]).assert_success());
