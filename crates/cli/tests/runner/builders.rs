@@ -133,7 +133,7 @@ fn builders_of_buildx_are_taken_over() {
     if cfg!(feature = "kubernetes") {
         imported.assert_stdout("far\nmine\npods\n");
         buildx(&environment, "rm --keep-daemon pods").assert_success();
-        fs::remove_file(environment.work().join("stored/instances/pods")).unwrap();
+        std::fs::remove_file(environment.work().join("stored/instances/pods")).unwrap();
     } else {
         imported.assert_stdout("far\nmine\n").assert_stderr("pods is left out: the driver kubernetes");
     }
