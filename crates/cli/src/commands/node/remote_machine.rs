@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use polyarch_buildkit::client::{Endpoint, quote_for_shell};
@@ -17,6 +18,29 @@ use crate::CommandError;
 
 /// The most that a machine may say, in bytes.
 const MAX_ANSWER_BYTES: u64 = 256 << 10;
+
+/// How much of a program is sent at a time, in bytes.
+const PIECE_BYTES: u64 = 256 << 10;
+
+/// How long a machine may take.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// Until somebody is let in: ssh may ask for a password, and servers wait for one for two minutes.
+    login: Duration,
+    /// For all questions, and for what a copied program says.
+    answers: Duration,
+    /// Without taking any more of a program that is copied.
+    stall: Duration,
+    /// To end when everything is said.
+    end: Duration,
+}
+
+const PATIENCE: Patience = Patience {
+    login: Duration::from_secs(180),
+    answers: Duration::from_secs(60),
+    stall: Duration::from_secs(60),
+    end: Duration::from_secs(2),
+};
 
 /// Machines by the name that the kernel has for them: platform, and the number in the header of programs.
 const MACHINES: [(&str, &str, u16); 12] = [
@@ -97,6 +121,7 @@ pub struct Ssh {
     program: PathBuf,
     arguments: Vec<String>,
     host: String,
+    patience: Patience,
 }
 
 impl Ssh {
@@ -110,7 +135,7 @@ impl Ssh {
         if let Some(port) = port {
             arguments.extend(["-p".to_owned(), port.to_string()]);
         }
-        Some(Ssh { program, arguments, host: host.clone() })
+        Some(Ssh { program, arguments, host: host.clone(), patience: PATIENCE })
     }
 
     /// Asks the machine what it is.
@@ -118,17 +143,19 @@ impl Ssh {
     /// # Errors
     /// That it can't be reached, in ssh's words.
     pub fn ask(&self) -> Result<Machine, CommandError> {
-        let mut talk = Talk::start(self.command(&["sh", "-s"]), &self.host)?;
+        let mut talk = Talk::start(self.command(&["sh", "-s"]), &self.host, self.patience)?;
         // The first answer comes when the connection stands, the second tells how long the way is.
         talk.say("echo ready=\n")?;
-        talk.wait_for("ready=")?;
+        talk.wait_for("ready=", self.patience.login)?;
         let begun = Instant::now();
         talk.say("echo pong=\n")?;
-        talk.wait_for("pong=")?;
+        talk.wait_for("pong=", self.patience.answers)?;
         let latency = begun.elapsed();
         talk.say(QUESTIONS)?;
+        let until = Instant::now() + self.patience.answers;
         let mut machine = Machine { latency_milliseconds: milliseconds(latency), ..Machine::default() };
-        while let Some(line) = talk.line()? {
+        loop {
+            let line = talk.line(until)?;
             if line == "end=" {
                 return Ok(machine);
             }
@@ -136,7 +163,6 @@ impl Ssh {
                 machine.take(key, value.trim());
             }
         }
-        Err(talk.ended())
     }
 
     /// Puts a program on the machine, as `~/.local/bin/polyarch`; returns where it is.
@@ -145,16 +171,14 @@ impl Ssh {
     /// That it can't be read, does not run there, or did not arrive.
     pub fn install(&self, program: &Path) -> Result<String, CommandError> {
         let failed = |error: io::Error| CommandError::io("can't read", program, &error);
-        let mut file = File::open(program).map_err(failed)?;
+        let file = File::open(program).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
         let script = INSTALL.replace("SIZE", &size.to_string());
-        let mut talk = Talk::start(self.command(&["sh", "-c", &quote_for_shell(&script)]), &self.host)?;
-        let sent = talk.stdin.as_mut().map_or(Ok(0), |stdin| io::copy(&mut file, stdin));
-        // The end of the file is the end of standard input.
-        drop(talk.stdin.take());
-        let place = talk.line()?;
-        match (sent, place) {
-            (Ok(_), Some(place)) if place.starts_with('/') => Ok(place),
+        let command = self.command(&["sh", "-c", &quote_for_shell(&script)]);
+        let mut talk = Talk::start(command, &self.host, self.patience)?;
+        talk.send(file);
+        match talk.line_after_sending()? {
+            place if place.starts_with('/') => Ok(place),
             _ => Err(talk.ended()),
         }
     }
@@ -211,24 +235,40 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
+/// What a program at the other end does.
+enum Heard {
+    Line(String),
+    /// It has taken a piece of what is copied.
+    Took,
+    /// It has taken all of it.
+    TookAll,
+    /// It has said all that is read of it.
+    Enough,
+    End,
+}
+
 /// A program at the other end.
 struct Talk {
     child: Child,
     stdin: Option<ChildStdin>,
-    stdout: BufReader<io::Take<ChildStdout>>,
+    heard: Receiver<Heard>,
+    sender: SyncSender<Heard>,
     host: String,
+    patience: Patience,
 }
 
 impl Talk {
     /// What ssh says goes to our own standard error: it may ask for something there.
-    fn start(mut command: Command, host: &str) -> Result<Talk, CommandError> {
+    fn start(mut command: Command, host: &str, patience: Patience) -> Result<Talk, CommandError> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let program = command.get_program().to_owned();
         let mut child = command.spawn().map_err(|error| CommandError::io("can't start", &program, &error))?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (sender, heard) = mpsc::sync_channel(64);
+        let talk = Talk { child, stdin, heard, sender: sender.clone(), host: host.to_owned(), patience };
         let stdout = stdout.ok_or_else(|| CommandError::usage("ssh has no standard output"))?;
-        let stdout = BufReader::new(stdout.take(MAX_ANSWER_BYTES));
-        Ok(Talk { child, stdin, stdout, host: host.to_owned() })
+        std::thread::spawn(move || listen(stdout, &sender));
+        Ok(talk)
     }
 
     fn say(&mut self, text: &str) -> Result<(), CommandError> {
@@ -239,32 +279,107 @@ impl Talk {
         said.map_err(|_| self.ended())
     }
 
-    /// Reads up to a line; what comes before is the greeting of a login shell.
-    fn wait_for(&mut self, expected: &str) -> Result<(), CommandError> {
-        while let Some(line) = self.line()? {
-            if line == expected {
-                return Ok(());
+    /// Sends a file; its end is the end of standard input.
+    fn send(&mut self, mut file: File) {
+        let (Some(mut stdin), sender) = (self.stdin.take(), self.sender.clone()) else { return };
+        std::thread::spawn(move || {
+            while let Ok(1..) = io::copy(&mut (&mut file).take(PIECE_BYTES), &mut stdin) {
+                // Nobody listens to one that was given up.
+                if sender.send(Heard::Took).is_err() {
+                    return;
+                }
             }
-        }
-        Err(self.ended())
+            drop(stdin);
+            let _ = sender.send(Heard::TookAll);
+        });
     }
 
-    fn line(&mut self) -> Result<Option<String>, CommandError> {
-        let mut line = Vec::new();
-        match self.stdout.read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => Ok(None),
-            Ok(_) => Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned())),
+    /// Reads up to a line; what comes before is the greeting of a login shell.
+    fn wait_for(&mut self, expected: &str, patience: Duration) -> Result<(), CommandError> {
+        let until = Instant::now() + patience;
+        while self.line(until)? != expected {}
+        Ok(())
+    }
+
+    /// Reads a line that comes before a time.
+    fn line(&mut self, until: Instant) -> Result<String, CommandError> {
+        loop {
+            match self.heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Heard::Line(line)) => return Ok(line),
+                Ok(Heard::Took | Heard::TookAll) => {}
+                Ok(Heard::Enough) => return Err(self.given_up("it says more than 256 KiB")),
+                Ok(Heard::End) | Err(RecvTimeoutError::Disconnected) => return Err(self.ended()),
+                Err(RecvTimeoutError::Timeout) => return Err(self.given_up("it does not answer in time")),
+            }
+        }
+    }
+
+    /// Reads the line that comes when all is sent, as long as something is taken.
+    fn line_after_sending(&mut self) -> Result<String, CommandError> {
+        let mut patience = self.patience.login;
+        loop {
+            match self.heard.recv_timeout(patience) {
+                Ok(Heard::Took) => patience = self.patience.stall,
+                Ok(Heard::TookAll) => return self.line(Instant::now() + self.patience.answers),
+                Ok(Heard::Line(line)) => return Ok(line),
+                Ok(Heard::Enough) => return Err(self.given_up("it says more than 256 KiB")),
+                Ok(Heard::End) | Err(RecvTimeoutError::Disconnected) => return Err(self.ended()),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(self.given_up("it takes no more of the program"));
+                }
+            }
         }
     }
 
     /// Says that the other end is gone.
     fn ended(&mut self) -> CommandError {
         drop(self.stdin.take());
-        let code = self.child.wait().ok().and_then(|status| status.code());
+        let code = self.wait_for_end().and_then(|status| status.code());
         let how = code.map_or_else(|| "was ended".to_owned(), |code| format!("ended with {code}"));
-        let message = format!("can't work on {} through ssh, which {how}", self.host);
+        self.failure(&format!("can't work on {} through ssh, which {how}", self.host))
+    }
+
+    /// Ends it, and says why.
+    fn given_up(&mut self, why: &str) -> CommandError {
+        let _ = self.child.kill();
+        self.failure(&format!("can't work on {} through ssh: {why}", self.host))
+    }
+
+    fn failure(&self, message: &str) -> CommandError {
         CommandError::from(polyarch_build::BuildError::new(polyarch_build::ErrorKind::Registry, message))
             .with_hint(format!("try `ssh {} true`: it must work by itself", self.host))
+    }
+
+    /// Waits a moment for the program to end by itself; one that does not is ended.
+    fn wait_for_end(&mut self) -> Option<std::process::ExitStatus> {
+        let until = Instant::now() + self.patience.end;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let _ = self.child.kill();
+        self.child.wait().ok()
+    }
+}
+
+/// Passes on what a program says, line by line.
+fn listen(stdout: ChildStdout, sender: &SyncSender<Heard>) {
+    let mut stdout = BufReader::new(stdout.take(MAX_ANSWER_BYTES));
+    loop {
+        let mut line = Vec::new();
+        let heard = match stdout.read_until(b'\n', &mut line) {
+            Ok(0) if stdout.get_ref().limit() == 0 => Heard::Enough,
+            Ok(0) | Err(_) => Heard::End,
+            Ok(_) => Heard::Line(String::from_utf8_lossy(&line).trim_end().to_owned()),
+        };
+        let is_end = !matches!(heard, Heard::Line(_));
+        // Nobody listens to one that was given up.
+        if sender.send(heard).is_err() || is_end {
+            return;
+        }
     }
 }
 
@@ -280,6 +395,42 @@ impl Drop for Talk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A way to a machine that does this, whatever it is told.
+    fn ssh(script: &str) -> Ssh {
+        let patience = Patience { login: Duration::ZERO, ..PATIENCE };
+        let arguments = ["-c", script].map(str::to_owned).to_vec();
+        Ssh { program: "/bin/sh".into(), arguments, host: "far.example".to_owned(), patience }
+    }
+
+    #[test]
+    fn a_machine_that_talks_without_end_or_not_at_all_is_given_up() {
+        let patient = |script: &str| Ssh { patience: PATIENCE, ..ssh(script) };
+        let failure = |ssh: &Ssh| ssh.ask().unwrap_err().error.message;
+        let error = failure(&patient("exec yes"));
+        assert!(error.contains("it says more than 256 KiB"), "{error}");
+        let error = failure(&ssh("exec sleep 100000"));
+        assert!(error.contains("it does not answer in time"), "{error}");
+        let error = failure(&patient("exit 7"));
+        assert!(error.contains("ended with 7"), "{error}");
+        // It says nothing more, and does not end either.
+        let closed = Ssh { patience: Patience { end: Duration::ZERO, ..PATIENCE }, ..ssh("") };
+        let closed = Ssh { arguments: ["-c", "exec sleep 100000 >&-"].map(str::to_owned).to_vec(), ..closed };
+        let error = failure(&closed);
+        assert!(error.contains("was ended"), "{error}");
+    }
+
+    #[test]
+    fn a_machine_that_takes_no_program_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
+        std::fs::write(&program, vec![0; 1 << 20]).unwrap();
+        let install = |ssh: &Ssh| ssh.install(&program).unwrap_err().error.message;
+        let error = install(&ssh("exec sleep 100000"));
+        assert!(error.contains("it takes no more of the program"), "{error}");
+        let patient = Ssh { patience: PATIENCE, ..ssh("cat >/dev/null; echo /there") };
+        assert_eq!(patient.install(&program).unwrap(), "/there");
+    }
 
     #[test]
     fn answers_become_a_machine() {
