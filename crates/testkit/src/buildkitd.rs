@@ -23,6 +23,7 @@ pub fn program_of(variable: &str) -> Option<PathBuf> {
 pub struct Buildkitd {
     child: Child,
     directory: tempfile::TempDir,
+    address: String,
 }
 
 impl Buildkitd {
@@ -68,18 +69,26 @@ impl Buildkitd {
             .expect("the program can be started");
         let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
         let mut said = String::new();
-        while !said.contains("running server on") {
+        let address = loop {
+            if let Some(address) = listening_address(&said) {
+                break address;
+            }
             let is_alive = log.read_line(&mut said).is_ok_and(|count| count > 0);
             assert!(is_alive, "buildkitd did not start:\n{said}");
-        }
+        };
         // A full pipe would stop it.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Buildkitd { child, directory }
+        Buildkitd { child, directory, address }
     }
 
     /// Returns its socket.
     pub fn socket(&self) -> PathBuf {
         self.directory.path().join("buildkitd.sock")
+    }
+
+    /// Returns where it listens, in its own words: for a TCP port that it chose, `127.0.0.1:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Ends it at once, as a power loss would.
@@ -96,4 +105,12 @@ impl Drop for Buildkitd {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.child.wait();
     }
+}
+
+/// Finds where a daemon listens in what it has said so far, once the whole line is there.
+fn listening_address(said: &str) -> Option<String> {
+    let (_, rest) = said.split_once("running server on ")?;
+    let (line, _) = rest.split_once('\n')?;
+    let end = line.find(|c: char| c.is_whitespace() || c == '"').unwrap_or(line.len());
+    Some(line[..end].to_owned())
 }

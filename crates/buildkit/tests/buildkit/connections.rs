@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The ways to a daemon: sockets, mutual TLS, and a program's standard input and output.
 
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -117,18 +116,14 @@ async fn mutual_tls_lets_in_who_has_a_certificate() {
     std::fs::write(file("other-ca.pem"), Authority::new().pem).unwrap();
     authority.write(directory.path(), "server", "builder.example");
     authority.write(directory.path(), "client", "client");
-    // The port is free when the daemon takes it, unless another process takes it in between.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let daemon = Buildkitd::start_with(|_| {
         let path = |name: &str| file(name).display().to_string();
         let tls = [("tlscacert", "ca.pem"), ("tlscert", "server.pem"), ("tlskey", "server-key.pem")];
         let tls = tls.map(|(flag, name)| format!("--{flag}={}", path(name)));
-        ["--addr".to_owned(), format!("tcp://127.0.0.1:{port}")].into_iter().chain(tls).collect()
+        ["--addr".to_owned(), "tcp://127.0.0.1:0".to_owned()].into_iter().chain(tls).collect()
     });
-    if daemon.is_none() {
-        return;
-    }
-    let endpoint: Endpoint = format!("tcp://127.0.0.1:{port}").parse().unwrap();
+    let Some(daemon) = daemon else { return };
+    let endpoint: Endpoint = format!("tcp://{}", daemon.address()).parse().unwrap();
     let with = |ca: &str, client: bool, server_name: &str| ConnectOptions {
         tls: Some(TlsFiles {
             ca: file(ca),

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The client against Debian's `docker-registry`, a registry that nobody here wrote.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 use polyarch_oci::media_type::{Flavour, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use polyarch_oci::{Descriptor, Digest, Document, ImageIndex, Manifest, Reference};
 use polyarch_registry::{AuthFile, Client, ClientOptions, Credentials, Progress, PushOutcome, RegistryError};
+use polyarch_testkit::{DockerRegistry, Need, requires};
 
 use crate::fake::{noise, options};
 
@@ -16,55 +13,32 @@ use crate::fake::{noise, options};
 const HTPASSWD: &str = "ann:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
 struct Registry {
-    child: Child,
-    host: String,
+    server: DockerRegistry,
     _directory: tempfile::TempDir,
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Registry {
-    /// Starts a registry on a free port; `None`, with the reason printed, where there is no such program.
+    /// Starts a registry; `None`, with the reason printed, where there is no such program.
     fn start(has_users: bool) -> Option<Registry> {
-        if Command::new("docker-registry").arg("--version").stdout(Stdio::null()).status().is_err() {
-            println!("skipped: docker-registry is not installed (apt-get install docker-registry)");
+        if requires(&[Need::Command("docker-registry")]).is_some() {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().display();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {path}/data}}, delete: {{enabled: true}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
-        );
+        let mut sections = String::new();
         if has_users {
             std::fs::write(directory.path().join("htpasswd"), HTPASSWD).unwrap();
-            config.push_str(&format!("auth: {{htpasswd: {{realm: test, path: {path}/htpasswd}}}}\n"));
+            sections = format!("auth: {{htpasswd: {{realm: test, path: {path}/htpasswd}}}}\n");
         }
-        let file = directory.path().join("config.yml");
-        std::fs::write(&file, config).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let registry = Registry { child, host: format!("127.0.0.1:{port}"), _directory: directory };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while std::net::TcpStream::connect(&registry.host).is_err() {
-            assert!(Instant::now() < deadline, "docker-registry does not listen");
-            std::thread::yield_now();
-        }
-        Some(registry)
+        Some(Registry { server: DockerRegistry::start_with(&sections), _directory: directory })
+    }
+
+    fn host(&self) -> String {
+        self.server.host()
     }
 
     fn reference(&self, rest: &str) -> Reference {
-        format!("{}/{rest}", self.host).parse().unwrap()
+        format!("{}/{rest}", self.host()).parse().unwrap()
     }
 }
 
@@ -132,7 +106,7 @@ async fn debian_registry_takes_an_index_and_gives_it_back() {
 #[tokio::test]
 async fn debian_registry_is_served_over_connections_that_break() {
     let Some(registry) = Registry::start(false) else { return };
-    let proxy = crate::proxy::Proxy::start(&registry.host).await;
+    let proxy = crate::proxy::Proxy::start(&registry.host()).await;
     let client = Client::new(ClientOptions { piece_bytes: 300_000, ..options() });
     let content = Bytes::from(noise(2_000_000));
     let blob = descriptor(OCI_LAYER, &content);
@@ -156,13 +130,13 @@ async fn debian_registry_with_users_lets_in_whom_it_knows() {
     let target = registry.reference("app");
     let client_of = |password: &str| {
         let text =
-            format!(r#"{{"auths":{{"{}":{{"username":"ann","password":"{password}"}}}}}}"#, registry.host);
+            format!(r#"{{"auths":{{"{}":{{"username":"ann","password":"{password}"}}}}}}"#, registry.host());
         let file = AuthFile { origin: "config.json".into(), text };
         let credentials = Credentials::new(vec![file], Vec::new());
         Client::new(ClientOptions { credentials, ..options() })
     };
     let ann = client_of("secret");
-    ann.check_login(&registry.host).await.unwrap();
+    ann.check_login(&registry.host()).await.unwrap();
     assert_eq!(push(&ann, &target, &blob, &content, &[]).await, PushOutcome::Uploaded);
     for client in [client_of("wrong"), Client::new(options())] {
         let error = client.push_blob(&target, &blob, &content, &[], &Progress::none()).await.unwrap_err();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The client against registries: a fake one that misbehaves on request, and Debian's `docker-registry`.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "everything in this binary is a test")]
+#![expect(clippy::unwrap_used, reason = "everything in this binary is a test")]
 
 mod auth;
 mod debian;
