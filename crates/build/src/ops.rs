@@ -108,8 +108,12 @@ impl Op for BuildOp {
         context: VertexContext,
     ) -> Result<CacheKey, BuildError> {
         let key = match &self.kind {
-            OpKind::File(op) => op.content_key(input, output, &shown(&context)).await,
-            OpKind::Exec(op) => op.content_key(input, output, &shown(&context)).await,
+            OpKind::File(op) => {
+                unless_cancelled(&context, op.content_key(input, output, &shown(&context))).await
+            }
+            OpKind::Exec(op) => {
+                unless_cancelled(&context, op.content_key(input, output, &shown(&context))).await
+            }
             // Never asked: `is_keyed_by_content` says so.
             OpKind::Image(_)
             | OpKind::Built(_)
@@ -127,7 +131,7 @@ impl Op for BuildOp {
         let result = match &self.kind {
             OpKind::Image(op) => Ok(op.exec()),
             OpKind::Built(op) => Ok(op.exec()),
-            OpKind::Context(op) => op.exec(&context).await,
+            OpKind::Context(op) => unless_cancelled(&context, op.exec(&context)).await,
             OpKind::Remote(op) => op.exec(&context).await,
             OpKind::Merge(op) => Ok(op.exec(inputs)),
             OpKind::Diff(op) => op.exec(inputs, &context).await,
@@ -169,7 +173,93 @@ impl BuildOp {
     }
 }
 
+/// Does work that does not look whether the run shall stop, such as a transfer: then it is dropped. What has to clean up
+/// after itself looks itself.
+pub(crate) async fn unless_cancelled<T>(
+    context: &VertexContext,
+    work: impl Future<Output = Result<T, BuildError>>,
+) -> Result<T, BuildError> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = context.cancel.cancelled() => Err(BuildError::cancelled()),
+    }
+}
+
 /// Returns where an operation's transfers are shown.
 pub(crate) fn shown(context: &VertexContext) -> Shown {
     Shown { progress: context.progress.clone(), vertex: context.digest.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::future::BoxFuture;
+    use polyarch_solver::CancelFlag;
+    use polyarch_solver::progress::Progress;
+
+    use super::*;
+    use crate::context::LocalContext;
+    use crate::distant::{Distant, DistantDirectory, Wanted};
+    use crate::error::ErrorKind;
+
+    /// Never brings anything; tells when that is asked for, and when nobody waits for it any more.
+    #[derive(Debug, Clone, Default)]
+    struct Silent {
+        cancel: Option<CancelOnAsk>,
+        is_given_up: Arc<AtomicBool>,
+    }
+
+    #[derive(Clone)]
+    struct CancelOnAsk(CancelFlag);
+
+    impl std::fmt::Debug for CancelOnAsk {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("CancelOnAsk")
+        }
+    }
+
+    struct NoteDrop(Arc<AtomicBool>);
+
+    impl Drop for NoteDrop {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    impl DistantDirectory for Silent {
+        fn ignore_file<'a>(&'a self, _: &'a Progress) -> BoxFuture<'a, Result<Option<Vec<u8>>, BuildError>> {
+            Box::pin(std::future::ready(Ok(None)))
+        }
+
+        fn bring<'a>(&'a self, _: Wanted, _: &'a Shown) -> BoxFuture<'a, Result<PathBuf, BuildError>> {
+            Box::pin(async {
+                let _note = NoteDrop(self.is_given_up.clone());
+                if let Some(CancelOnAsk(cancel)) = &self.cancel {
+                    cancel.cancel();
+                }
+                std::future::pending().await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_brings_nothing_is_not_waited_for_when_the_run_shall_stop() {
+        let cancel = CancelFlag::default();
+        let silent = Silent { cancel: Some(CancelOnAsk(cancel.clone())), ..Silent::default() };
+        let (distant, progress) = (Distant::new(silent.clone()), Progress::none());
+        let context = Arc::new(LocalContext::open_distant_named(&distant, &progress).await.unwrap());
+        let op = BuildOp {
+            kind: OpKind::Context(context_op::ContextOp { identity: String::new(), context }),
+            name: "".into(),
+            location: None,
+            no_cache: false,
+        };
+        let context = VertexContext { digest: "".into(), progress: Progress::none(), cancel };
+        let error = op.exec(Vec::new(), context).await.err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Cancelled);
+        assert!(silent.is_given_up.load(Ordering::SeqCst));
+    }
 }

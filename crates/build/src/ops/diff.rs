@@ -6,6 +6,7 @@ use std::sync::Arc;
 use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
 
 use super::file::commit;
+use super::unless_cancelled;
 use crate::error::BuildError;
 use crate::fetch::blocking;
 use crate::services::Services;
@@ -31,10 +32,8 @@ impl DiffOp {
             return Ok(Output::Tree(tree));
         }
         let shown = super::shown(context);
-        let (below, wanted) = (
-            self.services.directories(&lower, &shown).await?,
-            self.services.directories(&upper, &shown).await?,
-        );
+        let below = unless_cancelled(context, self.services.directories(&lower, &shown)).await?;
+        let wanted = unless_cancelled(context, self.services.directories(&upper, &shown)).await?;
         let services = self.services.clone();
         let layer = blocking(move || {
             let failed = |error| services.snapshot_error("can't compare trees", &error);

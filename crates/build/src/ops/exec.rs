@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::exec_mounts::{ExecMount, Gathered, gather, mount_content_key};
 use super::file::{commit, user_in};
+use super::unless_cancelled;
 use super::user::User;
 use crate::error::{BuildError, ErrorKind, StepLog, chain_of};
 use crate::fetch::{Shown, blocking};
@@ -127,15 +128,16 @@ impl ExecOp {
         no_cache: bool,
     ) -> Result<Output, BuildError> {
         let base = inputs.first().map(Output::tree).unwrap_or_default();
-        let parents = self.services.directories(&base, &super::shown(context)).await?;
+        let shown = super::shown(context);
+        let parents = unless_cancelled(context, self.services.directories(&base, &shown)).await?;
         // The preflight has asked already, unless a trigger of the base brought this step.
         let (services, platform) = (self.services.clone(), self.platform.clone());
         let support = blocking(move || services.support(std::slice::from_ref(&platform)).remove(0)).await;
         if let Support::None { reason, fix } = &support {
             return Err(BuildError::platform_unsupported(&self.platform, reason, fix));
         }
-        let mut gathered =
-            gather(&self.services, &*self.secrets, &self.mounts, &inputs, &super::shown(context)).await?;
+        let gathering = gather(&self.services, &*self.secrets, &self.mounts, &inputs, &shown);
+        let mut gathered = unless_cancelled(context, gathering).await?;
         gathered.renews_caches = no_cache;
         let started = SystemTime::now();
         let cancel = CancelFlag::new().map_err(|error| sandbox_error(&error))?;

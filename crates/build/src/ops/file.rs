@@ -9,6 +9,7 @@ use polyarch_solver::{CacheKey, KeyHasher, VertexContext};
 
 use super::copy::{CopyAction, CopyPath, Source};
 use super::file_change::{FileChange, make_directories};
+use super::unless_cancelled;
 use super::user::{User, resolve_user};
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking};
@@ -165,11 +166,13 @@ impl FileOp {
         let started = std::time::SystemTime::now();
         let shown = super::shown(context);
         let base = inputs.first().map(Output::tree).unwrap_or_default();
-        let parents = self.services.directories(&base, &shown).await?;
+        let parents = unless_cancelled(context, self.services.directories(&base, &shown)).await?;
         let mut sources = Vec::new();
         for output in inputs.into_iter().skip(1) {
             let ids = match &output {
-                Output::Tree(tree) => Some(self.services.directories(tree, &shown).await?),
+                Output::Tree(tree) => {
+                    Some(unless_cancelled(context, self.services.directories(tree, &shown)).await?)
+                }
                 Output::Trees(_) => return Err(BuildError::several_trees()),
                 Output::Context(_) => None,
             };
