@@ -18,6 +18,7 @@ pub mod error;
 pub mod image_list;
 pub mod inspection;
 pub mod node_server;
+pub mod panics;
 pub mod past;
 pub mod printer;
 pub mod progress;

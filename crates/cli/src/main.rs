@@ -15,7 +15,7 @@ fn main() -> ProcessExitCode {
     if arguments.get(1).is_some_and(|argument| argument == polyarch_sandbox::launcher::ARGUMENT) {
         return polyarch_sandbox::launcher::main();
     }
-    std::panic::set_hook(Box::new(report_panic));
+    std::panic::set_hook(Box::new(polyarch_cli::panics::report));
     match run(arguments) {
         Ok(code) => ProcessExitCode::from(code),
         Err(error) => {
@@ -58,17 +58,4 @@ fn start_tracing(is_debug: bool, environment: &Environment) {
         .with_writer(std::io::stderr)
         .with_ansi(environment.stderr_is_terminal && environment.text("NO_COLOR").is_none())
         .init();
-}
-
-/// Reports a mistake of ours in one line and ends the process, on whichever thread it happened.
-#[expect(
-    clippy::exit,
-    reason = "unwinding could leave other threads waiting; the store stays whole at any moment"
-)]
-fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
-    let place =
-        info.location().map_or(String::new(), |place| format!(" at {}:{}", place.file(), place.line()));
-    let message = info.payload_as_str().unwrap_or("no message");
-    Printer.message(&format!("internal error: {message}{place} (please report)\n"));
-    std::process::exit(i32::from(ExitCode::Internal.number()));
 }

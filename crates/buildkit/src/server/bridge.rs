@@ -27,7 +27,7 @@ use crate::api::llb;
 use crate::server::Server;
 use crate::server::builds::Build;
 use crate::server::definition::definition_of;
-use crate::server::errors::{status_of, status_of_message};
+use crate::server::errors::{status_of, status_of_lost_task, status_of_message};
 use crate::server::results::Solved;
 use crate::server::returned::solved_of;
 use crate::session::go_mode;
@@ -315,7 +315,7 @@ fn read_part(mut file: File, range: Option<(i64, i64)>) -> std::io::Result<Optio
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(Status::internal(panic.to_string())))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| Err(status_of_lost_task(&lost)))
 }
 
 fn failed(error: &polyarch_snapshot::SnapshotError) -> Status {

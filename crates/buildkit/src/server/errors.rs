@@ -66,6 +66,19 @@ pub(crate) fn status_of(error: &BuildError) -> Status {
     Status::with_details(code, message, status.encode_to_vec().into())
 }
 
+/// Says what became of work of ours that has not ended by itself: a mistake of the node's own, which ends that
+/// work alone, or the end of the node.
+pub(crate) fn status_of_lost_task(error: &tokio::task::JoinError) -> Status {
+    if error.is_panic() { internal_error() } else { Status::unavailable("the node is shutting down") }
+}
+
+/// Says that a mistake of the node's own ended a call. What exactly, is for whoever runs the node.
+pub(crate) fn internal_error() -> Status {
+    Status::internal(
+        "internal error of the node, whose log tells where; please report it. Other builds go on",
+    )
+}
+
 /// Says that a frontend lacks what a client needs.
 pub(crate) fn unsupported_capability(name: &str) -> Status {
     let message = format!("unsupported frontend capability {name}");

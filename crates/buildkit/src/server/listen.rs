@@ -2,6 +2,7 @@
 //! Connections of clients: sockets, TLS with certificates of both sides, HTTP/2.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::client::tls::{certificates, read, wrong};
 use crate::error::NodeError;
 use crate::server::Server;
 use crate::server::admission::Admission;
+use crate::server::errors::internal_error;
 
 /// The most calls of one connection at a time.
 const MAX_CALLS: u32 = 1024;
@@ -166,7 +168,7 @@ impl Server {
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
             let server = self.clone();
             // Boxed, because the types of all methods together are too deep for the compiler elsewhere.
-            let answer = server.answer(request.map(Body::new)).boxed();
+            let answer = contained(server.answer(request.map(Body::new))).boxed();
             async move { Ok::<_, Infallible>(answer.await) }
         });
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -189,5 +191,40 @@ impl Server {
         if let Err(error) = ended {
             tracing::debug!("a connection ended: {error}");
         }
+    }
+}
+
+/// Keeps a mistake of ours in one call from ending the connection, or more than that.
+async fn contained(answer: impl Future<Output = http::Response<Body>>) -> http::Response<Body> {
+    // What a panicking call leaves is its build's alone, or behind a lock that nothing half-made is put under.
+    let answered = AssertUnwindSafe(answer).catch_unwind().await;
+    answered.unwrap_or_else(|_| internal_error().into_http())
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code, Status};
+
+    use super::*;
+    use crate::server::errors::status_of_lost_task;
+
+    #[tokio::test]
+    async fn a_call_that_panics_gives_its_client_a_status() {
+        let answer = contained(async { panic!("on purpose") }).await;
+        let status = Status::from_header_map(answer.headers()).expect("a status");
+        assert_eq!(status.code(), Code::Internal);
+        assert!(status.message().starts_with("internal error"), "{status}");
+        let answer = contained(async { http::Response::default() }).await;
+        assert!(Status::from_header_map(answer.headers()).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_build_that_panics_ends_alone() {
+        let lost = tokio::spawn(async { panic!("on purpose") }).await.expect_err("it panics");
+        assert_eq!(status_of_lost_task(&lost).code(), Code::Internal);
+        let task = tokio::spawn(std::future::pending::<()>());
+        task.abort();
+        let lost = task.await.expect_err("it was ended");
+        assert_eq!(status_of_lost_task(&lost).code(), Code::Unavailable);
     }
 }

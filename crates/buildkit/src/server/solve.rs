@@ -20,7 +20,7 @@ use crate::history::Outcome;
 use crate::server::Server;
 use crate::server::attributes::granted;
 use crate::server::builds::{Build, MAX_SOLVING, Place};
-use crate::server::errors::status_of;
+use crate::server::errors::{status_of, status_of_lost_task};
 use crate::server::exporters;
 use crate::server::history::provenance_of;
 use crate::server::outputs::{OutputKind, WantedOutput, outputs_of};
@@ -44,7 +44,7 @@ impl Server {
         let guard = CancelOnDrop(cancel);
         // The build has a task of its own, so that it can clean up when its client has gone.
         let task = tokio::spawn(self.clone().run(place, request));
-        let ended = task.await.unwrap_or_else(|panic| Err(Status::internal(panic.to_string())));
+        let ended = task.await.unwrap_or_else(|lost| Err(status_of_lost_task(&lost)));
         drop(guard);
         ended
     }
@@ -65,7 +65,7 @@ impl Server {
         // On a new store this takes a while, in which others must be answered.
         let services = tokio::task::spawn_blocking(move || Services::open_for_client(options))
             .await
-            .map_err(|panic| Status::internal(panic.to_string()))?
+            .map_err(|lost| status_of_lost_task(&lost))?
             .map_err(|error| status_of(&error))?;
         let build = Arc::new(Build {
             request,

@@ -4,14 +4,14 @@
 use std::time::{Duration, SystemTime};
 
 use polyarch_build::inventory::{CacheItem, CacheKind, inventory};
-use polyarch_build::{BuildError, ErrorKind, PruneRequest, plan_prune};
+use polyarch_build::{BuildError, PruneRequest, plan_prune};
 use regex::{Regex, RegexBuilder};
 use tonic::Status;
 
 use crate::api::control::{self, DiskUsageRequest, DiskUsageResponse, UsageRecord};
 use crate::caller::KeptDirectories;
 use crate::server::Server;
-use crate::server::errors::status_of;
+use crate::server::errors::{status_of, status_of_lost_task};
 use crate::server::status::timestamp;
 
 impl Server {
@@ -62,8 +62,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
 ) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;
-    let done = done.unwrap_or_else(|panic| Err(BuildError::new(ErrorKind::Storage, panic.to_string())));
-    done.map_err(|error| status_of(&error))
+    done.map_err(|lost| status_of_lost_task(&lost))?.map_err(|error| status_of(&error))
 }
 
 fn record_of(item: &CacheItem) -> UsageRecord {

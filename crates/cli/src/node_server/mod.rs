@@ -57,6 +57,7 @@ impl NodeServer {
         listen::check(&self)?;
         let group = self.group.as_deref().map(listen::group_id).transpose()?;
         let engine = session.open(settings)?;
+        crate::panics::keep_serving();
         let done = engine.serve(|services, stop| async move {
             let server = Server::new(ServerOptions {
                 services,

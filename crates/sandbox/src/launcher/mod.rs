@@ -188,6 +188,12 @@ impl RunHandle {
 ///
 /// Standard input is the connection. Never returns in the containers' processes.
 pub fn main() -> ExitCode {
+    // A container's process is a fork of this one. Unwinding, it would clean up what belongs to its parent.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
     server::serve()
 }
 
