@@ -22,6 +22,7 @@ use crate::provenance::Capture;
 use crate::remote_cache::CachedStep;
 use crate::request::{BuildRequest, Context, DockerfileSource};
 use crate::result::{BuildResult, PlatformResult, Provenance};
+use crate::sbom::OUTPUT;
 use crate::services::Services;
 use crate::tree::Output;
 
@@ -166,6 +167,13 @@ impl Services {
             ..request.clone()
         };
         let request = &timed;
+        if let Some(options) = &request.attestations.provenance {
+            evaluated
+                .trees
+                .iter()
+                .filter_map(|tree| tree.capture.as_ref())
+                .try_for_each(|it| it.check(options))?;
+        }
         let exporting = exporter::export(self, request, &evaluated.trees, progress);
         let exported = tokio::select! {
             exported = exporting => exported?,
@@ -317,7 +325,7 @@ impl Services {
         for (made, lowered) in trees.iter_mut().zip(lowered) {
             if let Some(scan) = lowered.scan {
                 let shown = Shown { progress: progress.clone(), vertex: graph.progress_digest(scan) };
-                made.scanned = Some(Arc::new(self.read_scan(&tree()?, &shown).await?));
+                made.scanned = Some(Arc::new(self.read_scan(&tree()?, OUTPUT, &shown).await?));
             }
         }
         Ok(trees)

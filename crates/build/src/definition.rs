@@ -7,6 +7,7 @@
 
 mod exec;
 mod files;
+mod look_up;
 mod lower;
 
 use std::path::PathBuf;
@@ -17,12 +18,17 @@ use polyarch_solver::CancelFlag;
 use polyarch_solver::progress::Progress;
 
 pub use crate::ops::file_change::{CopyChange, FileChange};
+pub(crate) use lower::LoweredDefinition;
+
+pub use look_up::{GitFacts, SourceFacts, WebFacts};
+
 pub use exec::{CacheSharing, Exec, ExecMountKind, ExecMountSpec, MountPermissions};
 
 use crate::error::{BuildError, SourceLocation};
 use crate::evaluated::{BuiltTree, Evaluated};
 use crate::frontend::LoweredPlatform;
 use crate::image::ImageDraft;
+use crate::provenance::Capture;
 use crate::request::{BuildRequest, PullPolicy};
 use crate::services::Services;
 
@@ -33,6 +39,43 @@ pub struct Definition {
     pub vertices: Vec<Vertex>,
     /// What it gives.
     pub result: Edge,
+    /// What provenance tells of it.
+    pub told: ToldDefinition,
+}
+
+/// A definition in the words of the client that has written it.
+#[derive(Debug, Clone, Default)]
+pub struct ToldDefinition {
+    /// Its vertices, in the order of those of the definition; one that only names the result may follow.
+    pub steps: Vec<ToldStep>,
+    /// The files that it was made of.
+    pub files: Vec<ToldFile>,
+}
+
+/// A vertex in the words of a client.
+#[derive(Debug, Clone)]
+pub struct ToldStep {
+    /// Its name.
+    pub digest: String,
+    /// What it does, as BuildKit writes operations of LLB.
+    pub op: serde_json::Value,
+    /// The numbers of the vertices that it reads, and which outputs of them.
+    pub inputs: Vec<(usize, usize)>,
+    /// Its places in the files, as BuildKit writes them; absent where nobody says.
+    pub location: Option<serde_json::Value>,
+}
+
+/// A file that a client has made a definition of.
+#[derive(Debug, Clone)]
+pub struct ToldFile {
+    /// Its name.
+    pub name: String,
+    /// Its language.
+    pub language: String,
+    /// What is in it.
+    pub data: Vec<u8>,
+    /// How it was read.
+    pub read: Vec<ToldStep>,
 }
 
 /// One vertex.
@@ -84,6 +127,8 @@ pub enum VertexKind {
     Directory {
         /// What tells it from others of the definition.
         name: String,
+        /// The client's name for it.
+        local: String,
         /// Where it is.
         path: PathBuf,
     },
@@ -166,16 +211,22 @@ impl Services {
         progress: &Progress,
         cancel: &CancelFlag,
     ) -> Result<Evaluated, BuildError> {
+        let started = std::time::SystemTime::now();
         let lowering = lower::lower(self, definition, request, progress);
         let lowered = tokio::select! {
             lowered = lowering => lowered?,
             () = cancel.cancelled() => return Err(BuildError::cancelled()),
         };
+        let mut capture = Capture::of_definition(definition, request, &lowered, started);
         let graph = Arc::new(lowered.graph);
         let draft = ImageDraft::scratch(&lowered.platform);
         let platforms =
             [LoweredPlatform { vertex: lowered.target, draft, materials: Vec::new(), scan: None }];
-        let trees = self.solve(&graph, &platforms, request, progress, cancel).await?;
+        let mut trees = self.solve(&graph, &platforms, request, progress, cancel).await?;
+        if let Some(tree) = trees.first_mut() {
+            capture.finished(&graph, lowered.target, &tree.tree);
+            tree.capture = Some(capture);
+        }
         let steps = graph.reachable(&[lowered.target]);
         let digests: Vec<_> = steps.into_iter().map(|id| graph.progress_digest(id)).collect();
         let runs = vec![lowered.stats.summary(digests.iter())];

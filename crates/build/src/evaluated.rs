@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyarch_oci::{ImageConfig, Platform};
+use polyarch_oci::{Digest, ImageConfig, Platform, Reference};
 use polyarch_snapshot::TreeRoot;
 use polyarch_solver::progress::Progress;
 
@@ -13,7 +13,7 @@ use crate::error::{BuildError, ErrorKind};
 use crate::exporter::PlatformTree;
 use crate::fetch::Shown;
 use crate::image::ImageDraft;
-use crate::provenance::Capture;
+use crate::provenance::{Capture, Material};
 use crate::result::{Execution, Provenance};
 use crate::services::Services;
 use crate::tree::Tree;
@@ -47,7 +47,27 @@ impl PartialEq for BuiltTree {
 impl BuiltTree {
     /// Returns what was asked of the build that made it; `None` when no frontend was asked.
     pub fn asked(&self) -> Option<ToldRequest> {
-        self.0.capture.as_ref().map(Capture::asked)
+        self.0.capture.as_ref().filter(|capture| !capture.is_of_client()).map(Capture::asked)
+    }
+}
+
+/// An image that a client's frontend has asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedImage {
+    /// The name that it was asked by.
+    pub reference: Reference,
+    /// The platform that it was asked for.
+    pub platform: Platform,
+    /// What the name meant: an index, or a manifest.
+    pub digest: Digest,
+    /// Whether it came from a layout and not from a registry.
+    pub is_layout: bool,
+}
+
+impl AskedImage {
+    fn material(&self) -> Material {
+        let AskedImage { reference, platform, digest, is_layout } = self.clone();
+        Material::Image { reference, platform, digest, is_layout }
     }
 }
 
@@ -100,6 +120,29 @@ impl Evaluated {
         let runs = self.runs.get(number).cloned().into_iter().collect();
         let trees = vec![PlatformTree { draft, tree, capture, scanned, steps }];
         Some(Evaluated { trees, runs, source_date_epoch: self.source_date_epoch })
+    }
+
+    /// Returns a platform's tree with what its client's frontend took in besides: other trees of the same build,
+    /// and images that it asked about. `None` where a frontend here has made the tree: that knows all of it.
+    pub fn taking_in<'a>(
+        &self,
+        platform: usize,
+        others: impl IntoIterator<Item = (&'a Evaluated, usize)>,
+        images: &[AskedImage],
+    ) -> Option<Evaluated> {
+        let mut alone = self.alone(platform)?;
+        let capture = alone.trees.first_mut()?.capture.as_mut().filter(|capture| capture.is_of_client())?;
+        let others = others.into_iter().filter_map(|(evaluated, platform)| evaluated.trees.get(platform));
+        others.filter_map(|tree| tree.capture.as_ref()).for_each(|other| capture.merge(other));
+        capture.take(images.iter().map(AskedImage::material));
+        Some(alone)
+    }
+
+    /// Returns what has been made for one platform.
+    pub(crate) fn alone(&self, platform: usize) -> Option<Evaluated> {
+        let tree = self.trees.get(platform)?.clone();
+        let runs = self.runs.get(platform).cloned().into_iter().collect();
+        Some(Evaluated { trees: vec![tree], runs, source_date_epoch: self.source_date_epoch })
     }
 
     /// Returns the config that the image of a platform will have, but for its layers and history.

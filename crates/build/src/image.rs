@@ -46,9 +46,10 @@ impl ImageDraft {
     ///
     /// The history says of each layer where it is from: entries above the base are taken for the steps of the
     /// tree where there are as many; what is missing is added, and of more entries than layers none counts as
-    /// a layer.
+    /// a layer. An image of no time has that of its last entry.
     pub(crate) fn of_config(platform: Platform, mut config: ImageConfig, tree: &Tree) -> ImageDraft {
-        let base = tree.image_layers().count();
+        // Layers of steps that came from a cache lie like those of images.
+        let base = tree.layers.len().saturating_sub(tree.steps.iter().filter(|step| step.made_layer).count());
         let layers = |history: &[History]| history.iter().filter(|entry| !entry.empty_layer).count();
         let told = layers(&config.history);
         if told == base + tree.steps.len() {
@@ -67,6 +68,9 @@ impl ImageDraft {
         if !config.history.is_empty() {
             let entry = History { comment: HISTORY_COMMENT.to_owned(), ..History::default() };
             config.history.extend(std::iter::repeat_n(entry, missing));
+        }
+        if config.created.is_none() {
+            config.created = config.history.iter().rev().find_map(|entry| entry.created.clone());
         }
         ImageDraft { platform, config, history: Vec::new() }
     }
@@ -204,6 +208,7 @@ pub(crate) fn layer_descriptor(layer: &LayerBlob, flavour: Flavour) -> Descripto
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::{ImageLayer, Layer};
     use polyarch_oci::Digest;
 
     fn layer(text: &str, media_type: &str) -> LayerBlob {
@@ -243,6 +248,27 @@ mod tests {
         assert_eq!(config.history[0].created.as_deref(), Some("1970-01-01T00:00:05.000000007Z"));
         assert_eq!(config.platform().to_string(), "linux/arm/v7");
         assert_eq!(image.manifest.value.layers[0].media_type, media_type::OCI_LAYER_GZIP);
+    }
+
+    #[test]
+    fn steps_of_a_cache_have_their_times_in_a_config_of_others() {
+        let entry =
+            |created: Option<&str>| History { created: created.map(str::to_owned), ..History::default() };
+        let base = "2020-01-01T00:00:00Z";
+        let config = ImageConfig { history: vec![entry(Some(base)), entry(None)], ..ImageConfig::default() };
+        let layer = |name: &str| {
+            Layer::Image(Box::new(ImageLayer {
+                diff_id: DiffId(Digest::of(name)),
+                descriptor: Descriptor::new(media_type::OCI_LAYER, Digest::of(name), 1),
+                from: None,
+            }))
+        };
+        let steps = vec![Step { made_layer: true, executed: 86_400, executed_nanoseconds: 0 }];
+        let tree = Tree::new(vec![layer("base"), layer("step")], steps);
+        let draft = ImageDraft::of_config(Platform::host(), config, &tree);
+        let times: Vec<_> = draft.config.history.iter().map(|entry| entry.created.as_deref()).collect();
+        assert_eq!(times, [Some(base), Some("1970-01-02T00:00:00Z")]);
+        assert_eq!(draft.config.created.as_deref(), Some("1970-01-02T00:00:00Z"));
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub mod tree;
 
 pub use change::change_config;
 pub use error::{BuildError, ErrorKind};
-pub use evaluated::{BuiltTree, Evaluated};
+pub use evaluated::{AskedImage, BuiltTree, Evaluated};
 pub use exporter::FinishedImage;
 pub use named_images::named_images;
 pub use output_file::{require_directory, write_file};

@@ -12,12 +12,14 @@ mod predicate;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use polyarch_oci::{Descriptor, Platform};
 use polyarch_solver::{Graph, VertexId};
 
 use crate::attest::{AskedRequest, ProvenanceOptions, SlsaVersion, ToldRequest};
+use crate::definition::{Definition, LoweredDefinition, ToldFile, VertexKind};
 use crate::error::{BuildError, ErrorKind};
 use crate::frontend::{Frontend, LoweredPlatform};
 use crate::ops::exec_mounts::ExecMount;
@@ -34,6 +36,8 @@ const FRONTEND: &str = "dockerfile.v0";
 /// What is known of how one platform's tree was made.
 #[derive(Debug, Clone)]
 pub(crate) struct Capture {
+    /// The frontend that was asked, by BuildKit's name; empty where a client has written the steps itself.
+    frontend: String,
     materials: Vec<Material>,
     /// The names of contexts that lie on somebody's disk: nothing names their content by a digest.
     locals: BTreeSet<String>,
@@ -54,17 +58,19 @@ pub(crate) struct Capture {
     steps: Vec<CapturedStep>,
     /// Which of the steps that made the result made a layer, the first one first; known when they are done.
     layers_made: Vec<bool>,
-    source: DockerfileSource,
+    source: Source,
     run: Option<Run>,
     /// The platform of the machine.
     builder: Platform,
 }
 
-/// The Dockerfile.
+/// What the steps were made of.
 #[derive(Debug, Clone)]
-struct DockerfileSource {
-    name: String,
-    text: std::sync::Arc<str>,
+enum Source {
+    /// A Dockerfile.
+    Dockerfile { name: String, text: Arc<str> },
+    /// Files of a client's.
+    Files(Arc<[ToldFile]>),
 }
 
 /// Which run of a build it was.
@@ -84,6 +90,7 @@ impl Capture {
     ) -> Capture {
         let request = frontend.request;
         let mut capture = Capture {
+            frontend: FRONTEND.to_owned(),
             materials: [frontend.context.materials(), &lowered.materials].concat(),
             locals: invocation::locals(request),
             unknown: BTreeSet::new(),
@@ -96,23 +103,66 @@ impl Capture {
             environment: request.attestations.environment.clone(),
             steps: steps::capture(graph, lowered.vertex),
             layers_made: Vec::new(),
-            source: DockerfileSource { name: frontend.file_name.clone(), text: frontend.text.clone() },
+            source: Source::Dockerfile { name: frontend.file_name.clone(), text: frontend.text.clone() },
             run: request.source_date_epoch.is_none().then(|| Run { id: invocation::run_id(), started }),
             builder: frontend.host.clone(),
         };
         for id in graph.reachable(&[lowered.vertex]) {
+            if let OpKind::Context(op) = &graph.op(id).kind
+                && !op.identity.is_empty()
+            {
+                capture.locals.insert(op.identity.clone());
+            }
+        }
+        capture.note_steps(graph, lowered.vertex);
+        capture
+    }
+
+    /// Captures how the tree of a client's definition is made.
+    pub(crate) fn of_definition(
+        definition: &Definition,
+        request: &BuildRequest,
+        lowered: &LoweredDefinition,
+        started: SystemTime,
+    ) -> Capture {
+        let locals = definition.vertices.iter().filter_map(|vertex| match &vertex.kind {
+            VertexKind::Directory { local, .. } => Some(local.clone()),
+            _ => None,
+        });
+        let mut capture = Capture {
+            frontend: String::new(),
+            materials: lowered.materials.clone(),
+            locals: locals.collect(),
+            unknown: BTreeSet::new(),
+            secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            has_network: false,
+            arguments: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+            root: None,
+            environment: request.attestations.environment.clone(),
+            steps: steps::capture_told(definition, lowered),
+            layers_made: Vec::new(),
+            source: Source::Files(definition.told.files.clone().into()),
+            run: Some(Run { id: invocation::run_id(), started }),
+            builder: Platform::host(),
+        };
+        capture.note_steps(&lowered.graph, lowered.target);
+        capture
+    }
+
+    /// Notes what the steps that a target needs may know and reach.
+    fn note_steps(&mut self, graph: &Graph<BuildOp>, target: VertexId) {
+        for id in graph.reachable(&[target]) {
             match &graph.op(id).kind {
                 OpKind::Exec(op) => {
-                    capture.has_network |= op.network != NetworkMode::None;
-                    op.mounts.iter().for_each(|mount| capture.note(mount));
-                }
-                OpKind::Context(op) if !op.identity.is_empty() => {
-                    capture.locals.insert(op.identity.clone());
+                    self.has_network |= op.network != NetworkMode::None;
+                    op.mounts.iter().for_each(|mount| self.note(mount));
                 }
                 OpKind::Built(op) => match &op.capture {
-                    Some(made) => capture.merge(made),
+                    Some(made) => self.merge(made),
                     // Like a directory of somebody's it has no name that others could look up.
-                    None => drop(capture.locals.insert("input".to_owned())),
+                    None => drop(self.locals.insert("input".to_owned())),
                 },
                 OpKind::Context(_)
                 | OpKind::File(_)
@@ -123,7 +173,6 @@ impl Capture {
                 | OpKind::Remote(_) => {}
             }
         }
-        capture
     }
 
     /// Notes what a step may know: by its name, and never what it is.
@@ -140,8 +189,13 @@ impl Capture {
         *is_optional &= !required;
     }
 
+    /// Tells whether no frontend was asked: a client has written the steps itself.
+    pub(crate) fn is_of_client(&self) -> bool {
+        self.frontend.is_empty()
+    }
+
     /// Takes in what another build took in, whose result is a part of this one.
-    fn merge(&mut self, other: &Capture) {
+    pub(crate) fn merge(&mut self, other: &Capture) {
         self.materials.extend_from_slice(&other.materials);
         self.locals.extend(other.locals.iter().cloned());
         self.unknown.extend(other.unknown.iter().cloned());
@@ -151,6 +205,11 @@ impl Capture {
             }
         }
         self.has_network |= other.has_network;
+    }
+
+    /// Takes in images that a frontend has asked about.
+    pub(crate) fn take(&mut self, images: impl IntoIterator<Item = Material>) {
+        self.materials.extend(images);
     }
 
     /// Notes what became of the steps, and what was found where they looked.
@@ -167,7 +226,7 @@ impl Capture {
 
     /// Returns what was asked of the frontend.
     pub(crate) fn asked(&self) -> ToldRequest {
-        let asked = asked::Told::new(FRONTEND, &self.arguments, &self.materials, &self.inputs);
+        let asked = asked::Told::new(&self.frontend, &self.arguments, &self.materials, &self.inputs);
         ToldRequest(asked.value())
     }
 

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use polyarch_snapshot::Kind;
+use polyarch_solver::progress::Progress;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{BuildError, ErrorKind};
+use crate::evaluated::Evaluated;
 use crate::exporter::Subject;
 use crate::fetch::{Shown, blocking};
 use crate::services::Services;
@@ -48,19 +50,45 @@ struct Statement {
 }
 
 impl Services {
-    /// Reads what a scanner left in its tree, the document of the result first.
+    /// Returns a platform's result with the bill of materials that a client's frontend had made of it: statements
+    /// in a directory of another result.
+    ///
+    /// # Errors
+    /// When there are no such results, or what is in the directory is no bill of materials.
+    pub async fn with_bill(
+        self: &Arc<Self>,
+        (evaluated, platform): (&Evaluated, usize),
+        (bill, of_bill): (&Evaluated, usize),
+        directory: &str,
+        progress: &Progress,
+    ) -> Result<Evaluated, BuildError> {
+        let missing = || BuildError::new(ErrorKind::Usage, "there is no tree of that number");
+        let shown = Shown { progress: progress.clone(), vertex: "".into() };
+        let tree = &bill.trees.get(of_bill).ok_or_else(missing)?.tree;
+        let scanned = self.read_scan(tree, directory, &shown).await?;
+        let mut scans = evaluated.alone(platform).ok_or_else(missing)?;
+        for tree in &mut scans.trees {
+            let mut known = tree.scanned.as_ref().map(|known| known.as_ref().clone()).unwrap_or_default();
+            known.extend_from_slice(&scanned);
+            tree.scanned = Some(Arc::new(known));
+        }
+        Ok(scans)
+    }
+
+    /// Reads what a scanner left in a directory of its tree, the document of the result first.
     pub(crate) async fn read_scan(
         self: &Arc<Self>,
         tree: &Tree,
+        directory: &str,
         shown: &Shown,
     ) -> Result<Vec<Scanned>, BuildError> {
         let layers = self.directories(tree, shown).await?;
-        let services = self.clone();
+        let (services, directory) = (self.clone(), directory.trim_end_matches('/').to_owned());
         blocking(move || {
             let failed = |error| services.snapshot_error("can't read what the scanner wrote", &error);
             let view = services.snapshots.view(&layers).map_err(failed)?;
             let mut scanned = Vec::new();
-            let entries = view.read_dir(OUTPUT).map_err(failed)?;
+            let entries = view.read_dir(format!("{directory}/")).map_err(failed)?;
             if entries.len() > MAX_STATEMENTS {
                 return Err(refused(&format!("it wrote more than {MAX_STATEMENTS} files")));
             }
@@ -69,7 +97,7 @@ impl Services {
                 if kind != Kind::File {
                     return Err(refused(&format!("{name} is not a regular file")));
                 }
-                let bytes = view.read(format!("{OUTPUT}/{name}"), MAX_STATEMENT_BYTES).map_err(failed)?;
+                let bytes = view.read(format!("{directory}/{name}"), MAX_STATEMENT_BYTES).map_err(failed)?;
                 scanned.push(read_statement(name, &bytes)?);
             }
             // The sort is stable: the others stay in the order of their names.

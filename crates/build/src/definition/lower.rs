@@ -22,6 +22,7 @@ use crate::ops::merge::MergeOp;
 use crate::ops::pick::PickOp;
 use crate::ops::remote::RemoteOp;
 use crate::ops::{BuildOp, OpKind};
+use crate::provenance::Material;
 use crate::remote::{GitReference, GitSource, RemoteSource, WebSource};
 use crate::request::{BuildRequest, PullPolicy};
 use crate::services::Services;
@@ -33,6 +34,10 @@ pub(crate) struct LoweredDefinition {
     pub(crate) target: VertexId,
     pub(crate) platform: Platform,
     pub(crate) stats: Arc<Stats>,
+    /// The vertices of outputs.
+    pub(crate) made: HashMap<Edge, VertexId>,
+    /// The images that it takes in.
+    pub(crate) materials: Vec<Material>,
 }
 
 /// What lowering works with.
@@ -46,6 +51,7 @@ pub(super) struct Lowering<'a> {
     made: HashMap<Edge, VertexId>,
     /// Images already resolved.
     images: HashMap<(String, Platform), Arc<ResolvedImage>>,
+    materials: Vec<Material>,
 }
 
 /// Lowers a definition; images are looked up, and nothing is executed.
@@ -63,6 +69,7 @@ pub(super) async fn lower(
         graph: Graph::new(),
         made: HashMap::new(),
         images: HashMap::new(),
+        materials: Vec::new(),
     };
     for (number, vertex) in definition.vertices.iter().enumerate() {
         let lowered = lowering.vertex(number, vertex).await;
@@ -79,6 +86,8 @@ pub(super) async fn lower(
         target,
         platform: platform.unwrap_or_else(Platform::host),
         stats: lowering.stats,
+        made: lowering.made,
+        materials: lowering.materials,
     })
 }
 
@@ -118,17 +127,19 @@ impl Lowering<'_> {
                 check_digest(reference, &image, checksum.as_ref())?;
                 let mut layers = image.layers.clone();
                 layers.truncate(layer_limit.unwrap_or(usize::MAX));
+                self.take(&image, &vertex.platform, false);
                 let identifier = Some(format!("docker-image://{reference}"));
                 self.add(vertex, OpKind::Image(ImageOp { layers, identifier }), Vec::new())
             }
             VertexKind::Layout { reference } => {
                 // No registry knows it.
                 let image = self.image(reference, &vertex.platform, PullPolicy::Never).await?;
+                self.take(&image, &vertex.platform, true);
                 let identifier = Some(format!("oci-layout://{reference}"));
                 let op = ImageOp { layers: image.layers.clone(), identifier };
                 self.add(vertex, OpKind::Image(op), Vec::new())
             }
-            VertexKind::Directory { name, path } => {
+            VertexKind::Directory { name, path, .. } => {
                 let (services, path) = (self.services.clone(), path.clone());
                 let files = blocking(move || LocalContext::open_received(&services, &path)).await?;
                 let op = ContextOp { identity: name.clone(), context: Arc::new(files) };
@@ -146,13 +157,7 @@ impl Lowering<'_> {
                 self.remote(vertex, RemoteSource::Git(GitSource { reference, keep_git_dir }))
             }
             VertexKind::Http { url, file_name, checksum, mode, owner } => {
-                let mut source = WebSource::of_add(url, checksum.clone());
-                if let Some(name) = file_name {
-                    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-                        return Err(wrong(format!("{name:?} can't be the name of a file")));
-                    }
-                    source.file_name.clone_from(name);
-                }
+                let source = web_source(url, file_name.as_deref(), checksum.clone())?;
                 let file = source.file_name.clone();
                 let remote = self.remote(vertex, RemoteSource::Web(source));
                 match (mode, owner) {
@@ -264,6 +269,15 @@ impl Lowering<'_> {
         self.add(vertex, OpKind::Remote(RemoteOp::new(&services, source, secrets)), Vec::new())
     }
 
+    fn take(&mut self, image: &ResolvedImage, platform: &Platform, is_layout: bool) {
+        self.materials.push(Material::Image {
+            reference: image.reference.clone(),
+            platform: platform.clone(),
+            digest: image.reference.digest().unwrap_or(&image.root.digest).clone(),
+            is_layout,
+        });
+    }
+
     async fn image(
         &mut self,
         reference: &Reference,
@@ -309,7 +323,7 @@ fn check_digest(
 }
 
 /// Reads the URL of a repository, which need not end with `.git` where nothing else can be meant.
-fn git_reference(url: &str) -> Result<GitReference, BuildError> {
+pub(super) fn git_reference(url: &str) -> Result<GitReference, BuildError> {
     let parse = |url: &str| GitReference::parse(url).map_err(|error| wrong(error.to_string()));
     if let Some(reference) = parse(url)? {
         return Ok(reference);
@@ -326,6 +340,22 @@ fn git_reference(url: &str) -> Result<GitReference, BuildError> {
     Ok(reference)
 }
 
+/// Makes the source of a download.
+pub(super) fn web_source(
+    url: &str,
+    file_name: Option<&str>,
+    checksum: Option<Digest>,
+) -> Result<WebSource, BuildError> {
+    let mut source = WebSource::of_add(url, checksum);
+    if let Some(name) = file_name {
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            return Err(wrong(format!("{name:?} can't be the name of a file")));
+        }
+        name.clone_into(&mut source.file_name);
+    }
+    Ok(source)
+}
+
 /// Makes an operation that is not shown.
 fn hidden(kind: OpKind) -> BuildOp {
     BuildOp { kind, name: "".into(), location: None, no_cache: false }
@@ -336,133 +366,4 @@ fn wrong(message: String) -> BuildError {
 }
 
 #[cfg(test)]
-mod tests {
-    use polyarch_registry::ClientOptions;
-    use polyarch_sandbox::user_namespace::IdMapping;
-    use polyarch_solver::progress::Progress;
-
-    use super::super::{Exec, ExecMountKind, ExecMountSpec, FileChange, FileInput, FileStep};
-    use super::*;
-    use crate::request::{Context, DockerfileSource, NetworkMode, StepOptions};
-    use crate::services::ServiceOptions;
-
-    fn vertex(kind: VertexKind, inputs: &[(usize, usize)]) -> Vertex {
-        Vertex {
-            kind,
-            inputs: inputs.iter().map(|(vertex, output)| Edge { vertex: *vertex, output: *output }).collect(),
-            platform: Platform::host(),
-            name: String::new(),
-            no_cache: false,
-            location: None,
-        }
-    }
-
-    fn mount(target: &str, input: Option<usize>, output: Option<usize>) -> ExecMountSpec {
-        ExecMountSpec {
-            target: target.to_owned(),
-            input,
-            selector: String::new(),
-            output,
-            read_only: false,
-            kind: ExecMountKind::Bind,
-        }
-    }
-
-    fn mkdir(path: &str) -> FileChange {
-        let path = path.to_owned();
-        FileChange::Mkdir { path, mode: 0o755, parents: true, owner: None, time: None }
-    }
-
-    async fn lowered(vertices: Vec<Vertex>, result: (usize, usize)) -> Result<LoweredDefinition, BuildError> {
-        let root = tempfile::tempdir().unwrap();
-        let services = Services::open(ServiceOptions {
-            root: root.path().to_owned(),
-            launcher_program: "/proc/self/exe".into(),
-            registry: ClientOptions::default(),
-            emulator_directories: Vec::new(),
-            path_dirs: Vec::new(),
-            mapping: IdMapping::Host { reason: "a test".to_owned() },
-            resolv_conf: Vec::new(),
-            force_copy: true,
-            takes_lone_images: false,
-        })?;
-        let request = BuildRequest {
-            context: Context::Empty,
-            contexts: Vec::new(),
-            dockerfile: DockerfileSource::Default,
-            platforms: Vec::new(),
-            names: Vec::new(),
-            keeps_names: false,
-            target: None,
-            build_args: Vec::new(),
-            labels: Vec::new(),
-            outputs: Vec::new(),
-            no_cache: false,
-            policies: Default::default(),
-            cache: Default::default(),
-            pull: PullPolicy::Default,
-            source_date_epoch: None,
-            network: NetworkMode::Default,
-            extra_hosts: Vec::new(),
-            shm_size_bytes: None,
-            steps: StepOptions::default(),
-            image: Default::default(),
-            attestations: Default::default(),
-            verify: false,
-            max_parallel: 0,
-            threads: 0,
-        };
-        let result = Edge { vertex: result.0, output: result.1 };
-        lower(&services, &Definition { vertices, result }, &request, &Progress::none()).await
-    }
-
-    fn exec(mounts: Vec<ExecMountSpec>) -> VertexKind {
-        VertexKind::Exec(Box::new(Exec { args: vec!["/a".to_owned()], mounts, ..Exec::default() }))
-    }
-
-    #[tokio::test]
-    async fn further_outputs_of_a_process_are_picked() {
-        let vertices = || {
-            let mounts = vec![mount("/", Some(0), Some(0)), mount("/out", None, Some(1))];
-            vec![vertex(VertexKind::Scratch, &[]), vertex(exec(mounts), &[(0, 0)])]
-        };
-        for output in [0, 1] {
-            let lowered = lowered(vertices(), (1, output)).await.unwrap();
-            let OpKind::Pick(pick) = &lowered.graph.op(lowered.target).kind else { panic!("not picked") };
-            assert_eq!(pick.number, output);
-        }
-        let missing = lowered(vertices(), (1, 2)).await.err().unwrap();
-        assert_eq!(missing.message, "an operation has no output 2");
-    }
-
-    #[tokio::test]
-    async fn a_chain_of_changes_is_one_operation() {
-        let step = |base, output, path: &str| FileStep { base, from: None, output, change: mkdir(path) };
-        let steps =
-            vec![step(Some(FileInput::Input(0)), None, "/a"), step(Some(FileInput::Step(0)), Some(0), "/b")];
-        let vertices = vec![vertex(VertexKind::Scratch, &[]), vertex(VertexKind::File(steps), &[(0, 0)])];
-        let lowered = lowered(vertices, (1, 0)).await.unwrap();
-        assert_eq!(lowered.graph.len(), 2);
-        let OpKind::File(file) = &lowered.graph.op(lowered.target).kind else { panic!("no file operation") };
-        let FileAction::Changes(changes) = &file.action else { panic!("no changes") };
-        assert_eq!(changes.len(), 2);
-    }
-
-    #[tokio::test]
-    async fn what_is_not_granted_or_makes_no_sense_is_refused() {
-        let host = VertexKind::Exec(Box::new(Exec {
-            args: vec!["/a".to_owned()],
-            network: NetworkMode::Host,
-            mounts: vec![mount("/", None, Some(0))],
-            ..Exec::default()
-        }));
-        for (kind, text) in [
-            (host, "network.host is not allowed"),
-            (exec(vec![mount("/out", None, Some(0))]), "needs one mount at \"/\""),
-            (VertexKind::Diff { lower: Some(0), upper: None }, "reads its input 0"),
-        ] {
-            let error = lowered(vec![vertex(kind, &[])], (0, 0)).await.err().unwrap();
-            assert!(error.message.contains(text), "{text}: {}", error.message);
-        }
-    }
-}
+mod tests;

@@ -164,7 +164,7 @@ impl CopyAction {
             return refused(format!("failed to stat {}: no such file or directory", self.destination));
         }
         match self.form.required.iter().find(|path| !source.tree.exists(path.as_str())) {
-            Some(path) => refused(format!("{path:?}: not found")),
+            Some(path) => refused(format!("{}: {path:?}: not found", source.unknown())),
             None => Ok(()),
         }
     }
@@ -316,6 +316,11 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Says that there is something that it lacks, in words that clients look for.
+    fn unknown(&self) -> String {
+        format!("failed to compute cache key: failed to calculate checksum of ref {}", self.label)
+    }
+
     /// Calls a function of the snapshot room with what the action copies.
     pub(crate) fn with_spec<T>(
         &self,
@@ -360,9 +365,7 @@ impl<'a> Source<'a> {
     fn failure(&self, services: &Services, error: &SnapshotError) -> BuildError {
         let what = match error {
             // The words by which BuildKit's users look for it.
-            SnapshotError::MissingSource { .. } => {
-                format!("failed to compute cache key: failed to calculate checksum of ref {}", self.label)
-            }
+            SnapshotError::MissingSource { .. } => self.unknown(),
             _ => "can't copy".to_owned(),
         };
         let mut failure = services.snapshot_error(&what, error);

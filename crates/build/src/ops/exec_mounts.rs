@@ -4,21 +4,24 @@
 //! First, what has to be waited for is gathered: layers are fetched, secrets and agents asked for. Then, on the
 //! thread of the step, trees are prepared and caches taken; they are let go when the step has ended.
 
-use std::path::Path;
+mod cache;
+
 use std::sync::{Arc, OnceLock};
 
 use polyarch_dockerfile::instruction::{MountOwner, Sharing};
 use polyarch_sandbox::{CancelFlag, MemoryFile, Mount, RootFsKind};
 use polyarch_snapshot::{
-    ActiveSnapshot, CopySource, CopySpec, KeepAll, Kind, PathFilter, SnapshotError, SnapshotId, TreeRoot,
+    ActiveSnapshot, CopySource, CopySpec, KeepAll, PathFilter, SnapshotError, SnapshotId, TreeRoot,
     content_key, copy,
 };
 use polyarch_solver::{CacheKey, KeyHasher};
 
+use cache::seeded;
+
 use super::agent_socket::AgentSocket;
 use super::exec::root_fs;
 use super::file::{CONTENT_KEYS, UNKNOWN_TIME};
-use crate::cache_mounts::{self, CacheMount, CacheMountId};
+use crate::cache_mounts::{CacheMount, CacheMountId};
 use crate::context::{IgnoreFilter, LocalContext};
 use crate::distant::followed;
 use crate::error::{BuildError, ErrorKind};
@@ -440,70 +443,6 @@ fn bind(
     }
     let root = root_fs(active.root_mount().map_err(failed)?);
     Ok((root.kind, active))
-}
-
-/// A cache whose seed is known.
-struct SeededCache {
-    files: Option<Files>,
-    mount: Box<CacheExecMount>,
-}
-
-fn seeded(files: Option<Files>, mut mount: Box<CacheExecMount>) -> SeededCache {
-    if let (Some(files), Some(from)) = (&files, &mount.from) {
-        let mut hasher = KeyHasher::new("seed");
-        hasher.part(&from.path);
-        match files {
-            Files::Layers(ids) => hasher.parts(ids.iter().map(SnapshotId::as_str)),
-            Files::Context(_) => hasher.part("context"),
-        };
-        mount.id.seed = Some(hasher.finish().hex());
-    }
-    SeededCache { files, mount }
-}
-
-impl SeededCache {
-    fn take(
-        &self,
-        services: &Services,
-        cancel: &CancelFlag,
-        is_renewed: bool,
-    ) -> Result<CacheMount, BuildError> {
-        let fill = |path: &Path| match (&self.files, &self.mount.from) {
-            (Some(files), Some(from)) => {
-                let into = TreeRoot::open(path).map_err(|error| cannot_mount(services, &error))?;
-                files.copy_to(services, from, "/", &into)
-            }
-            _ => Ok(()),
-        };
-        let parent = cache_mounts::directory(&services.options);
-        let id = &self.mount.id;
-        // What it begins with is a step too, which is executed again, once for all of a build.
-        if is_renewed && id.has_beginning() && services.is_first_use(format!("{id:?}")) {
-            cache_mounts::renew(&parent, id)?;
-        }
-        cache_mounts::acquire(&parent, &self.mount.id, self.mount.sharing, cancel, fill)
-    }
-
-    fn mounted(&self, files: &Path) -> Result<Mount, BuildError> {
-        let CacheExecMount { from, source, target, read_only, .. } = &*self.mount;
-        let tree = RootFsKind::Dir(files.to_owned());
-        let path = match from {
-            // The cache is what was at the path.
-            Some(_) => "/".into(),
-            None => {
-                let root = TreeRoot::open(files).map_err(|error| {
-                    BuildError::from_source(ErrorKind::Storage, "can't open a cache mount", &error)
-                })?;
-                let found = root.metadata(source.as_str()).ok().flatten();
-                if found.is_none_or(|found| found.kind != Kind::Directory) {
-                    let message = format!("the cache mount for {target} has no directory {source:?}");
-                    return Err(BuildError::new(ErrorKind::Dockerfile, message));
-                }
-                source.into()
-            }
-        };
-        Ok(Mount::Tree { tree, path, target: target.into(), read_only: *read_only })
-    }
 }
 
 /// Mounts that are ready, and what must be kept for as long as the step runs.

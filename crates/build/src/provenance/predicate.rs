@@ -43,7 +43,7 @@ pub(super) fn write(capture: &Capture, options: &ProvenanceOptions, layers: &[De
 
 impl<'a> Facts<'a> {
     fn of(capture: &Capture, options: &'a ProvenanceOptions, layers: &[Descriptor]) -> Facts<'a> {
-        let mut told = Told::new(FRONTEND, &capture.arguments, &capture.materials, &capture.inputs);
+        let mut told = Told::new(&capture.frontend, &capture.arguments, &capture.materials, &capture.inputs);
         let root = capture.root.as_ref().and_then(|root| {
             let arguments = invocation::filtered(&root.attributes);
             let root = Told::new(&root.frontend, &arguments, &capture.materials, &root.inputs);
@@ -57,10 +57,11 @@ impl<'a> Facts<'a> {
         }
         let mut request = told.request();
         request.extend(root.map(|root| ("root".to_owned(), root)));
-        let mut is_request_complete = true;
+        // What was asked of a client's own frontend nobody here knows.
+        let mut is_request_complete = !capture.is_of_client();
         let mut build_config = None;
         match options.mode {
-            ProvenanceMode::Min => is_request_complete = scrub(&mut request),
+            ProvenanceMode::Min => is_request_complete &= scrub(&mut request),
             ProvenanceMode::Max => {
                 for (word, names) in [("secrets", &capture.secrets), ("ssh", &capture.agents)] {
                     let named: Vec<Value> =
@@ -186,7 +187,9 @@ impl<'a> Facts<'a> {
 fn environment(capture: &Capture) -> Map<String, Value> {
     let mut environment: Map<String, Value> = capture.environment.clone().into_iter().collect();
     environment.insert("builderPlatform".to_owned(), capture.builder.to_string().into());
-    environment.insert("dockerfileVersion".to_owned(), DOCKERFILE_VERSION.into());
+    if capture.frontend == FRONTEND {
+        environment.insert("dockerfileVersion".to_owned(), DOCKERFILE_VERSION.into());
+    }
     environment
 }
 

@@ -11,10 +11,13 @@ use polyarch_oci::{Descriptor, Digest};
 use polyarch_solver::{Graph, VertexId};
 use serde_json::{Value, json};
 
-use super::Capture;
+use super::{Capture, Source};
+use crate::definition::{Definition, Edge, LoweredDefinition, ToldFile, ToldStep};
+use crate::error::SourceLocation;
 use crate::ops::copy::CopyAction;
 use crate::ops::exec::ExecOp;
 use crate::ops::file::FileAction;
+use crate::ops::image::ImageOp;
 use crate::ops::{BuildOp, OpKind};
 use crate::request::NetworkMode;
 
@@ -22,10 +25,12 @@ use crate::request::NetworkMode;
 #[derive(Debug, Clone)]
 pub(super) struct CapturedStep {
     op: Value,
-    /// Numbers of the steps that it reads.
-    inputs: Vec<usize>,
-    /// Its lines in the Dockerfile, from 1.
-    lines: Option<(u32, u32)>,
+    /// Numbers of the steps that it reads, and which outputs of them.
+    inputs: Vec<(usize, usize)>,
+    /// Its places in the source; null where nothing is told of it.
+    location: Value,
+    /// Its name, where it has one.
+    digest: Option<String>,
     layers: StepLayers,
 }
 
@@ -52,17 +57,16 @@ pub(super) fn capture(graph: &Graph<BuildOp>, target: VertexId) -> Vec<CapturedS
         // `scratch` is no step, there as here.
         let Some(value) = describe(op, &inputs) else { continue };
         let layers = match (&op.kind, chain.iter().position(|it| *it == id)) {
-            (OpKind::Image(image), _) => {
-                StepLayers::Image(image.layers.iter().map(|layer| layer.descriptor.clone()).collect())
-            }
+            (OpKind::Image(image), _) => layers_of(image),
             (_, Some(later_steps)) => StepLayers::Result { later_steps },
             (_, None) => StepLayers::Untold,
         };
         numbers.insert(id, steps.len());
         steps.push(CapturedStep {
             op: value,
-            inputs: inputs.into_iter().flatten().collect(),
-            lines: op.location.as_ref().map(|location| (*location.lines.start(), *location.lines.end())),
+            inputs: inputs.into_iter().flatten().map(|input| (input, 0)).collect(),
+            location: op.location.as_ref().map_or_else(|| json!({}), location_of),
+            digest: None,
             layers,
         });
     }
@@ -70,21 +74,64 @@ pub(super) fn capture(graph: &Graph<BuildOp>, target: VertexId) -> Vec<CapturedS
     let last = numbers.get(&target).copied();
     steps.push(CapturedStep {
         op: json!({ "Op": {} }),
-        inputs: last.into_iter().collect(),
-        lines: None,
+        inputs: last.into_iter().map(|last| (last, 0)).collect(),
+        location: Value::Null,
+        digest: None,
         layers: StepLayers::Untold,
     });
     steps
+}
+
+fn location_of(location: &SourceLocation) -> Value {
+    let line = |line: &u32| json!({ "line": line });
+    let range = json!({ "start": line(location.lines.start()), "end": line(location.lines.end()) });
+    json!({ "locations": [{ "ranges": [range] }] })
+}
+
+/// Takes the steps of a client's definition in its own words.
+pub(super) fn capture_told(definition: &Definition, lowered: &LoweredDefinition) -> Vec<CapturedStep> {
+    let chain = chain_of(&lowered.graph, lowered.target);
+    let steps = definition.told.steps.iter().enumerate().map(|(number, told)| {
+        let id = lowered.made.get(&Edge { vertex: number, output: 0 });
+        let layers = id.and_then(|id| match &lowered.graph.op(*id).kind {
+            OpKind::Image(image) => Some(layers_of(image)),
+            _ => {
+                let later_steps = chain.iter().position(|it| it == id)?;
+                Some(StepLayers::Result { later_steps })
+            }
+        });
+        CapturedStep { layers: layers.unwrap_or(StepLayers::Untold), ..CapturedStep::of_told(told) }
+    });
+    steps.collect()
+}
+
+fn layers_of(image: &ImageOp) -> StepLayers {
+    StepLayers::Image(image.layers.iter().map(|layer| layer.descriptor.clone()).collect())
+}
+
+impl CapturedStep {
+    fn of_told(told: &ToldStep) -> CapturedStep {
+        CapturedStep {
+            op: told.op.clone(),
+            inputs: told.inputs.clone(),
+            location: told.location.clone().unwrap_or_default(),
+            digest: Some(told.digest.clone()),
+            layers: StepLayers::Untold,
+        }
+    }
 }
 
 /// Returns the steps that made the result one upon the other, the last one first.
 fn chain_of(graph: &Graph<BuildOp>, target: VertexId) -> Vec<VertexId> {
     let mut chain = Vec::new();
     let mut at = Some(target);
-    while let Some(id) =
-        at.filter(|id| matches!(graph.op(*id).kind, OpKind::Exec(_) | OpKind::File(_) | OpKind::Merge(_)))
-    {
-        chain.push(id);
+    while let Some(id) = at {
+        match graph.op(id).kind {
+            OpKind::Exec(_) | OpKind::File(_) | OpKind::Merge(_) => chain.push(id),
+            // One of the trees of the step that it reads.
+            OpKind::Pick(_) => {}
+            _ => break,
+        }
         at = graph.inputs(id).first().copied();
     }
     chain
@@ -202,43 +249,23 @@ impl Capture {
 
     /// Returns the Dockerfile, and which lines of it each step is.
     pub(super) fn source_map(&self) -> Value {
-        use base64::Engine as _;
         let mut locations = serde_json::Map::new();
         for (number, step) in self.steps.iter().enumerate() {
-            let Some((start, end)) = step.lines else {
-                if step.op["Op"].as_object().is_some_and(|op| !op.is_empty()) {
-                    locations.insert(format!("step{number}"), json!({}));
-                }
-                continue;
-            };
-            let range = json!({ "start": { "line": start }, "end": { "line": end } });
-            locations.insert(format!("step{number}"), json!({ "locations": [{ "ranges": [range] }] }));
+            if !step.location.is_null() {
+                locations.insert(format!("step{number}"), step.location.clone());
+            }
         }
-        let read = [
-            CapturedStep {
-                op: json!({ "Op": { "source": { "identifier": "local://dockerfile" } }, "constraints": {} }),
-                inputs: Vec::new(),
-                lines: None,
-                layers: StepLayers::Untold,
-            },
-            CapturedStep {
-                op: json!({ "Op": {} }),
-                inputs: vec![0],
-                lines: None,
-                layers: StepLayers::Untold,
-            },
-        ];
-        let mut info = json!({
-            "filename": self.source.name,
-            "language": "Dockerfile",
-            "data": base64::engine::general_purpose::STANDARD.encode(self.source.text.as_bytes()),
-        });
-        if self.locals.contains("dockerfile") {
-            let config = config_of(&read);
-            info["llbDefinition"] = config["llbDefinition"].clone();
-            info["digestMapping"] = config["digestMapping"].clone();
-        }
-        json!({ "locations": locations, "infos": [info] })
+        let infos = match &self.source {
+            Source::Dockerfile { name, text } => {
+                let read = if self.locals.contains("dockerfile") { read_dockerfile() } else { Vec::new() };
+                vec![info(name, "Dockerfile", text.as_bytes(), &read)]
+            }
+            Source::Files(files) => {
+                let read = |file: &ToldFile| file.read.iter().map(CapturedStep::of_told).collect::<Vec<_>>();
+                files.iter().map(|file| info(&file.name, &file.language, &file.data, &read(file))).collect()
+            }
+        };
+        json!({ "locations": locations, "infos": infos })
     }
 
     /// Returns the layers of each step's tree, where they are known as blobs.
@@ -269,16 +296,45 @@ impl Capture {
     }
 }
 
+/// Returns the steps by which a Dockerfile is read from somebody's disk.
+fn read_dockerfile() -> Vec<CapturedStep> {
+    let step = |op: Value, inputs: Vec<(usize, usize)>| CapturedStep {
+        op,
+        inputs,
+        location: Value::Null,
+        digest: None,
+        layers: StepLayers::Untold,
+    };
+    let source = json!({ "source": { "identifier": "local://dockerfile" } });
+    vec![
+        step(json!({ "Op": source, "constraints": {} }), Vec::new()),
+        step(json!({ "Op": {} }), vec![(0, 0)]),
+    ]
+}
+
+fn info(name: &str, language: &str, data: &[u8], read: &[CapturedStep]) -> Value {
+    use base64::Engine as _;
+    let data = base64::engine::general_purpose::STANDARD.encode(data);
+    let mut info = json!({ "filename": name, "language": language, "data": data });
+    if !read.is_empty() {
+        let config = config_of(read);
+        info["llbDefinition"] = config["llbDefinition"].clone();
+        info["digestMapping"] = config["digestMapping"].clone();
+    }
+    info
+}
+
 fn config_of(steps: &[CapturedStep]) -> Value {
     let mut definition = Vec::new();
     let mut mapping = serde_json::Map::new();
     for (number, step) in steps.iter().enumerate() {
         let mut told = json!({ "id": format!("step{number}"), "op": step.op });
         if !step.inputs.is_empty() {
-            let inputs: Vec<String> = step.inputs.iter().map(|input| format!("step{input}:0")).collect();
-            told["inputs"] = inputs.into();
+            let inputs = step.inputs.iter().map(|(input, output)| format!("step{input}:{output}"));
+            told["inputs"] = inputs.collect::<Vec<_>>().into();
         }
-        mapping.insert(Digest::of(told.to_string()).to_string(), format!("step{number}").into());
+        let digest = step.digest.clone().unwrap_or_else(|| Digest::of(told.to_string()).to_string());
+        mapping.insert(digest, format!("step{number}").into());
         definition.push(told);
     }
     json!({ "llbDefinition": definition, "digestMapping": mapping })

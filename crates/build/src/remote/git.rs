@@ -10,6 +10,7 @@ use polyarch_solver::{CancelFlag, KeyHasher};
 
 use super::git_program::GitProgram;
 use super::git_reference::GitReference;
+use crate::definition::GitFacts;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::blocking;
 use crate::provenance::Material;
@@ -103,6 +104,43 @@ impl GitSource {
         let scratch = services.scratch()?;
         self.prepare(&git, &resolved, scratch.path()).await?;
         commit_time(&git, scratch.path(), "FETCH_HEAD").await?.ok_or_else(|| self.has_no_time())
+    }
+
+    /// Returns what the reference stands for at present; with objects, these are fetched and checked.
+    pub(crate) async fn facts(
+        &self,
+        services: &Services,
+        secrets: &dyn SecretSource,
+        wants_objects: bool,
+        cancel: &CancelFlag,
+    ) -> Result<GitFacts, BuildError> {
+        let git = self.program(services, secrets, cancel).await?;
+        let resolved = self.resolve(&git).await?;
+        let facts = GitFacts {
+            name: resolved.name.clone(),
+            object: resolved.object.clone(),
+            commit: resolved.commit.clone(),
+            ..GitFacts::default()
+        };
+        if !wants_objects {
+            return Ok(facts);
+        }
+        let scratch = services.scratch()?;
+        let work = scratch.path();
+        self.prepare(&git, &resolved, work).await?;
+        let commit = git.run(Some(work), &["rev-parse", "--verify", "FETCH_HEAD^{commit}"]).await?;
+        let commit = commit.trim();
+        let meant = format!("{}^{{commit}}", resolved.object);
+        let meant = git.run(Some(work), &["rev-parse", "--verify", &meant]).await?;
+        check_commit(&resolved, commit, meant.trim(), self.reference.checksum.as_deref())
+            .map_err(|problem| failure(format!("{} can't be trusted: {problem}", self.reference.shown())))?;
+        let commit_object = git.run(Some(work), &["cat-file", "commit", commit]).await?.into_bytes();
+        let tag_object = match commit == resolved.object {
+            true => Vec::new(),
+            false => git.run(Some(work), &["cat-file", "tag", &resolved.object]).await?.into_bytes(),
+        };
+        let is_tag = commit != resolved.object;
+        Ok(GitFacts { commit: is_tag.then(|| commit.to_owned()), commit_object, tag_object, ..facts })
     }
 
     /// Checks the files out below an empty directory and returns where they are, the time of the commit, and

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::redaction::redacted;
+use crate::definition::WebFacts;
 use crate::error::{BuildError, ErrorKind};
 use crate::fetch::{Shown, blocking, registry_error};
 use crate::provenance::Material;
@@ -172,8 +173,25 @@ impl WebSource {
     /// Returns when the file changed: as the server tells, or else as the newest file of an archive is.
     pub(super) async fn time(&self, services: &Arc<Services>) -> Result<Option<i64>, BuildError> {
         let (tree, _) = self.tree(services).await?;
+        self.time_in(services, &tree, true).await
+    }
+
+    /// Returns what the server gives at present.
+    pub(crate) async fn facts(&self, services: &Arc<Services>) -> Result<WebFacts, BuildError> {
+        let (tree, digest) = self.tree(services).await?;
+        let modified = self.time_in(services, &tree, false).await?;
+        Ok(WebFacts { digest, file_name: self.file_name.clone(), modified })
+    }
+
+    /// Returns when the file of a tree changed; where the server did not tell, its content may.
+    async fn time_in(
+        &self,
+        services: &Arc<Services>,
+        tree: &Tree,
+        reads_archives: bool,
+    ) -> Result<Option<i64>, BuildError> {
         let shown = Shown { progress: Progress::none(), vertex: "".into() };
-        let ids = services.directories(&tree, &shown).await?;
+        let ids = services.directories(tree, &shown).await?;
         let (services, name) = (services.clone(), self.file_name.clone());
         blocking(move || {
             let failed = |error| services.snapshot_error("can't read remote files", &error);
@@ -183,7 +201,8 @@ impl WebSource {
             let told = found.map(|found| found.modified).filter(|time| *time != UNIX_EPOCH);
             match told {
                 Some(time) => Ok(Some(seconds(time))),
-                None => Ok(newest(tree.open_file(&name).map_err(failed)?)),
+                None if reads_archives => Ok(newest(tree.open_file(&name).map_err(failed)?)),
+                None => Ok(None),
             }
         })
         .await

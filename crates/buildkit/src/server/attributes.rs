@@ -14,6 +14,8 @@ use polyarch_build::source_policy::SourcePolicies;
 use polyarch_build::{BuildError, ErrorKind, RemoteCache};
 use polyarch_oci::Platform;
 
+use crate::server::builds::Build;
+
 /// The most attributes of a build.
 const MAX_ATTRIBUTES: usize = 4096;
 
@@ -97,6 +99,12 @@ pub(super) fn request_of(
         max_parallel: 0,
         threads: 0,
     })
+}
+
+/// Returns what a build's client wants attested.
+pub(super) fn attestations(build: &Build) -> Result<Attestations, BuildError> {
+    let attributes = build.request.frontend_attrs.iter();
+    Attestations::from_attributes(attributes.map(|(key, value)| (key.as_str(), value.as_str())))
 }
 
 /// Reads a truth value as Go does; `None` when it is none.

@@ -6,11 +6,9 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 
-use polyarch_build::fetch::Shown;
-use polyarch_build::request::PullPolicy;
 use polyarch_build::{BuildError, ErrorKind};
 use polyarch_dockerfile::Pattern;
-use polyarch_oci::{Digest, Platform, Reference};
+use polyarch_oci::Digest;
 use polyarch_snapshot::{Kind, Metadata, TreeRoot};
 use polyarch_solver::progress::Event;
 use tonic::Status;
@@ -18,12 +16,10 @@ use tonic::Status;
 use crate::api::fsutil::Stat;
 use crate::api::gateway::{
     EvaluateRequest, EvaluateResponse, InputsRequest, InputsResponse, ReadDirRequest, ReadDirResponse,
-    ReadFileRequest, ReadFileResponse, Ref, RefMap, RefMapDeprecated, ResolveImageConfigRequest,
-    ResolveImageConfigResponse, ResolveSourceImageResponse, ResolveSourceMetaRequest,
-    ResolveSourceMetaResponse, Result as GatewayResult, ResultRefs, ReturnRequest, ReturnResponse,
-    SolveRequest, SolveResponse, StatFileRequest, StatFileResponse, WarnRequest, WarnResponse,
+    ReadFileRequest, ReadFileResponse, Ref, RefMap, RefMapDeprecated, Result as GatewayResult, ResultRefs,
+    ReturnRequest, ReturnResponse, SolveRequest, SolveResponse, StatFileRequest, StatFileResponse,
+    WarnRequest, WarnResponse,
 };
-use crate::api::llb;
 use crate::server::Server;
 use crate::server::builds::Build;
 use crate::server::definition::definition_of;
@@ -52,7 +48,7 @@ impl Server {
             ("", false) => Solved::default(),
             ("", true) => {
                 let definition = request.definition.clone().unwrap_or_default();
-                match self.solve_definition(&build, &definition).await {
+                match self.solve_definition(&build, &definition, &request.cache_imports).await {
                     Ok(solved) => solved,
                     // As if it were made only when somebody looks at it.
                     Err(status) if !request.evaluate && status.code() != tonic::Code::Cancelled => {
@@ -106,7 +102,7 @@ impl Server {
             (Some(error), _) => Err(status_of_message(error)),
             // What is no tree of the build is a mistake of the frontend's; a tree that could not be made is told by
             // the build.
-            (None, Some(result)) => solved_of(&build, result)?,
+            (None, Some(result)) => solved_of(&build, result).await?,
             (None, None) => Err(Status::invalid_argument("the frontend returned neither result nor error")),
         };
         build.results.give_back(returned)?;
@@ -149,37 +145,6 @@ impl Server {
         let warning = warning::read(request.digest.as_str().into(), &parts);
         build.progress().send(Event::Warning(warning));
         Ok(WarnResponse {})
-    }
-
-    pub(super) async fn resolve_image_config(
-        &self,
-        build: Arc<Build>,
-        request: ResolveImageConfigRequest,
-    ) -> Result<ResolveImageConfigResponse, Status> {
-        let (name, digest, config) =
-            resolve(&build, &request.r#ref, request.platform, &request.resolve_mode, &request.log_name)
-                .await?;
-        Ok(ResolveImageConfigResponse { digest, config, r#ref: name })
-    }
-
-    pub(super) async fn resolve_source_meta(
-        &self,
-        build: Arc<Build>,
-        request: ResolveSourceMetaRequest,
-    ) -> Result<ResolveSourceMetaResponse, Status> {
-        let source = request.source.ok_or_else(|| Status::invalid_argument("the source is missing"))?;
-        let Some(name) = source.identifier.strip_prefix("docker-image://") else {
-            return Err(Status::unimplemented(format!(
-                "{} can't be looked up by this builder",
-                source.identifier
-            )));
-        };
-        let (_, digest, config) =
-            resolve(&build, name, request.platform, &request.resolve_mode, &request.log_name).await?;
-        let wants_config = !request.image.as_ref().is_some_and(|image| image.no_config);
-        let config = if wants_config { config } else { Vec::new() };
-        let image = ResolveSourceImageResponse { digest, config, attestation_chain: None };
-        Ok(ResolveSourceMetaResponse { source: Some(source), image: Some(image), git: None, http: None })
     }
 
     pub(super) async fn read_file(
@@ -250,47 +215,6 @@ impl Server {
             Ok(StatFileResponse { stat: Some(stat_of(&tree, &request.path, name, &found)) })
         })
         .await
-    }
-}
-
-/// Resolves an image; returns its name, the digest of its index or manifest, and its config.
-async fn resolve(
-    build: &Build,
-    name: &str,
-    platform: Option<llb::Platform>,
-    mode: &str,
-    log_name: &str,
-) -> Result<(String, String, Vec<u8>), Status> {
-    let reference: Reference = name.parse().map_err(|error| {
-        let error: polyarch_oci::ReferenceError = error;
-        Status::invalid_argument(format!("{name} is not the name of an image: {error}"))
-    })?;
-    let reference = reference.with_default_tag();
-    let platform = match platform {
-        Some(platform) => Platform {
-            os_version: platform.os_version,
-            os_features: platform.os_features,
-            ..Platform::new(&platform.os, &platform.architecture, &platform.variant)
-        },
-        None => Platform::host(),
-    };
-    let pull = if mode == "pull" { PullPolicy::Always } else { PullPolicy::Default };
-    let label = match log_name {
-        "" => format!("[internal] load metadata for {reference}"),
-        name => name.to_owned(),
-    };
-    let progress = build.progress();
-    let vertex = progress.begin(&format!("metadata {platform} {reference}"), label);
-    let shown = Shown { progress: progress.clone(), vertex: vertex.digest() };
-    match build.services.resolve_image(&reference, &platform, pull, &shown).await {
-        Ok(image) => {
-            vertex.done();
-            Ok((reference.to_string(), image.root.digest.to_string(), image.config.bytes.to_vec()))
-        }
-        Err(error) => {
-            vertex.failed(&error);
-            Err(status_of(&error))
-        }
     }
 }
 

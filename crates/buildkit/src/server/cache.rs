@@ -17,6 +17,7 @@ use polyarch_store::Store;
 use serde::Deserialize;
 
 use crate::api::control::CacheOptionsEntry;
+use crate::api::gateway::CacheOptionsEntry as FrontendEntry;
 use crate::caller::ClientSession;
 use crate::server::attributes::wrong;
 use crate::server::builds::Build;
@@ -38,9 +39,12 @@ struct Import {
 pub(super) fn remote_cache(
     build: &Build,
     attributes: &BTreeMap<String, String>,
+    told: &[FrontendEntry],
 ) -> Result<RemoteCache, BuildError> {
     let imports = build.request.cache.iter().flat_map(|options| &options.imports);
     let mut imports: Vec<CacheEntry> = imports.map(entry).collect();
+    imports
+        .extend(told.iter().map(|it| CacheEntry { kind: it.r#type.clone(), attributes: it.attrs.clone() }));
     if let Some(text) = attributes.get("cache-imports").filter(|text| !text.is_empty()) {
         // Go writes an absent list as null.
         let told: Option<Vec<Import>> = serde_json::from_str(text).map_err(|error| {

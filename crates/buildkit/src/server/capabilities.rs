@@ -8,7 +8,7 @@ use crate::api::gateway::PongResponse;
 use crate::server::Server;
 
 /// What frontends that run in clients may use.
-const FRONTEND: [&str; 17] = [
+const FRONTEND: [&str; 19] = [
     "solve.base",
     "solve.inlinereturn",
     "resolveimage",
@@ -26,6 +26,8 @@ const FRONTEND: [&str; 17] = [
     "gateway.solve.evaluate",
     "gateway.evaluate",
     "gateway.warnings",
+    "importcaches",
+    "source.metaresolver",
 ];
 
 /// What definitions, exporters and caches may use.

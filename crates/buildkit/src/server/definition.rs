@@ -12,7 +12,8 @@
 mod exec;
 mod files;
 mod graph;
-mod sources;
+pub(super) mod sources;
+mod told;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,9 +24,10 @@ use polyarch_oci::{Digest, Platform};
 use prost::Message as _;
 use tonic::Status;
 
+use crate::api::gateway::CacheOptionsEntry;
 use crate::api::llb::{Definition, DiffOp, Input, Op, OpKind, OpMetadata, SourceOp};
 use crate::server::Server;
-use crate::server::attributes::{granted, request_of, wrong};
+use crate::server::attributes::{attestations, granted, request_of, wrong};
 use crate::server::builds::Build;
 use crate::server::cache::remote_cache;
 use crate::server::errors::status_of;
@@ -73,17 +75,18 @@ impl Server {
         self.0.builds.result(&name_of(definition).ok()??).ok()
     }
 
-    /// Makes the tree of a definition, or finds it.
+    /// Makes the tree of a definition, or finds it; `imports` are places of cache beside those of the build.
     pub(super) async fn tree_of(
         &self,
         build: &Arc<Build>,
         definition: &Definition,
+        imports: &[CacheOptionsEntry],
     ) -> Result<ResultTree, Status> {
         if let Some(name) = name_of(definition)? {
             return self.0.builds.result(&name);
         }
         let evaluated = tokio::select! {
-            evaluated = self.evaluate(build, definition) => evaluated,
+            evaluated = self.evaluate(build, definition, imports) => evaluated,
             () = build.cancel.cancelled() => Err(BuildError::cancelled()),
         };
         let evaluation = evaluated.map_err(|error| status_of(&error))?;
@@ -95,30 +98,38 @@ impl Server {
         &self,
         build: &Arc<Build>,
         definition: &Definition,
+        imports: &[CacheOptionsEntry],
     ) -> Result<Solved, Status> {
-        let tree = self.tree_of(build, definition).await?;
+        let tree = self.tree_of(build, definition, imports).await?;
         Ok(Solved { trees: vec![(String::new(), tree)], ..Solved::default() })
     }
 
-    async fn evaluate(&self, build: &Arc<Build>, definition: &Definition) -> Result<Evaluation, BuildError> {
+    async fn evaluate(
+        &self,
+        build: &Arc<Build>,
+        definition: &Definition,
+        imports: &[CacheOptionsEntry],
+    ) -> Result<Evaluation, BuildError> {
         let options = &self.0.options;
         let entitlements = granted(&build.request.entitlements, &options.entitlements)?;
         let mut request = request_of(&BTreeMap::new(), entitlements)?;
         (request.max_parallel, request.threads) = (options.max_parallel, options.threads);
+        request.attestations = attestations(build)?;
         let checked = graph::check(definition)?;
+        let told = told::told(definition, &checked)?;
         let mut sources = Sources::new(self, build)?;
         let mut vertices = Vec::with_capacity(checked.len());
         for vertex in checked {
             vertices.push(convert(vertex, &mut sources).await?);
         }
-        let graph = result_of(vertices)?;
+        let graph = Graph { told, ..result_of(vertices)? };
         request.platforms = vec![graph.vertices[graph.result.vertex].platform.clone()];
         let sockets = build.services.scratch()?;
         if let Some(session) = &build.session {
             let secrets = ClientSecrets::new(session.clone(), sockets.path().to_owned());
             request.steps.secrets = Arc::new(secrets);
         }
-        request.cache = remote_cache(build, &BTreeMap::new())?;
+        request.cache = remote_cache(build, &BTreeMap::new(), imports)?;
         let (services, progress) = (&build.services, build.progress());
         let evaluated = services.evaluate_definition(&graph, &request, &progress, &build.cancel).await?;
         Ok(Evaluation { request, evaluated })
@@ -133,7 +144,7 @@ fn result_of(mut vertices: Vec<Vertex>) -> Result<Graph, BuildError> {
         _ => None,
     });
     let result = result.ok_or_else(|| wrong("invalid LLB: the last vertex must have one input and no op"))?;
-    Ok(Graph { vertices, result })
+    Ok(Graph { vertices, result, ..Graph::default() })
 }
 
 async fn convert(vertex: CheckedVertex, sources: &mut Sources<'_>) -> Result<Vertex, BuildError> {

@@ -120,7 +120,7 @@ impl Server {
             let secrets = ClientSecrets::new(session.clone(), sockets.path().to_owned());
             request.steps.secrets = Arc::new(secrets);
         }
-        request.cache = remote_cache(build, attributes)?;
+        request.cache = remote_cache(build, attributes, &[])?;
         let (progress, cancel) = (build.progress(), &build.cancel);
         let evaluated = build.services.evaluate(&request, &progress, cancel).await?;
         solved_of(Evaluation { request, evaluated })
@@ -137,8 +137,7 @@ impl Server {
         inputs: &Inputs,
     ) -> Result<(), BuildError> {
         let asked = &build.request;
-        let attributes = asked.frontend_attrs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let of_build = Attestations::from_attributes(attributes)?;
+        let of_build = crate::server::attributes::attestations(build)?;
         attestations.provenance = of_build.provenance;
         attestations.sbom = attestations.sbom.take().or(of_build.sbom);
         attestations.inputs = inputs.asked();
@@ -202,7 +201,7 @@ impl Inputs {
         }
         let mut inputs = Inputs::default();
         for (name, definition) in definitions {
-            let mut tree = server.tree_of(build, definition).await?;
+            let mut tree = server.tree_of(build, definition, &[]).await?;
             if let Some(config) = input_config(name, attributes).map_err(|error| status_of(&error))? {
                 tree = tree.with_config(config);
             }

@@ -24,6 +24,7 @@ mod history;
 mod layouts;
 mod listen;
 mod outputs;
+mod resolve;
 mod results;
 mod returned;
 mod secrets;

@@ -6,19 +6,22 @@
 //! trees of their own build only; to hand a tree on to another build of its own, as bake does with linked
 //! targets, a client sends the definition that names it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use polyarch_build::{BuildError, BuildRequest, Evaluated};
+use polyarch_build::{AskedImage, BuildError, BuildRequest, Evaluated};
 use polyarch_oci::{ImageConfig, Platform};
 use tokio::sync::Notify;
 use tonic::Status;
 
 use crate::server::attributes::request_of;
+use crate::server::builds::Build;
 use crate::session::random_id;
 
 /// The most trees that a frontend may have at a time.
 const MAX_TREES: usize = 4096;
+/// The most images that a frontend has asked about and that are remembered.
+const MAX_IMAGES: usize = 1024;
 
 /// What was built of a request: the trees of its platforms.
 pub(crate) struct Evaluation {
@@ -52,6 +55,37 @@ impl ResultTree {
         platform.map_or_else(|| self.clone(), |platform| self.as_image(platform, config))
     }
 
+    /// Returns the tree with what its client's frontend took in besides.
+    pub(super) fn taking_in(&self, others: &[ResultTree], images: &[AskedImage]) -> ResultTree {
+        let Evaluation { request, evaluated } = &*self.evaluation;
+        let others = others.iter().map(|tree| (&tree.evaluation.evaluated, tree.platform));
+        let Some(evaluated) = evaluated.taking_in(self.platform, others, images) else {
+            return self.clone();
+        };
+        ResultTree::now(request, evaluated)
+    }
+
+    /// Returns the tree with the bill of materials that is in a directory of another.
+    pub(super) async fn with_bill(
+        &self,
+        bill: &ResultTree,
+        directory: &str,
+        build: &Build,
+    ) -> Result<ResultTree, BuildError> {
+        let Evaluation { request, evaluated } = &*self.evaluation;
+        let of = (evaluated, self.platform);
+        let from = (&bill.evaluation.evaluated, bill.platform);
+        let evaluated = build.services.with_bill(of, from, directory, &build.progress()).await?;
+        Ok(ResultTree::now(request, evaluated))
+    }
+
+    /// Returns what has become of the tree, which is the only one now.
+    fn now(request: &BuildRequest, evaluated: Evaluated) -> ResultTree {
+        let platforms = evaluated.platforms().cloned().collect();
+        let request = BuildRequest { platforms, ..request.clone() };
+        ResultTree { evaluation: Arc::new(Evaluation { request, evaluated }), platform: 0 }
+    }
+
     /// Returns the tree as an image of another platform and config.
     pub(super) fn as_image(&self, platform: Platform, config: ImageConfig) -> ResultTree {
         let Evaluation { request, evaluated } = &*self.evaluation;
@@ -79,6 +113,7 @@ pub(crate) struct Solved {
 pub(crate) struct Results {
     /// The trees, and why some have none: whoever asks for one learns it.
     trees: Mutex<HashMap<String, Result<ResultTree, Status>>>,
+    images: Mutex<Vec<AskedImage>>,
     returned: Mutex<Option<Result<Solved, Status>>>,
     came: Notify,
 }
@@ -119,6 +154,26 @@ impl Results {
     /// When there is none, or it could not be made.
     pub(crate) fn get(&self, name: &str) -> Result<ResultTree, Status> {
         self.outcome(name)?
+    }
+
+    /// Returns the trees of all names but some.
+    pub(super) fn others(&self, names: &BTreeSet<&str>) -> Vec<ResultTree> {
+        let trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = trees.iter().filter(|(name, _)| !names.contains(name.as_str()));
+        others.filter_map(|(_, tree)| tree.as_ref().ok().cloned()).collect()
+    }
+
+    /// Remembers an image that the frontend has asked about.
+    pub(super) fn note_image(&self, image: AskedImage) {
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        if images.len() < MAX_IMAGES && !images.contains(&image) {
+            images.push(image);
+        }
+    }
+
+    /// Returns the images that the frontend has asked about.
+    pub(super) fn images(&self) -> Vec<AskedImage> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends the frontend, once.

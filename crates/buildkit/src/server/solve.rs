@@ -99,7 +99,7 @@ impl Server {
         let solved = match (request.frontend.as_str(), has_definition) {
             ("", false) => self.of_client(build).await?,
             ("", true) => {
-                self.solve_definition(build, &request.definition.clone().unwrap_or_default()).await?
+                self.solve_definition(build, &request.definition.clone().unwrap_or_default(), &[]).await?
             }
             (frontend, _) => {
                 self.run_frontend(build, frontend, &request.frontend_attrs, &request.frontend_inputs).await?

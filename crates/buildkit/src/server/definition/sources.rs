@@ -30,7 +30,7 @@ const MAX_UPLOADS: usize = 100;
 const MAX_PATTERNS: usize = 10_000;
 
 /// The sources of one definition; what came from the client is there as long as this lives.
-pub(super) struct Sources<'a> {
+pub(in crate::server) struct Sources<'a> {
     server: &'a Server,
     build: &'a Arc<Build>,
     policies: SourcePolicies,
@@ -40,7 +40,10 @@ pub(super) struct Sources<'a> {
 impl<'a> Sources<'a> {
     /// # Errors
     /// When the build's source policy is malformed.
-    pub(super) fn new(server: &'a Server, build: &'a Arc<Build>) -> Result<Sources<'a>, BuildError> {
+    pub(in crate::server) fn new(
+        server: &'a Server,
+        build: &'a Arc<Build>,
+    ) -> Result<Sources<'a>, BuildError> {
         let policies = match &build.request.source_policy {
             None => SourcePolicies::default(),
             Some(message) => SourcePolicies::new(&[crate::policy::read(message)?])?,
@@ -49,7 +52,7 @@ impl<'a> Sources<'a> {
     }
 
     /// Returns what the build's source policy makes of a source.
-    fn permitted<'b>(&self, op: &'b SourceOp) -> Result<Cow<'b, SourceOp>, BuildError> {
+    pub(in crate::server) fn permitted<'b>(&self, op: &'b SourceOp) -> Result<Cow<'b, SourceOp>, BuildError> {
         if self.policies.is_empty() || op.identifier.starts_with(SCHEME) {
             return Ok(Cow::Borrowed(op));
         }
@@ -65,7 +68,7 @@ impl<'a> Sources<'a> {
     }
 
     /// Converts a source; `digest` is that of its vertex.
-    pub(super) async fn source(
+    pub(in crate::server) async fn source(
         &mut self,
         op: &SourceOp,
         digest: &str,
@@ -85,7 +88,7 @@ impl<'a> Sources<'a> {
                 self.upload(&op.identifier, digest, &attributes).await
             }
             "http" | "https" => http(&op.identifier, &attributes),
-            "oci-layout" => self.layout(rest, &attributes).await,
+            "oci-layout" => Ok(VertexKind::Layout { reference: self.bring_layout(rest, &op.attrs).await? }),
             _ if op.identifier.starts_with(SCHEME) => {
                 let tree = self.server.0.builds.result(rest);
                 let tree = tree.map_err(|status| wrong(status.message()))?;
@@ -147,7 +150,7 @@ impl<'a> Sources<'a> {
         }
         let path = kept.path().to_owned();
         self.directories.push(kept);
-        Ok(VertexKind::Directory { name: format!("{name} {digest}"), path })
+        Ok(VertexKind::Directory { name: format!("{name} {digest}"), local: name.to_owned(), path })
     }
 
     /// Takes a file that the client sends through its session; it does so once, and the build keeps it.
@@ -173,11 +176,16 @@ impl<'a> Sources<'a> {
             uploads.insert(key.clone(), directory);
         }
         let path = uploads.get(&key).map(|directory| directory.path().to_owned()).unwrap_or_default();
-        Ok(VertexKind::Directory { name: format!("upload {digest}"), path })
+        Ok(VertexKind::Directory { name: format!("upload {digest}"), local: name.to_owned(), path })
     }
 
     /// Brings an image of a layout of the client's here.
-    async fn layout(&self, rest: &str, attributes: &Attributes<'_>) -> Result<VertexKind, BuildError> {
+    pub(in crate::server) async fn bring_layout(
+        &self,
+        rest: &str,
+        attributes: &BTreeMap<String, String>,
+    ) -> Result<Reference, BuildError> {
+        let attributes = Attributes(attributes);
         let reference: Reference = rest.parse().map_err(|error: polyarch_oci::ReferenceError| {
             wrong(format!("could not parse oci-layout reference {rest:?}: {error}"))
         })?;
@@ -187,7 +195,7 @@ impl<'a> Sources<'a> {
         let store = attributes.get("oci.store").unwrap_or_default();
         let store = format!("oci:{}", without_tag(store));
         copy_image(&session, &store, &digest, &self.build.services).await?;
-        Ok(VertexKind::Layout { reference })
+        Ok(reference)
     }
 }
 
