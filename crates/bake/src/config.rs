@@ -261,7 +261,8 @@ impl Config {
         let mut target = Target::default();
         for parent in &own.inherits {
             if let Some(parent) = self.inherited(parent, visited, overrides, granted)? {
-                target.merge(parent);
+                // Whom it inherits from has been merged into it already; the names would only multiply.
+                target.merge(Target { inherits: Vec::new(), ..parent });
             }
         }
         target.merge(own.clone());

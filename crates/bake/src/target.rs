@@ -124,6 +124,12 @@ impl Target {
         append(&mut self.annotations, other.annotations);
         append(&mut self.attest, other.attest);
         append(&mut self.policy, other.policy);
+        if let Some(policies) = &mut self.policy {
+            // All policies hold together, so one that comes again says nothing new where it stood before.
+            let all = std::mem::take(policies);
+            let comes_again = |at: usize| all[at + 1..].contains(&all[at]);
+            policies.extend((0..all.len()).filter(|at| !comes_again(*at)).map(|at| all[at].clone()));
+        }
         append(&mut self.secrets, other.secrets);
         append(&mut self.ssh, other.ssh);
         replace(&mut self.platforms, other.platforms);

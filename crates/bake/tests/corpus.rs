@@ -127,6 +127,24 @@ fn files_print_what_buildx_prints() {
 }
 
 #[test]
+fn targets_that_inherit_twice_at_every_level_are_no_more_than_one() {
+    let mut text = "target \"t0\" { policy = [{ filename = \"a\" }] }\n".to_owned();
+    for level in 1..60 {
+        let below = level - 1;
+        text += &format!("target \"t{level}\" {{ inherits = [\"t{below}\", \"t{below}\"] }}\n");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("bake.hcl"), text).expect("the file is written");
+    let case = Case {
+        directory: directory.path().to_owned(),
+        arguments: ["-f", "bake.hcl", "t59"].map(str::to_owned).to_vec(),
+        environment: BTreeMap::new(),
+    };
+    let printed = print(&case).expect("it resolves");
+    assert_eq!(printed.matches("\"a\"").count(), 1, "{printed}");
+}
+
+#[test]
 fn what_was_recorded_is_what_buildx_prints_today() {
     let Some(buildx) = std::env::var_os("POLYARCH_TEST_BUILDX") else {
         println!("not run: POLYARCH_TEST_BUILDX names no program");
