@@ -9,6 +9,7 @@ use polyarch_build::BuildError;
 use polyarch_build::error::SourceLocation;
 use polyarch_build::source_policy::SourcePolicy;
 use polyarch_solver::progress::Progress;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Status};
@@ -153,6 +154,12 @@ impl SolveRequest {
             .into_iter()
             .map(|exporter| control::Exporter { r#type: exporter.kind, attrs: exporter.attributes })
             .collect();
+        let mut frontend_attrs = self.attributes;
+        // Where cache comes from the frontend must be told; what the daemon is told of it serves definitions only.
+        if !self.cache_from.is_empty() {
+            let imports = self.cache_from.iter().map(|it| json!({ "Type": it.r#type, "Attrs": it.attrs }));
+            frontend_attrs.insert("cache-imports".to_owned(), Value::from_iter(imports).to_string());
+        }
         // Nodes before v0.13 know only one exporter, under the old name.
         let first = exporters.first().cloned().unwrap_or_default();
         control::SolveRequest {
@@ -161,7 +168,7 @@ impl SolveRequest {
             exporter_attrs_deprecated: first.attrs,
             session: session.to_owned(),
             frontend: self.frontend,
-            frontend_attrs: self.attributes,
+            frontend_attrs,
             cache: Some(CacheOptions {
                 exports: self.cache_to,
                 imports: self.cache_from,
@@ -235,5 +242,18 @@ mod tests {
             }
         };
         finish_progress(talking, &activity, patience).await;
+    }
+
+    #[test]
+    fn daemon_and_frontend_are_told_where_cache_comes_from() {
+        let attrs = BTreeMap::from([("ref".to_owned(), "example.com/cache:1".to_owned())]);
+        let cache_from = vec![CacheOptionsEntry { r#type: "registry".to_owned(), attrs }];
+        let message = SolveRequest { cache_from: cache_from.clone(), ..SolveRequest::default() }
+            .message("build".to_owned(), "session");
+        assert_eq!(message.cache.unwrap().imports, cache_from);
+        let told: Value = serde_json::from_str(&message.frontend_attrs["cache-imports"]).unwrap();
+        assert_eq!(told, json!([{ "Type": "registry", "Attrs": { "ref": "example.com/cache:1" } }]));
+        let without = SolveRequest::default().message("build".to_owned(), "session");
+        assert!(without.frontend_attrs.is_empty());
     }
 }

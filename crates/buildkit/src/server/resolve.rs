@@ -59,6 +59,8 @@ impl Server {
             label: &request.log_name,
         };
         let (source, found) = self.image_of(&build, &source, &asked).await?;
+        let no_image = || Status::invalid_argument(format!("{} is no image", source.identifier));
+        let found = found.ok_or_else(no_image)?;
         let name = source.identifier.strip_prefix(IMAGE).or_else(|| source.identifier.strip_prefix(LAYOUT));
         let name = name.unwrap_or(&request.r#ref).to_owned();
         Ok(ResolveImageConfigResponse { digest: found.digest, config: found.config, r#ref: name })
@@ -85,9 +87,13 @@ impl Server {
             };
             let (source, found) = self.image_of(&build, &source, &asked).await?;
             let wants_config = !request.image.as_ref().is_some_and(|image| image.no_config);
-            let config = if wants_config { found.config } else { Vec::new() };
-            let image = ResolveSourceImageResponse { digest: found.digest, config, attestation_chain: None };
-            return Ok(ResolveSourceMetaResponse { source: Some(source), image: Some(image), ..answer });
+            // Where a policy has put something else in its place, the frontend goes on with that.
+            let image = found.map(|found| ResolveSourceImageResponse {
+                digest: found.digest,
+                config: if wants_config { found.config } else { Vec::new() },
+                attestation_chain: None,
+            });
+            return Ok(ResolveSourceMetaResponse { source: Some(source), image, ..answer });
         }
         let wants_objects = request.git.as_ref().is_some_and(|git| git.return_object);
         let (source, facts) = self.facts_of(&build, &source, &request.log_name, wants_objects).await?;
@@ -116,23 +122,21 @@ impl Server {
         Ok(ResolveSourceMetaResponse { source: Some(source), git, http, ..answer })
     }
 
-    /// Looks up an image, in a registry or in a layout of the client's, as the build's source policy has it.
+    /// Looks up an image, in a registry or in a layout of the client's, as the build's source policy has it; nothing
+    /// is found where the policy has put in its place what is no image.
     async fn image_of(
         &self,
         build: &Arc<Build>,
         source: &SourceOp,
         asked: &Asked<'_>,
-    ) -> Result<(SourceOp, Found), Status> {
+    ) -> Result<(SourceOp, Option<Found>), Status> {
         let failed = |error: BuildError| status_of(&error);
         let sources = Sources::new(self, build).map_err(failed)?;
         let source = sources.permitted(source).map_err(failed)?.into_owned();
         let (reference, is_layout) = match source.identifier.strip_prefix(LAYOUT) {
             Some(rest) => (sources.bring_layout(rest, &source.attrs).await.map_err(failed)?, true),
             None => {
-                let name = source
-                    .identifier
-                    .strip_prefix(IMAGE)
-                    .ok_or_else(|| Status::invalid_argument(format!("{} is no image", source.identifier)))?;
+                let Some(name) = source.identifier.strip_prefix(IMAGE) else { return Ok((source, None)) };
                 let reference: Reference = name.parse().map_err(|error: polyarch_oci::ReferenceError| {
                     Status::invalid_argument(format!("{name} is not the name of an image: {error}"))
                 })?;
@@ -173,7 +177,8 @@ impl Server {
                 });
                 let scheme = if is_layout { LAYOUT } else { IMAGE };
                 let source = SourceOp { identifier: format!("{scheme}{reference}"), ..source };
-                Ok((source, Found { digest: digest.to_string(), config: image.config.bytes.to_vec() }))
+                let config = image.config.bytes.to_vec();
+                Ok((source, Some(Found { digest: digest.to_string(), config })))
             }
             Err(error) => {
                 vertex.failed(&error);
