@@ -137,13 +137,13 @@ pub struct BuildArgs {
     /// Let a node emulate a platform that no node of the builder runs by itself
     #[arg(long)]
     pub allow_emulation: bool,
-    /// Take results of steps from NAME (a cache, or an image that holds its own), or type=registry,ref=NAME or
-    /// type=local,src=DIR[,tag=TAG][,digest=DIGEST]; may be repeated
+    /// Take results of steps from NAME (a cache, or an image that holds its own), or `type=registry,ref=NAME` or
+    /// `type=local,src=DIR[,tag=TAG][,digest=DIGEST]`; may be repeated
     #[arg(long, value_name = "NAME|ATTRIBUTES")]
     pub cache_from: Vec<String>,
-    /// Send results of steps to NAME, or type=registry,ref=NAME or type=local,dest=DIR[,tag=TAG], with
-    /// [,mode=min|max] [,compression=gzip|zstd|uncompressed] [,ignore-error=BOOL], or into the image itself:
-    /// type=inline; may be repeated
+    /// Send results of steps to NAME, or `type=registry,ref=NAME` or `type=local,dest=DIR[,tag=TAG]`, with
+    /// `[,mode=min|max]` `[,compression=gzip|zstd|uncompressed]` `[,ignore-error=BOOL]`, or into the image itself:
+    /// `type=inline`; may be repeated
     #[arg(long, value_name = "NAME|ATTRIBUTES")]
     pub cache_to: Vec<String>,
     /// Attest how the image was built: true, false, or mode=min|max[,KEY=VALUE]; short for --attest
