@@ -9,6 +9,12 @@ use serde::{Deserialize, Serialize};
 pub const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
 /// The header by which a registry asks for upload pieces of at least this many bytes.
 pub const OCI_CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
+/// The header by which a registry says that it has entered a manifest among the referrers of its subject.
+pub const OCI_SUBJECT: &str = "oci-subject";
+/// The header that names a tag which a push by digest has set.
+pub const OCI_TAG: &str = "oci-tag";
+/// The header that names the filters which a list of referrers has passed.
+pub const OCI_FILTERS_APPLIED: &str = "oci-filters-applied";
 /// The header that names an upload session.
 pub const DOCKER_UPLOAD_UUID: &str = "docker-upload-uuid";
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The distribution API: the client.
+//! The distribution API: client and server.
 //!
 //! Pulls and pushes manifests and blobs over HTTP (distribution-spec 1.1). It owns transport,
 //! authorization, mirrors, retries and verification; it owns no storage: blobs stream into a
@@ -12,6 +12,7 @@ pub mod client;
 pub mod config;
 pub mod credentials;
 pub mod error;
+pub mod server;
 
 pub use client::{
     AuthScheme, BlobReader, BlobSink, BlobSource, Client, ClientOptions, FetchedManifest, FnSink, LentToken,

@@ -33,6 +33,7 @@ mod prune;
 mod ps;
 mod pull;
 mod push;
+mod registry;
 mod resolve;
 mod rm;
 mod rmi;
@@ -113,6 +114,7 @@ enum Command {
     Prune(prune::PruneArgs),
     System(system::SystemArgs),
     Node(node::NodeArgs),
+    Registry(registry::RegistryArgs),
     Ps(ps::PsArgs),
     #[command(hide = true)]
     Rm(rm::RmArgs),
@@ -253,6 +255,7 @@ impl Cli {
             }
             Command::System(args) => done(args.run(&session)),
             Command::Node(args) => done(args.run(builder, &session)),
+            Command::Registry(args) => args.run(&session),
             Command::Ps(args) => done(ps::run(&args, &session)),
             Command::Rm(args) => done(rm::run(&args, &session)),
             Command::Prune(args) => done(prune::run(&args, &session)),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The client against registries: a fake one that misbehaves on request, and Debian's `docker-registry`.
+//! The client against registries: a fake one that misbehaves on request, Debian's `docker-registry`, and our own server.
 
 #![expect(clippy::unwrap_used, reason = "everything in this binary is a test")]
 
@@ -13,6 +13,9 @@ mod lists;
 mod manifest;
 mod proxy;
 mod push;
+mod server;
+mod server_input;
+mod serving;
 mod tls;
 
 /// A file that nobody declares would silently not be tested.

@@ -118,7 +118,7 @@ fn named<'a>(
 }
 
 /// Reads a duration as Go writes it: `20s`, `1m30s`, `500ms`; `0` waits for as long as it takes.
-fn go_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn go_duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::from_secs(24 * 60 * 60));
     }

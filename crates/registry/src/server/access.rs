@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who may do what: users of a file in the form of Apache's htpasswd (bcrypt), and repositories that everybody may read.
+//!
+//! bcrypt is slow on purpose, so a pair that was right is remembered for a short time, by a keyed hash that is worth
+//! nothing outside of this process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+use sha2::{Digest as _, Sha256};
+
+use super::api_error::{ApiError, Code};
+use super::names::RepositoryName;
+
+/// How long a right password is not checked again.
+const REMEMBER: Duration = Duration::from_secs(300);
+/// The most pairs that are remembered.
+const MAX_REMEMBERED: usize = 1024;
+/// The most passwords that are checked at a time: each takes a core for a while.
+const MAX_CHECKS: usize = 2;
+/// What a client without (right) credentials is told.
+const CHALLENGE: &str = "Basic realm=\"polyarch registry\"";
+/// Checked for names that are none, so that their answer takes as long; whatever comes of it, they stay out.
+const NOBODY: &str = "$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a";
+
+/// Says what is wrong with a file of users.
+#[derive(Debug, thiserror::Error)]
+pub enum HtpasswdError {
+    /// A line has not the form `NAME:HASH`.
+    #[error("line {line} has no form NAME:HASH")]
+    Form {
+        /// Its number, from 1.
+        line: usize,
+    },
+    /// A hash is not bcrypt's.
+    #[error("the password of {user:?} in line {line} is not bcrypt's (make it with `htpasswd -B`)")]
+    NotBcrypt {
+        /// Its number, from 1.
+        line: usize,
+        /// The user.
+        user: String,
+    },
+    /// There is no user at all.
+    #[error("there is no user in it")]
+    Empty,
+}
+
+/// The users of a registry.
+#[derive(Debug, Clone, Default)]
+pub struct Users {
+    hashes: HashMap<String, String>,
+}
+
+impl Users {
+    /// Reads a file in the form of htpasswd; empty lines and those that begin with `#` say nothing.
+    ///
+    /// # Errors
+    /// When a line cannot be used: a user who could never get in would be worse than an error.
+    pub fn parse(text: &str) -> Result<Users, HtpasswdError> {
+        let mut hashes = HashMap::new();
+        for (number, line) in text.lines().enumerate().map(|(number, line)| (number + 1, line.trim())) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let form = || HtpasswdError::Form { line: number };
+            let (user, hash) = line.split_once(':').filter(|(user, _)| !user.is_empty()).ok_or_else(form)?;
+            let parts = hash.split('$').collect::<Vec<_>>();
+            let is_bcrypt = matches!(parts[..], ["", "2a" | "2b" | "2x" | "2y", cost, rest]
+                if cost.parse::<u32>().is_ok_and(|cost| (4..=20).contains(&cost)) && rest.len() == 53);
+            if !is_bcrypt {
+                return Err(HtpasswdError::NotBcrypt { line: number, user: user.to_owned() });
+            }
+            hashes.insert(user.to_owned(), hash.to_owned());
+        }
+        if hashes.is_empty() {
+            return Err(HtpasswdError::Empty);
+        }
+        Ok(Users { hashes })
+    }
+}
+
+/// Who may do what.
+#[derive(Debug)]
+pub struct Access {
+    /// `None`: everybody may do everything.
+    users: Option<Users>,
+    /// Repositories that begin so may be read by everybody; an empty one means all.
+    anonymous_read: Vec<String>,
+    secret: [u8; 32],
+    right: Mutex<HashMap<[u8; 32], Instant>>,
+    checks: tokio::sync::Semaphore,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Who {
+    /// Nobody needs to say.
+    Anybody,
+    /// Somebody who did not say.
+    Anonymous,
+    /// A user.
+    User(String),
+}
+
+impl Access {
+    /// Makes the rules: `None` for no users, who then need none.
+    ///
+    /// # Errors
+    /// When there are no random bytes.
+    pub fn new(users: Option<Users>, anonymous_read: Vec<String>) -> std::io::Result<Access> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(std::io::Error::other)?;
+        let checks = tokio::sync::Semaphore::new(MAX_CHECKS);
+        Ok(Access { users, anonymous_read, secret, right: Mutex::default(), checks })
+    }
+
+    /// Tells whether users have to say who they are.
+    pub fn asks(&self) -> bool {
+        self.users.is_some()
+    }
+
+    /// Finds out who asks.
+    pub(super) async fn identify(self: &Arc<Self>, headers: &HeaderMap) -> Result<Who, ApiError> {
+        if self.users.is_none() {
+            return Ok(Who::Anybody);
+        }
+        let Some(header) = headers.get(AUTHORIZATION) else { return Ok(Who::Anonymous) };
+        let pair = header.to_str().ok().and_then(|text| {
+            let (scheme, encoded) = text.split_once(' ')?;
+            let decoded =
+                STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+            String::from_utf8(decoded).ok()
+        });
+        let Some((user, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
+            return Err(unauthorized("the credentials are not in the form of Basic authentication"));
+        };
+        let key = self.key(user, password);
+        if self.is_remembered(&key) {
+            return Ok(Who::User(user.to_owned()));
+        }
+        let permit = self.checks.acquire().await;
+        let hash = self.users.as_ref().and_then(|users| users.hashes.get(user)).cloned();
+        let password = password.to_owned();
+        // A name that is none takes as long as one that is.
+        let check = tokio::task::spawn_blocking(move || {
+            let is_right = bcrypt::verify(password, hash.as_deref().unwrap_or(NOBODY)).unwrap_or(false);
+            is_right && hash.is_some()
+        });
+        let is_right = check.await.unwrap_or(false);
+        drop(permit);
+        if !is_right {
+            return Err(unauthorized("the name or the password is wrong"));
+        }
+        self.remember(key);
+        Ok(Who::User(user.to_owned()))
+    }
+
+    /// Lets a request pass, or says what it needs.
+    pub(super) fn check(
+        &self,
+        who: &Who,
+        repository: Option<&RepositoryName>,
+        is_read: bool,
+    ) -> Result<(), ApiError> {
+        let is_allowed = match (who, repository) {
+            (Who::Anybody | Who::User(_), _) => true,
+            (Who::Anonymous, Some(repository)) => is_read && self.may_everybody_read(repository),
+            (Who::Anonymous, None) => false,
+        };
+        if is_allowed { Ok(()) } else { Err(unauthorized("this needs a user's name and password")) }
+    }
+
+    /// Tells whether a client may read a repository.
+    pub(super) fn may_read(&self, who: &Who, repository: &RepositoryName) -> bool {
+        !matches!(who, Who::Anonymous) || self.may_everybody_read(repository)
+    }
+
+    /// Tells whether anything may be read by everybody.
+    pub(super) fn has_anonymous(&self) -> bool {
+        !self.anonymous_read.is_empty()
+    }
+
+    /// A prefix ends where a part of the name does: `team` means `team/app`, and not `teams`.
+    fn may_everybody_read(&self, repository: &RepositoryName) -> bool {
+        self.anonymous_read.iter().any(|prefix| {
+            let prefix = prefix.trim_end_matches('/');
+            let rest = repository.as_str().strip_prefix(prefix);
+            prefix.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    }
+
+    fn key(&self, user: &str, password: &str) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.secret);
+        hash.update((user.len() as u64).to_le_bytes());
+        hash.update(user);
+        hash.update(password);
+        hash.finalize().into()
+    }
+
+    fn is_remembered(&self, key: &[u8; 32]) -> bool {
+        let right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        right.get(key).is_some_and(|since| since.elapsed() < REMEMBER)
+    }
+
+    fn remember(&self, key: [u8; 32]) {
+        let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        if right.len() >= MAX_REMEMBERED {
+            right.retain(|_, since| since.elapsed() < REMEMBER);
+        }
+        if right.len() < MAX_REMEMBERED {
+            right.insert(key, Instant::now());
+        }
+    }
+}
+
+fn unauthorized(sentence: &str) -> ApiError {
+    ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        Code::Unauthorized,
+        format!("{sentence}: log in to this registry"),
+    )
+    .header(WWW_AUTHENTICATE, CHALLENGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "ann:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a";
+
+    #[test]
+    fn only_bcrypt_is_taken() {
+        assert_eq!(Users::parse(&format!("# users\n\n{LINE}\n")).unwrap().hashes.len(), 1);
+        let error = Users::parse(&format!("{LINE}\nbob:$apr1$x$y\n")).unwrap_err();
+        assert!(matches!(&error, HtpasswdError::NotBcrypt { line: 2, user } if user == "bob"), "{error}");
+        assert!(matches!(Users::parse("bob"), Err(HtpasswdError::Form { line: 1 })));
+        assert!(matches!(Users::parse("#"), Err(HtpasswdError::Empty)));
+    }
+
+    #[tokio::test]
+    async fn passwords_are_checked_and_remembered() {
+        let access = Arc::new(Access::new(Some(Users::parse(LINE).unwrap()), Vec::new()).unwrap());
+        let who = async |pair: &str| {
+            let mut headers = HeaderMap::new();
+            let text = format!("Basic {}", STANDARD.encode(pair));
+            headers.insert(AUTHORIZATION, text.parse().unwrap());
+            access.identify(&headers).await
+        };
+        for _ in 0..2 {
+            assert_eq!(who("ann:secret").await.unwrap(), Who::User("ann".to_owned()));
+            assert!(who("ann:wrong").await.is_err());
+            assert!(who("bob:secret").await.is_err());
+            assert!(who("annsecret").await.is_err());
+        }
+        assert_eq!(access.right.lock().unwrap().len(), 1);
+        assert_eq!(access.identify(&HeaderMap::new()).await.unwrap(), Who::Anonymous);
+    }
+
+    #[test]
+    fn a_prefix_ends_with_a_part_of_the_name() {
+        let access = Access::new(Some(Users::parse(LINE).unwrap()), vec!["public/".to_owned()]).unwrap();
+        let name = |text: &str| RepositoryName::new(text).unwrap();
+        assert!(access.check(&Who::Anonymous, Some(&name("public/a")), true).is_ok());
+        for (repository, is_read) in [("public/a", false), ("publicity", true), ("a/public", true)] {
+            assert!(access.check(&Who::Anonymous, Some(&name(repository)), is_read).is_err(), "{repository}");
+        }
+        assert!(access.check(&Who::Anonymous, None, true).is_err());
+    }
+}

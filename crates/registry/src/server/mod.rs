@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The server: a registry over one directory (`docs/registry.md`).
+//!
+//! It owns the directory's format, the API's answers, access and limits. It promises that what it acknowledged is there
+//! after a crash, and that nothing is seen that is not whole. Several servers may use one directory.
+//!
+//! Its page for browsers is to come in `page/`.
+
+mod access;
+mod api_error;
+mod blob_uploads;
+mod blobs;
+mod body;
+mod cache;
+#[cfg(test)]
+mod crash_tests;
+mod disk;
+mod document;
+mod gc;
+mod index;
+mod limits;
+mod listen;
+mod listing;
+mod manifests;
+mod metrics;
+mod names;
+mod paced;
+#[cfg(test)]
+mod power;
+mod receive;
+mod repository;
+mod route;
+mod scrub;
+mod service;
+mod state;
+mod storage;
+mod tls;
+mod upload;
+
+use std::sync::Arc;
+
+use self::limits::RateLimiter;
+use self::metrics::Metrics;
+use self::state::State;
+
+pub use access::{Access, HtpasswdError, Users};
+pub use disk::DiskError;
+pub use gc::{CollectOptions, Collected};
+pub use limits::Limits;
+pub use names::RepositoryName;
+pub use scrub::{Damage, DamageKind, ScrubOptions, Scrubbed};
+pub use service::RequestRecord;
+pub use storage::{Storage, StorageError};
+pub use tls::{ServerTls, TlsError};
+
+/// Takes what is to be said about a request.
+pub type RequestLog = Arc<dyn Fn(&RequestRecord) + Send + Sync>;
+
+/// What a server is made of.
+pub struct ServerOptions {
+    /// The directory.
+    pub storage: Storage,
+    /// Who may do what.
+    pub access: Access,
+    /// How much of it.
+    pub limits: Limits,
+    /// Whether an image may be pushed whose blobs are not there.
+    pub allows_missing_blobs: bool,
+    /// What is removed while serving, and when; `None` for nothing.
+    pub collect: Option<CollectOptions>,
+    /// Who is told of requests.
+    pub log: Option<RequestLog>,
+}
+
+/// A registry server; a clone is another handle of the same.
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Arc<State>,
+    access: Arc<Access>,
+    limits: Limits,
+    rate: Option<RateLimiter>,
+    metrics: Metrics,
+    collect: Option<CollectOptions>,
+    log: Option<RequestLog>,
+}
+
+impl Server {
+    /// Makes a server; it listens to nobody yet.
+    pub fn new(options: ServerOptions) -> Server {
+        let state = State::new(options.storage, &options.limits, options.allows_missing_blobs);
+        Server {
+            shared: Arc::new(Shared {
+                state: Arc::new(state),
+                access: Arc::new(options.access),
+                rate: options.limits.requests_per_second.map(RateLimiter::new),
+                limits: options.limits,
+                metrics: Metrics::default(),
+                collect: options.collect,
+                log: options.log,
+            }),
+        }
+    }
+}

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One repository: its index in memory, always the one on the disk, and changes of it.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use polyarch_oci::Digest;
+use rustix::fs::{FlockOperation, flock};
+
+use super::disk::{Disk, DiskError};
+use super::index::{MAX_INDEX_BYTES, ManifestEntry, RepositoryIndex, blob_path_in};
+use super::names::{RepositoryName, Tag};
+use super::storage::{Incoming, StorageError, TempNames};
+
+/// A blob whose existence a client asks for is as good as new again when it is older than this.
+const RENEW_AFTER: Duration = Duration::from_secs(600);
+
+/// A repository of the storage; it need not exist.
+#[derive(Debug)]
+pub(super) struct Repository {
+    pub(super) name: RepositoryName,
+    pub(super) dir: PathBuf,
+    temp: Arc<TempNames>,
+    disk: Arc<Disk>,
+    known: Mutex<Option<(Identity, Arc<RepositoryIndex>)>>,
+    waiting: Mutex<Vec<(Change, SyncSender<ChangeResult>)>>,
+    writing: Mutex<()>,
+}
+
+/// What makes a file another one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// A change of a repository's index.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// Enter a manifest whose bytes are there.
+    Put {
+        digest: Digest,
+        entry: ManifestEntry,
+        tags: Vec<Tag>,
+        /// What must be there, checked under the lock.
+        required: Vec<Digest>,
+    },
+    /// Remove a tag.
+    RemoveTag(Tag),
+    /// Remove a manifest and its tags.
+    RemoveManifest(Digest),
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Outcome {
+    Done,
+    /// There is nothing of that name.
+    NotFound,
+    /// These blobs are not there; nothing was changed.
+    Missing(Vec<Digest>),
+}
+
+type ChangeResult = Result<Outcome, Arc<StorageError>>;
+
+impl Repository {
+    pub(super) fn new(
+        name: RepositoryName,
+        dir: PathBuf,
+        temp: Arc<TempNames>,
+        disk: Arc<Disk>,
+    ) -> Repository {
+        Repository {
+            name,
+            dir,
+            temp,
+            disk,
+            known: Mutex::default(),
+            waiting: Mutex::default(),
+            writing: Mutex::default(),
+        }
+    }
+
+    /// Returns the index as it is on the disk now; `None` when there is no such repository.
+    ///
+    /// Costs one `stat` unless another process has changed it.
+    pub(super) fn index(&self) -> Result<Option<Arc<RepositoryIndex>>, StorageError> {
+        let path = self.index_path();
+        let Some(identity) = identity_of(&path)? else { return Ok(None) };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((found, index)) = &*known
+            && *found == identity
+        {
+            return Ok(Some(index.clone()));
+        }
+        let Some((identity, index)) = read_index(&path)? else { return Ok(None) };
+        let index = Arc::new(index);
+        *known = Some((identity, index.clone()));
+        Ok(Some(index))
+    }
+
+    /// Returns the index when it is in memory and still the one on the disk.
+    pub(super) fn known_index(&self) -> Option<Arc<RepositoryIndex>> {
+        let identity = identity_of(&self.index_path()).ok()??;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (found, index) = known.as_ref()?;
+        (*found == identity).then(|| index.clone())
+    }
+
+    /// Changes the index durably. Changes that wait for each other are written together.
+    pub(super) fn change(&self, change: Change) -> ChangeResult {
+        let (sender, receiver) = sync_channel(1);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((change, sender));
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(result) = receiver.try_recv() {
+            return result;
+        }
+        let batch = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let (changes, senders): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        match self.apply(&changes) {
+            Ok(outcomes) => {
+                for (sender, outcome) in senders.iter().zip(outcomes) {
+                    // Each receiver waits for the lock that this thread holds; a channel of one never blocks.
+                    let _ = sender.try_send(Ok(outcome));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for sender in &senders {
+                    let _ = sender.try_send(Err(error.clone()));
+                }
+            }
+        }
+        drop(writing);
+        receiver.try_recv().unwrap_or(Ok(Outcome::NotFound))
+    }
+
+    fn apply(&self, changes: &[Change]) -> Result<Vec<Outcome>, StorageError> {
+        self.locked(|index| {
+            let mut index = (*index).clone();
+            let outcomes: Vec<Outcome> =
+                changes.iter().map(|change| self.enter(&mut index, change)).collect();
+            let is_changed = outcomes.contains(&Outcome::Done);
+            Ok((outcomes, is_changed.then_some(index)))
+        })
+        .map(|outcomes| outcomes.unwrap_or_else(|| vec![Outcome::NotFound; changes.len()]))
+    }
+
+    /// Does something with the index under the lock of all processes, and replaces it when the work says so.
+    /// `None` when there is no such repository.
+    pub(super) fn locked<T>(
+        &self,
+        work: impl FnOnce(Arc<RepositoryIndex>) -> Result<(T, Option<RepositoryIndex>), StorageError>,
+    ) -> Result<Option<T>, StorageError> {
+        let lock = match File::open(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(DiskError::new("open", &self.dir))?,
+        };
+        flock(&lock, FlockOperation::LockExclusive)
+            .map_err(|errno| DiskError::new("lock", &self.dir)(errno.into()))?;
+        let Some(index) = self.index()? else { return Ok(None) };
+        let (result, changed) = work(index)?;
+        if let Some(changed) = changed {
+            self.replace_index(changed)?;
+        }
+        Ok(Some(result))
+    }
+
+    fn enter(&self, index: &mut RepositoryIndex, change: &Change) -> Outcome {
+        match change {
+            Change::Put { digest, entry, tags, required } => {
+                let missing = |digest: &&Digest| !self.blob_path(digest).exists();
+                let missing: Vec<Digest> = required.iter().chain([digest]).filter(missing).cloned().collect();
+                if !missing.is_empty() {
+                    return Outcome::Missing(missing);
+                }
+                index.put(digest.clone(), entry.clone(), tags.iter().cloned());
+                Outcome::Done
+            }
+            Change::RemoveTag(tag) => match index.tags.remove(tag) {
+                Some(_) => Outcome::Done,
+                None => Outcome::NotFound,
+            },
+            Change::RemoveManifest(digest) => match index.remove(digest) {
+                true => Outcome::Done,
+                false => Outcome::NotFound,
+            },
+        }
+    }
+
+    fn replace_index(&self, index: RepositoryIndex) -> Result<(), StorageError> {
+        let mut incoming = Incoming::create(&self.temp, &self.disk)?;
+        let bytes = index.to_bytes();
+        incoming.file.write_all(&bytes).map_err(DiskError::new("write", &incoming.path))?;
+        self.disk.sync_file(&incoming.file, &incoming.path)?;
+        let path = self.index_path();
+        self.disk.rename(&incoming.path, &path)?;
+        incoming.is_placed = true;
+        self.disk.sync_dir(&self.dir)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = identity_of(&path)?.map(|identity| (identity, Arc::new(index)));
+        Ok(())
+    }
+
+    /// Opens a blob; returns its size, too. `None` when the repository does not have it.
+    pub(super) fn open_blob(&self, digest: &Digest) -> Result<Option<(File, u64)>, DiskError> {
+        let path = self.blob_path(digest);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(DiskError::new("open", &path))?,
+        };
+        let size = file.metadata().map_err(DiskError::new("read", &path))?.len();
+        Ok(Some((file, size)))
+    }
+
+    /// Returns the size of a blob, and keeps it from the collection for another grace period, because the
+    /// client that asks may rely on it. `None` when the repository does not have it.
+    pub(super) fn promise_blob(&self, digest: &Digest) -> Result<Option<u64>, DiskError> {
+        let path = self.blob_path(digest);
+        let metadata = match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(DiskError::new("read", &path))?,
+        };
+        if age(&metadata) > RENEW_AFTER {
+            let now = fs::FileTimes::new().set_modified(SystemTime::now());
+            // On a disk that can only be read nothing is collected either.
+            let _ = File::open(&path).and_then(|file| file.set_times(now));
+            // A collection that did not see the new time has taken the blob away by now.
+            if !path.exists() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(metadata.len()))
+    }
+
+    /// Removes a blob from this repository; tells whether it was there.
+    pub(super) fn remove_blob(&self, digest: &Digest) -> Result<bool, DiskError> {
+        let path = self.blob_path(digest);
+        if !self.disk.remove(&path)? {
+            return Ok(false);
+        }
+        if let Some(parent) = path.parent() {
+            self.disk.sync_dir(parent)?;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        blob_path_in(&self.dir, digest)
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.dir.join("index.json")
+    }
+}
+
+/// Returns the time since a file was last written, linked or promised; zero for one of the future.
+pub(super) fn age(metadata: &fs::Metadata) -> Duration {
+    let changed = (metadata.ctime(), metadata.ctime_nsec());
+    let (seconds, nanoseconds) = changed.max((metadata.mtime(), metadata.mtime_nsec()));
+    let since = u64::try_from(seconds).map(Duration::from_secs).unwrap_or_default();
+    let part = u64::try_from(nanoseconds).map(Duration::from_nanos).unwrap_or_default();
+    let time = SystemTime::UNIX_EPOCH.checked_add(since + part).unwrap_or(SystemTime::UNIX_EPOCH);
+    SystemTime::now().duration_since(time).unwrap_or_default()
+}
+
+fn identity_of(path: &Path) -> Result<Option<Identity>, StorageError> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => Ok(Some(identity(&other.map_err(DiskError::new("read", path))?))),
+    }
+}
+
+fn identity(metadata: &fs::Metadata) -> Identity {
+    Identity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        size: metadata.size(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    }
+}
+
+fn read_index(path: &Path) -> Result<Option<(Identity, RepositoryIndex)>, StorageError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(DiskError::new("open", path))?,
+    };
+    let metadata = file.metadata().map_err(DiskError::new("read", path))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_INDEX_BYTES).read_to_end(&mut bytes).map_err(DiskError::new("read", path))?;
+    let index = RepositoryIndex::parse(&bytes)
+        .map_err(|source| StorageError::Index { path: path.to_owned(), source })?;
+    Ok(Some((identity(&metadata), index)))
+}
