@@ -34,24 +34,40 @@ pub(super) async fn tags(
 ) -> Result<Response<Body>, ApiError> {
     let index = state.index(repository).await?.ok_or_else(|| ApiError::name_unknown(&repository.name))?;
     let page = Page::of(query)?;
-    let after = match query.get("last") {
-        None => Bound::Unbounded,
-        // What is no tag still has its place among them.
-        Some(last) => match Tag::new(last) {
-            Some(tag) => Bound::Excluded(tag),
-            None => return Err(not_a_place(last)),
-        },
-    };
-    let mut tags: Vec<&str> = index
-        .tags
-        .range((after, Bound::Unbounded))
-        .map(|(tag, _)| tag.as_str())
-        .take(page.count + 1)
-        .collect();
+    let after = last_tag(query)?.map_or(Bound::Unbounded, Bound::Excluded);
+    let tags = index.tags.range((after, Bound::Unbounded)).map(|(tag, _)| tag.as_str());
+    Ok(tag_answer(&repository.name, &page, tags))
+}
+
+/// Makes a page of tags that come from elsewhere.
+pub(super) fn tag_page(
+    repository: &RepositoryName,
+    tags: Vec<String>,
+    query: &Query,
+) -> Result<Response<Body>, ApiError> {
+    let page = Page::of(query)?;
+    let last = last_tag(query)?;
+    let mut tags: Vec<Tag> = tags.iter().filter_map(|tag| Tag::new(tag)).collect();
+    tags.sort_unstable();
+    let rest = tags.iter().filter(|tag| last.as_ref().is_none_or(|last| *tag > last));
+    Ok(tag_answer(repository, &page, rest.map(Tag::as_str)))
+}
+
+fn tag_answer<'a>(
+    repository: &RepositoryName,
+    page: &Page,
+    tags: impl Iterator<Item = &'a str>,
+) -> Response<Body> {
+    let mut tags: Vec<&str> = tags.take(page.count + 1).collect();
     let next = page.cut(&mut tags);
-    let body = serde_json::json!({ "name": repository.name.as_str(), "tags": tags });
-    let path = crate::api::tags_path(repository.name.as_str());
-    Ok(answer(&body, next.map(|last| link(&path, &[("n", &page.count.to_string()), ("last", last)]))))
+    let body = serde_json::json!({ "name": repository.as_str(), "tags": tags });
+    let path = crate::api::tags_path(repository.as_str());
+    answer(&body, next.map(|last| link(&path, &[("n", &page.count.to_string()), ("last", last)])))
+}
+
+fn last_tag(query: &Query) -> Result<Option<Tag>, ApiError> {
+    let Some(last) = query.get("last") else { return Ok(None) };
+    Tag::new(last).map(Some).ok_or_else(|| not_a_place(last))
 }
 
 /// Answers `_catalog`: the repositories that this client may read.
@@ -85,7 +101,9 @@ pub(super) async fn referrers(
     subject: &Digest,
     query: &Query,
 ) -> Result<Response<Body>, ApiError> {
-    let wanted = query.get("artifactType");
+    // A `+` that was not encoded has become a blank, which no media type has.
+    let wanted = query.get("artifactType").map(|wanted| wanted.replace(' ', "+"));
+    let wanted = wanted.as_deref();
     let after: Option<Digest> = query.digest("last")?;
     let mut list = ImageIndex::new(Flavour::Oci, Vec::new());
     let mut bytes = 0;

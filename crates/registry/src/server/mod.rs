@@ -23,6 +23,7 @@ mod listen;
 mod listing;
 mod manifests;
 mod metrics;
+mod mirror;
 mod names;
 mod paced;
 #[cfg(test)]
@@ -41,12 +42,14 @@ use std::sync::Arc;
 
 use self::limits::RateLimiter;
 use self::metrics::Metrics;
+use self::mirror::Mirrors;
 use self::state::State;
 
 pub use access::{Access, HtpasswdError, Users};
 pub use disk::DiskError;
 pub use gc::{CollectOptions, Collected};
 pub use limits::Limits;
+pub use mirror::{MirrorOptions, MirroredRegistry};
 pub use names::RepositoryName;
 pub use scrub::{Damage, DamageKind, ScrubOptions, Scrubbed};
 pub use service::RequestRecord;
@@ -66,6 +69,8 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// Whether an image may be pushed whose blobs are not there.
     pub allows_missing_blobs: bool,
+    /// What is copied from elsewhere.
+    pub mirrors: Option<MirrorOptions>,
     /// What is removed while serving, and when; `None` for nothing.
     pub collect: Option<CollectOptions>,
     /// Who is told of requests.
@@ -84,6 +89,7 @@ struct Shared {
     limits: Limits,
     rate: Option<RateLimiter>,
     metrics: Metrics,
+    mirrors: Option<Mirrors>,
     collect: Option<CollectOptions>,
     log: Option<RequestLog>,
 }
@@ -99,6 +105,7 @@ impl Server {
                 rate: options.limits.requests_per_second.map(RateLimiter::new),
                 limits: options.limits,
                 metrics: Metrics::default(),
+                mirrors: options.mirrors.map(Mirrors::new),
                 collect: options.collect,
                 log: options.log,
             }),

@@ -95,6 +95,21 @@ impl Route {
     }
 }
 
+impl Route {
+    /// Puts another repository in the place of the one that is meant.
+    pub(super) fn rename(&mut self, to: &RepositoryName) {
+        match self {
+            Route::Base | Route::Catalog | Route::Health | Route::Metrics => {}
+            Route::Tags(name)
+            | Route::Manifest(name, _)
+            | Route::Blob(name, _)
+            | Route::Uploads(name)
+            | Route::Upload(name, _)
+            | Route::Referrers(name, _) => name.clone_from(to),
+        }
+    }
+}
+
 /// The parameters of a request.
 #[derive(Debug, Default)]
 pub(super) struct Query(Vec<(String, String)>);

@@ -16,6 +16,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use super::access::Who;
 use super::api_error::{ApiError, Code};
 use super::body::Body;
+use super::mirror::{Copied, SERVED_BY};
 use super::route::{Query, Route};
 use super::{Shared, blob_uploads, blobs, listing, manifests};
 use crate::api::one_line;
@@ -111,7 +112,7 @@ impl Shared {
             )
             .header(RETRY_AFTER, "1"));
         }
-        let route = Route::parse(request.uri().path())?;
+        let mut route = Route::parse(request.uri().path())?;
         if route == Route::Health {
             return Ok(text("ok\n"));
         }
@@ -121,12 +122,72 @@ impl Shared {
         }
         let is_upload = matches!(route, Route::Uploads(_) | Route::Upload(..));
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !is_upload;
+        let query = Query::parse(request.uri().query())?;
+        let copied = self.copied(&route, &query, is_read).await?;
+        if let Some(copied) = &copied {
+            // Access is to the copy, whatever it was called.
+            route.rename(&copied.local);
+        }
         // What an anonymous client may see of the catalog is decided name by name.
         if route != Route::Catalog || !self.access.has_anonymous() {
             self.access.check(&who, route.repository(), is_read)?;
         }
-        let query = Query::parse(request.uri().query())?;
-        self.dispatch(request, route, &query, &who).await
+        match copied {
+            Some(copied) => {
+                let namespace = query.get("ns").and_then(|namespace| HeaderValue::from_str(namespace).ok());
+                let mut response = self.pull_through(&request, &route, &copied, &query).await?;
+                if let Some(namespace) = namespace {
+                    response.headers_mut().insert("oci-namespace", namespace);
+                }
+                let served_by = response.headers().get(SERVED_BY).and_then(|name| name.to_str().ok());
+                record.served_by = served_by.map(str::to_owned);
+                Ok(response)
+            }
+            None => self.dispatch(request, route, &query, &who).await,
+        }
+    }
+
+    /// Finds out whether a copy is meant; a copy can only be read.
+    async fn copied(
+        &self,
+        route: &Route,
+        query: &Query,
+        is_read: bool,
+    ) -> Result<Option<Copied<'_>>, ApiError> {
+        let (Some(mirrors), Some(name)) = (&self.mirrors, route.repository()) else { return Ok(None) };
+        if let Some(copied) = mirrors.find(name, query.get("ns")) {
+            if is_read {
+                return Ok(Some(copied));
+            }
+            return Err(ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                Code::Unsupported,
+                format!("{} is a copy of another registry's repository; it can only be read", copied.local),
+            ));
+        }
+        // What was pushed here comes first.
+        if !is_read || self.state.index(&self.state.storage.repository(name)).await?.is_some() {
+            return Ok(None);
+        }
+        Ok(mirrors.of_docker(name))
+    }
+
+    async fn pull_through(
+        &self,
+        request: &Request<Incoming>,
+        route: &Route,
+        copied: &Copied<'_>,
+        query: &Query,
+    ) -> Result<Response<Body>, ApiError> {
+        let repository = self.state.storage.repository(&copied.local);
+        let (state, method, headers) = (&self.state, request.method(), request.headers());
+        match route {
+            Route::Manifest(_, name) => copied.manifest(state, method, headers, &repository, name).await,
+            Route::Blob(_, digest) => copied.blob(state, method, headers, &repository, digest).await,
+            Route::Tags(_) => copied.tags(state, &repository, query).await,
+            Route::Referrers(_, subject) => listing::referrers(state, &repository, subject, query).await,
+            _ => Err(ApiError::method("GET, HEAD")),
+        }
     }
 
     async fn dispatch(

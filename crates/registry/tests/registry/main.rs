@@ -15,6 +15,7 @@ mod proxy;
 mod push;
 mod server;
 mod server_input;
+mod server_mirror;
 mod serving;
 mod tls;
 

@@ -92,7 +92,7 @@ async fn a_mounted_blob_is_the_same_file() {
     assert_eq!(serving.send("GET", &path, &[], b"").await.status, 404);
     assert_eq!(serving.send("GET", &format!("/v2/three/blobs/{digest}"), &[], b"").await.body, content);
     let absent = descriptor(OCI_LAYER, b"absent");
-    let outcome = client().mount_blob(&two, &absent.digest, &one).await.unwrap();
+    let outcome = client().mount_blob(&two, &absent, &one).await.unwrap();
     assert!(matches!(outcome, MountOutcome::Upload(_)));
 }
 

@@ -115,7 +115,7 @@ async fn absurd_sizes_are_refused_before_they_come() {
     assert_eq!((answer.status, answer.code()), (413, "SIZE_INVALID".to_owned()));
     // Without a length, in pieces of HTTP, and in pieces of the API.
     let chunks = format!(
-        "POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n{}\r\n0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n{}\r\n0\r\n\r\n",
         "x".repeat(1001)
     );
     let answer = serving.exchange(chunks.as_bytes()).await;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use polyarch_oci::{Digest, Reference};
 use polyarch_registry::server::{
-    Access, Limits, RequestRecord, Server, ServerOptions, ServerTls, Storage, Users,
+    Access, Limits, MirrorOptions, RequestRecord, Server, ServerOptions, ServerTls, Storage, Users,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +25,7 @@ pub struct Plan {
     pub limits: Limits,
     pub allows_missing_blobs: bool,
     pub tls: Option<ServerTls>,
+    pub mirrors: Option<MirrorOptions>,
 }
 
 pub struct Serving {
@@ -55,6 +56,7 @@ impl Serving {
             access: Access::new(users, plan.anonymous_read).unwrap(),
             limits: plan.limits,
             allows_missing_blobs: plan.allows_missing_blobs,
+            mirrors: plan.mirrors,
             collect: None,
             log: Some(Arc::new(move |record: &RequestRecord| sink.lock().unwrap().push(record.clone()))),
         });

@@ -2,6 +2,7 @@
 //! `polyarch registry`: a registry of one's own, and looking after its directory.
 
 mod gc;
+mod mirrors;
 mod request_log;
 mod scrub;
 mod serve;

@@ -12,6 +12,7 @@ use polyarch_registry::server::{
 };
 use tokio::net::TcpListener;
 
+use super::mirrors::mirror_options;
 use super::request_log::{LogFormat, request_log};
 use super::{RootArg, duration, storage_error};
 use crate::commands::flag_values::parse_size;
@@ -68,6 +69,14 @@ pub struct ServeArgs {
     /// Take images whose blobs are not there: for copies of images that leave out layers on purpose
     #[arg(long)]
     allow_missing_blobs: bool,
+    /// Copy images of another registry when they are asked for, and serve the copies when it is gone; several for one
+    /// registry are asked in order. The copy of docker.io/library/alpine is at docker.io/library/alpine here; mirrors of
+    /// docker, containerd and BuildKit may point here as well
+    #[arg(long, value_name = "HOST[=URL]")]
+    mirror: Vec<String>,
+    /// How long an upstream may take to answer before the next one is asked
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    mirror_timeout: Duration,
     /// How often what nothing leads to is removed, as by `polyarch registry gc`; 0s for never
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     gc_interval: Duration,
@@ -95,6 +104,9 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
         _ => None,
     };
     let access = access(args, session)?;
+    let settings = session.settings()?;
+    let mirror_timeout = args.mirror_timeout.max(Duration::from_millis(100));
+    let mirrors = mirror_options(&args.mirror, mirror_timeout, &settings)?;
     let storage = Storage::open(&args.root.directory(session)?).map_err(|error| storage_error(&error))?;
     let root = storage.root().display().to_string();
     let limits = Limits {
@@ -111,10 +123,11 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
         access,
         limits,
         allows_missing_blobs: args.allow_missing_blobs,
+        mirrors,
         collect: (!args.gc_interval.is_zero()).then_some(collect),
         log: Some(request_log(args.log, session.printer)),
     });
-    let engine = session.open_for_documents(&session.settings()?)?;
+    let engine = session.open_for_documents(&settings)?;
     let printer = session.printer;
     let served = engine.serve(|_, stop| async move {
         let listener = TcpListener::bind((host.as_str(), port)).await.map_err(|error| {

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Our server as a copy of other registries: fetched when asked for, served when they are gone.
+
+use http::Method;
+use polyarch_oci::media_type::{Flavour, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
+use polyarch_oci::{Descriptor, Digest, Document, ImageIndex, Manifest};
+use polyarch_registry::config::Mirror;
+use polyarch_registry::server::{MirrorOptions, MirroredRegistry};
+use polyarch_registry::{Client, ClientOptions, RetryPolicy};
+
+use crate::fake::{Act, Fake, noise, options};
+use crate::serving::{Plan, Serving};
+
+/// An image for two platforms in a fake registry.
+struct Upstream {
+    fake: Fake,
+    layers: [Vec<u8>; 2],
+    manifests: [Digest; 2],
+    index: Vec<u8>,
+}
+
+impl Upstream {
+    async fn start(repository: &str) -> Upstream {
+        let fake = Fake::start().await;
+        let layers = [noise(700_000), noise(10)];
+        let manifests = [0, 1].map(|number| {
+            let config = format!("{{\"number\":{number}}}").into_bytes();
+            let describe = |media_type: &str, bytes: &[u8]| {
+                Descriptor::new(media_type, fake.put_blob(repository, bytes), bytes.len() as u64)
+            };
+            let config = describe(OCI_CONFIG, &config);
+            let layer = describe(OCI_LAYER, &layers[number]);
+            let manifest = Document::indented(Manifest::new(Flavour::Oci, config, vec![layer]));
+            fake.put_manifest(repository, &format!("platform-{number}"), &manifest.bytes, OCI_MANIFEST);
+            manifest
+        });
+        let entries = manifests
+            .iter()
+            .map(|manifest| Descriptor::new(OCI_MANIFEST, manifest.digest.clone(), manifest.size()))
+            .collect();
+        let index = Document::indented(ImageIndex::new(Flavour::Oci, entries));
+        fake.put_manifest(repository, "v1", &index.bytes, OCI_INDEX);
+        Upstream { fake, layers, manifests: manifests.map(|manifest| manifest.digest), index: index.bytes }
+    }
+}
+
+async fn mirroring(host: &str, upstreams: &[&str], directory: Option<tempfile::TempDir>) -> Serving {
+    let upstreams = upstreams.iter().map(|host| Mirror { host: (*host).to_owned(), path: String::new() });
+    let registries = vec![MirroredRegistry { host: host.to_owned(), upstreams: upstreams.collect() }];
+    let retry = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
+    let client = Client::new(ClientOptions { retry, ..options() });
+    let mirrors = Some(MirrorOptions { registries, client });
+    let directory = directory.unwrap_or_else(|| tempfile::tempdir().unwrap());
+    Serving::over(directory, Plan { mirrors, ..Plan::default() }).await
+}
+
+#[tokio::test]
+async fn an_image_is_fetched_when_asked_for_and_kept() {
+    let upstream = Upstream::start("library/app").await;
+    let serving = mirroring("docker.io", &[&upstream.fake.host()], None).await;
+    let index = serving.send("GET", "/v2/docker.io/library/app/manifests/v1", &[], b"").await;
+    assert_eq!((index.status, &index.body), (200, &upstream.index), "byte for byte");
+    assert_eq!(index.header("polyarch-served-by"), upstream.fake.host());
+    // By the other names of the same thing.
+    for path in [
+        "/v2/docker.io/app/manifests/v1",
+        "/v2/library/app/manifests/v1?ns=docker.io",
+        "/v2/app/manifests/v1",
+    ] {
+        let answer = serving.send("GET", path, &[], b"").await;
+        assert_eq!((answer.status, &answer.body), (200, &upstream.index), "{path}");
+        assert_eq!(answer.header("polyarch-served-by"), "this registry", "{path}");
+    }
+    let manifest = format!("/v2/docker.io/library/app/manifests/{}", upstream.manifests[0]);
+    assert_eq!(serving.send("GET", &manifest, &[], b"").await.status, 200);
+    let layer = Digest::of(&upstream.layers[0]);
+    let path = format!("/v2/docker.io/library/app/blobs/{layer}");
+    let part = serving.send("GET", &path, &[("Range", "bytes=699990-")], b"").await;
+    assert_eq!((part.status, &part.body[..]), (206, &upstream.layers[0][699_990..]));
+    let whole = serving.send("GET", &path, &[], b"").await;
+    assert_eq!((whole.status, &whole.body), (200, &upstream.layers[0]));
+    // The other platform was not asked for, so nobody fetched it.
+    let other = upstream.manifests[1].to_string();
+    assert!(upstream.fake.seen().iter().all(|seen| !seen.path.contains(&other)));
+    let fetched = upstream.fake.lines(&format!("blobs/{layer}"));
+    assert_eq!(fetched.len(), 1, "{fetched:?}");
+
+    // Upstream is gone: what is here is served, and says so.
+    let serving = mirroring("docker.io", &["127.0.0.1:1"], Some(serving.end().await)).await;
+    let index = serving.send("GET", "/v2/docker.io/library/app/manifests/v1", &[], b"").await;
+    assert_eq!((index.status, &index.body), (200, &upstream.index));
+    assert!(index.header("warning").starts_with("299 - "), "{index:?}");
+    assert_eq!(serving.send("GET", &path, &[], b"").await.body, upstream.layers[0]);
+    let tags = serving.send("GET", "/v2/docker.io/library/app/tags/list", &[], b"").await;
+    assert_eq!(tags.body, br#"{"name":"docker.io/library/app","tags":["v1"]}"#);
+    let absent = serving.send("GET", "/v2/docker.io/library/app/manifests/v2", &[], b"").await;
+    assert_eq!((absent.status, absent.code()), (502, "MANIFEST_UNKNOWN".to_owned()));
+    let log = serving.log.lock().unwrap();
+    assert!(log.iter().any(|record| record.served_by.as_deref() == Some("this registry")));
+}
+
+#[tokio::test]
+async fn the_next_upstream_is_asked_and_a_moved_tag_is_followed() {
+    let upstream = Upstream::start("team/app").await;
+    let serving = mirroring("reg.example", &["127.0.0.1:1", &upstream.fake.host()], None).await;
+    let path = "/v2/reg.example/team/app/manifests/v1";
+    assert_eq!(serving.send("GET", path, &[], b"").await.body, upstream.index);
+    let moved =
+        upstream.fake.put_manifest("team/app", "v1", b"{\"schemaVersion\":2,\"manifests\":[]}", OCI_INDEX);
+    let head = serving.send("HEAD", path, &[], b"").await;
+    assert_eq!(head.header("docker-content-digest"), moved.to_string());
+    assert_eq!(head.header("polyarch-served-by"), upstream.fake.host());
+    let absent = serving.send("GET", "/v2/reg.example/team/app/manifests/absent", &[], b"").await;
+    // One upstream has no such thing, the other does not answer: nobody knows.
+    assert!(matches!(absent.status, 404 | 502), "{absent:?}");
+    let push = serving.send("PUT", path, &[("Content-Type", OCI_INDEX)], &upstream.index).await;
+    assert_eq!((push.status, push.code()), (405, "UNSUPPORTED".to_owned()));
+}
+
+#[tokio::test]
+async fn a_damaged_blob_never_looks_whole_and_is_not_kept() {
+    let upstream = Upstream::start("team/app").await;
+    let serving = mirroring("reg.example", &[&upstream.fake.host()], None).await;
+    let manifest = format!("/v2/reg.example/team/app/manifests/{}", upstream.manifests[0]);
+    assert_eq!(serving.send("GET", &manifest, &[], b"").await.status, 200);
+    let layer = Digest::of(&upstream.layers[0]);
+    upstream.fake.fault(Method::GET, &layer.to_string(), 10, Act::Corrupt);
+    let path = format!("/v2/reg.example/team/app/blobs/{layer}");
+    let answer = serving.send("GET", &path, &[], b"").await;
+    assert!(answer.body.len() < upstream.layers[0].len(), "the last byte is held back");
+    assert!(!serving.blob_file("reg.example/team/app", &layer).exists());
+    // A blob that no manifest here leads to is not fetched.
+    let unknown =
+        serving.send("GET", &format!("/v2/reg.example/team/app/blobs/{}", Digest::of("x")), &[], b"").await;
+    assert_eq!((unknown.status, unknown.code()), (404, "BLOB_UNKNOWN".to_owned()));
+}
