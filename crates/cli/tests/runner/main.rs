@@ -100,6 +100,8 @@ mod progress;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
+mod registry;
+#[cfg(test)]
 mod sha512;
 #[cfg(test)]
 mod static_registry;

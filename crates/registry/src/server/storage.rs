@@ -172,7 +172,8 @@ impl Storage {
     fn make(&self) -> Result<(), StorageError> {
         let (root, disk) = (self.root(), &self.inner.disk);
         DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(DiskError::new("create", root))?;
-        let ours = ["blobs", "incoming", "repositories", "uploads", "format"];
+        // The last is on every new file system.
+        let ours = ["blobs", "incoming", "repositories", "uploads", "format", "lost+found"];
         if names_in(root)?.iter().any(|name| !ours.contains(&name.as_str())) {
             return Err(StorageError::Foreign { path: root.to_owned() });
         }

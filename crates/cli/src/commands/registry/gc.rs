@@ -41,7 +41,8 @@ pub fn run(args: &GcArgs, session: &Session) -> Result<u8, CommandError> {
     })?;
     let options = CollectOptions {
         grace: args.grace,
-        uploads: args.grace,
+        // A file of `incoming` may be in use however short the grace period is.
+        uploads: args.grace.max(Duration::from_secs(60 * 60)),
         deletes_untagged: args.delete_untagged,
         is_dry_run: args.dry_run,
         ..CollectOptions::default()

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `polyarch registry`: other people's clients against it, users and TLS, what lies in its directory, how it ends.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+
+use polyarch_testkit::{Image, Need, Output, PlatformImage, TestEnvironment, hello_rootfs, requires};
+
+/// The user `ann` with the password `secret`, bcrypt.
+const HTPASSWD: &str = "ann:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
+/// A registry; it ends with the value.
+struct Registry {
+    child: Child,
+    host: String,
+    log: Arc<Mutex<String>>,
+}
+
+impl Registry {
+    /// Starts one in an environment, on a free port.
+    fn start(environment: &TestEnvironment, flags: &[&str]) -> Registry {
+        let mut command = environment.command(["registry", "serve", "--listen", "127.0.0.1:0"]);
+        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary is there");
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let mut said = String::new();
+        let host = loop {
+            let Some(Ok(line)) = lines.next() else {
+                let _ = child.kill();
+                panic!("the registry did not start:\n{said}");
+            };
+            if let Some((_, address)) = line.split_once("://") {
+                break address.trim().to_owned();
+            }
+            said.push_str(&line);
+        };
+        let log = Arc::new(Mutex::new(said));
+        let sink = log.clone();
+        // A full pipe would stop it.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                sink.lock().expect("nobody panics with it").push_str(&format!("{line}\n"));
+            }
+        });
+        Registry { child, host, log }
+    }
+
+    fn name(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.host)
+    }
+
+    fn signal(&mut self, signal: rustix::process::Signal) -> std::process::ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the process is ours");
+        self.child.wait().expect("the process is ours")
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way nothing of it is left.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn environment() -> TestEnvironment {
+    TestEnvironment::new(env!("CARGO_BIN_EXE_polyarch"))
+}
+
+/// Writes an image for two platforms as a layout, and returns its directory.
+fn layout(environment: &TestEnvironment) -> (PathBuf, Image) {
+    let platform = |name: &str, architecture: &str| {
+        PlatformImage::new(name, hello_rootfs(architecture, &format!("{architecture}\n")), &["/bin/hello"])
+    };
+    let image = Image::new(vec![platform("linux/amd64", "amd64"), platform("linux/arm64", "arm64")]);
+    let directory = environment.work().join("layout");
+    image.write_layout(&directory, "v1");
+    (directory, image)
+}
+
+fn run(environment: &TestEnvironment, program: &str, arguments: &[&str]) -> Output {
+    let mut command = environment.program(program);
+    command.args(arguments);
+    polyarch_testkit::environment::finish(command, Vec::new())
+}
+
+#[test]
+fn skopeo_pushes_and_pulls_and_the_directory_is_layouts() {
+    if requires(&[Need::Command("skopeo")]).is_some() {
+        return;
+    }
+    let environment = environment();
+    let (layout, image) = layout(&environment);
+    let mut registry = Registry::start(&environment, &[]);
+    let (source, target) =
+        (format!("oci:{}:v1", layout.display()), format!("docker://{}", registry.name("team/app:v1")));
+    let copy = ["--insecure-policy", "copy", "--all", "--dest-tls-verify=false", &source, &target];
+    run(&environment, "skopeo", &copy).assert_success();
+    let raw = run(&environment, "skopeo", &["inspect", "--raw", "--tls-verify=false", &target]);
+    assert_eq!(raw.assert_success().stdout.as_bytes(), image.index.bytes, "byte for byte");
+    let kept = environment.store().join("registry/repositories/team+app");
+    let inspected = run(&environment, "skopeo", &["inspect", "--raw", &format!("oci:{}:v1", kept.display())]);
+    assert_eq!(inspected.assert_success().stdout.as_bytes(), image.index.bytes);
+    // Our own client, too.
+    let name = registry.name("team/app:v1");
+    environment.run(["pull", "--platform", "linux/amd64,linux/arm64", &name]).assert_success();
+    environment.run(["tag", &name, &registry.name("other/app:v2")]).assert_success();
+    environment.run(["push", &registry.name("other/app:v2")]).assert_success();
+    assert!(registry.signal(rustix::process::Signal::TERM).success(), "it was asked to end");
+    let log = registry.log.lock().unwrap();
+    assert!(log.contains("PUT /v2/team/app/manifests/v1 201"), "{log}");
+
+    let scrub = environment.run(["registry", "scrub"]);
+    scrub.assert_success();
+    assert!(
+        scrub.stdout.starts_with("2 repositories, ") && scrub.stdout.contains("nothing is damaged"),
+        "{scrub}"
+    );
+    let gc = environment.run(["registry", "gc", "--grace", "0", "--format", "json"]);
+    let collected: serde_json::Value = serde_json::from_str(&gc.assert_success().stdout).unwrap();
+    assert_eq!((&collected["blobs"], &collected["manifests"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn buildah_podman_and_docker_use_it_with_users_and_tls() {
+    let needs = [Need::Command("buildah"), Need::Command("podman"), Need::Command("skopeo"), Need::Root];
+    if requires(&needs).is_some() {
+        return;
+    }
+    let environment = environment();
+    let (layout, _) = layout(&environment);
+    let htpasswd = environment.write("htpasswd", HTPASSWD);
+    environment.run(["node", "certs", "--help"]).assert_success();
+    let made = rcgen_pair();
+    let (certificate, key) = (environment.write("cert.pem", made.0), environment.write("key.pem", made.1));
+    let path = |path: &PathBuf| path.display().to_string();
+    let flags = [
+        "--htpasswd",
+        &path(&htpasswd),
+        "--tls-cert",
+        &path(&certificate),
+        "--tls-key",
+        &path(&key),
+        "--anonymous-read",
+        "public",
+    ];
+    let registry = Registry::start(&environment, &flags);
+    let login = ["login", "--tls-verify=false", "-u", "ann", "-p", "secret", &registry.host];
+    run(&environment, "skopeo", &login).assert_success();
+    let (source, target) =
+        (format!("oci:{}:v1", layout.display()), format!("docker://{}", registry.name("public/app:v1")));
+    let copy = ["--insecure-policy", "copy", "--all", "--dest-tls-verify=false", &source, &target];
+    run(&environment, "skopeo", &copy).assert_success();
+    let logout = ["logout", &registry.host];
+    run(&environment, "skopeo", &logout).assert_success();
+    let refused = run(&environment, "skopeo", &copy);
+    assert!(refused.code != 0 && refused.stderr.contains("authentication required"), "{refused}");
+    let storage = environment.work().join("storage").display().to_string();
+    let run_root = environment.work().join("run").display().to_string();
+    for program in ["buildah", "podman"] {
+        let pull = [
+            "--root",
+            &storage,
+            "--runroot",
+            &run_root,
+            "--storage-driver",
+            "vfs",
+            "pull",
+            "--tls-verify=false",
+        ];
+        let name = registry.name("public/app:v1");
+        run(&environment, program, &[&pull[..], &[&name]].concat()).assert_success();
+    }
+    let ours = environment.run(["inspect", "--raw", &registry.name("public/app:v1")]);
+    assert!(ours.code != 0, "an unknown certificate is not trusted: {ours}");
+}
+
+/// Makes a certificate for 127.0.0.1 and its key (PEM).
+fn rcgen_pair() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a key can be made");
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+#[test]
+fn dockers_manifest_command_works_with_it() {
+    if requires(&[Need::Command("docker"), Need::Command("skopeo")]).is_some() {
+        return;
+    }
+    let environment = environment();
+    let (layout, image) = layout(&environment);
+    let registry = Registry::start(&environment, &[]);
+    let source = format!("oci:{}:v1", layout.display());
+    let target = format!("docker://{}", registry.name("app:v1"));
+    let copy = ["--insecure-policy", "copy", "--all", "--dest-tls-verify=false", &source, &target];
+    run(&environment, "skopeo", &copy).assert_success();
+    let list = registry.name("app:list");
+    let member = |number: usize| registry.name(&format!("app@{}", image.manifests[number].digest));
+    let create = ["manifest", "create", "--insecure", &list, &member(0), &member(1)];
+    run(&environment, "docker", &create).assert_success();
+    run(&environment, "docker", &["manifest", "push", "--insecure", &list]).assert_success();
+    let inspected = run(&environment, "docker", &["manifest", "inspect", "--insecure", &list]);
+    assert!(inspected.assert_success().stdout.contains("arm64"), "{inspected}");
+}
+
+#[test]
+fn an_open_address_and_bad_files_are_refused() {
+    let environment = environment();
+    let serve = |flags: &[&str]| environment.run([&["registry", "serve"], flags].concat());
+    let refused = serve(&["--listen", "0.0.0.0:0"]);
+    refused
+        .assert_code(2)
+        .assert_stderr("without TLS and without users")
+        .assert_stderr("--allow-unprotected");
+    environment.write("users", "bob:plain\n");
+    let users = serve(&["--htpasswd", "users"]);
+    users.assert_code(2).assert_stderr("the password of \"bob\" in line 1 is not bcrypt's");
+    serve(&["--listen", "nonsense"]).assert_code(2).assert_stderr("--listen 127.0.0.1:5000");
+    serve(&["--mirror", "docker.io=ftp://x.y"])
+        .assert_code(2)
+        .assert_stderr("there are only http:// and https://");
+    environment.write("full/of/things", "");
+    let foreign = serve(&["--root", "full"]);
+    foreign.assert_code(2).assert_stderr("is not empty and holds no registry");
+    let gc = environment.run(["registry", "gc", "--root", "nothing"]);
+    gc.assert_code(6).assert_stderr("nothing").assert_stderr("--root DIR");
+    assert!(!environment.work().join("nothing").exists());
+}
+
+#[test]
+fn a_killed_registry_loses_nothing_that_it_acknowledged() {
+    if requires(&[Need::Command("skopeo")]).is_some() {
+        return;
+    }
+    let environment = environment();
+    let (layout, image) = layout(&environment);
+    let source = format!("oci:{}:v1", layout.display());
+    let mut acknowledged = Vec::new();
+    for round in 0..4 {
+        let mut registry = Registry::start(&environment, &[]);
+        for number in 0..3 {
+            let name = format!("app-{round}:v{number}");
+            let target = format!("docker://{}", registry.name(&name));
+            let copy = ["--insecure-policy", "copy", "--all", "--dest-tls-verify=false", &source, &target];
+            if number < 2 {
+                run(&environment, "skopeo", &copy).assert_success();
+                acknowledged.push(name);
+                continue;
+            }
+            // The last push is under way when the end comes.
+            let mut command = environment.program("skopeo");
+            command.args(copy).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut push = command.spawn().expect("skopeo is there");
+            registry.signal(rustix::process::Signal::KILL);
+            let _ = push.wait();
+        }
+    }
+    environment.run(["registry", "scrub"]).assert_success();
+    let registry = Registry::start(&environment, &[]);
+    for name in acknowledged {
+        let target = format!("docker://{}", registry.name(&name));
+        let raw = run(&environment, "skopeo", &["inspect", "--raw", "--tls-verify=false", &target]);
+        assert_eq!(raw.assert_success().stdout.as_bytes(), image.index.bytes, "{name}");
+    }
+}
