@@ -139,6 +139,10 @@ impl Access {
         let Some((user, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
             return Err(unauthorized("the credentials are not in the form of Basic authentication"));
         };
+        // So podman, skopeo and buildah say that they have no credentials.
+        if user.is_empty() && password.is_empty() {
+            return Ok(Who::Anonymous);
+        }
         let key = self.key(user, password);
         if self.is_remembered(&key) {
             return Ok(Who::User(user.to_owned()));
@@ -260,6 +264,7 @@ mod tests {
         }
         assert_eq!(access.right.lock().unwrap().len(), 1);
         assert_eq!(access.identify(&HeaderMap::new()).await.unwrap(), Who::Anonymous);
+        assert_eq!(who(":").await.unwrap(), Who::Anonymous);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Blobs over HTTP: asked for, whole or in part, and deleted.
 
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use http::header::{
@@ -11,10 +12,14 @@ use polyarch_oci::Digest;
 
 use super::api_error::{ApiError, Code};
 use super::body::Body;
+use super::disk::DiskError;
 use super::repository::Repository;
 use super::state::{State, blocking, value};
 use super::storage::StorageError;
 use crate::api::DOCKER_CONTENT_DIGEST;
+
+/// What is no larger is read at once: handing it to a thread would take longer.
+const SMALL_BYTES: u64 = 32 << 10;
 
 /// Answers GET and HEAD.
 pub(super) async fn get(
@@ -32,10 +37,21 @@ pub(super) async fn get(
     }
     let found = repository.open_blob(digest).map_err(StorageError::from)?;
     let (file, size) = found.ok_or_else(|| ApiError::blob_unknown(digest, &repository.name))?;
+    let part = |first: u64, length: u64| {
+        if length > SMALL_BYTES {
+            return Ok(Body::file(file, first, length));
+        }
+        // At most SMALL_BYTES, which fits.
+        let mut bytes = vec![0; length as usize];
+        let read = file.read_exact_at(&mut bytes, first);
+        let path = repository.blob_path(digest);
+        read.map_err(|error| StorageError::from(DiskError::new("read", &path)(error)))?;
+        Ok::<_, ApiError>(Body::full(bytes.into()))
+    };
     let mut response = match wanted_range(headers, size)? {
-        None => Response::new(Body::file(file, 0, size)),
+        None => Response::new(part(0, size)?),
         Some((first, last)) => {
-            let mut response = Response::new(Body::file(file, first, last - first + 1));
+            let mut response = Response::new(part(first, last - first + 1)?);
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             response.headers_mut().insert(CONTENT_RANGE, value(&format!("bytes {first}-{last}/{size}")));
             response

@@ -14,6 +14,7 @@ mod manifest;
 mod proxy;
 mod push;
 mod server;
+mod server_full;
 mod server_input;
 mod server_mirror;
 mod serving;
