@@ -172,7 +172,7 @@ fn buildah_podman_and_docker_use_it_with_users_and_tls() {
     let logout = ["logout", &registry.host];
     run(&environment, "skopeo", &logout).assert_success();
     let refused = run(&environment, "skopeo", &copy);
-    assert!(refused.code != 0 && refused.stderr.contains("authentication required"), "{refused}");
+    assert!(refused.code != 0 && refused.stderr.contains("unauthorized"), "{refused}");
     let storage = environment.work().join("storage").display().to_string();
     let run_root = environment.work().join("run").display().to_string();
     for program in ["buildah", "podman"] {

@@ -198,7 +198,14 @@ impl Copied<'_> {
             (Body::Empty, None)
         } else {
             let download = self.download(state, repository, &descriptor).await?;
-            (download.read(first, length), Some(download.served_by().await))
+            // A failure that comes later can only break the answer off.
+            let served_by = download.begun().await.map_err(|reason| {
+                let message = format!("{digest} of {} is not here, and nobody upstream gave it", self.remote);
+                let mut refusal = ApiError::new(StatusCode::BAD_GATEWAY, Code::BlobUnknown, message);
+                refusal.cause = Some(reason);
+                refusal
+            })?;
+            (download.read(first, length), Some(served_by))
         };
         let mut response = Response::new(body);
         if let Some((first, last)) = range.filter(|_| *method == Method::GET) {

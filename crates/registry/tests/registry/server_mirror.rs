@@ -134,3 +134,18 @@ async fn a_damaged_blob_never_looks_whole_and_is_not_kept() {
         serving.send("GET", &format!("/v2/reg.example/team/app/blobs/{}", Digest::of("x")), &[], b"").await;
     assert_eq!((unknown.status, unknown.code()), (404, "BLOB_UNKNOWN".to_owned()));
 }
+
+#[tokio::test]
+async fn a_blob_that_upstream_has_lost_is_not_here_either() {
+    let upstream = Upstream::start("team/app").await;
+    let serving = mirroring("reg.example", &[&upstream.fake.host()], None).await;
+    let manifest = format!("/v2/reg.example/team/app/manifests/{}", upstream.manifests[0]);
+    assert_eq!(serving.send("GET", &manifest, &[], b"").await.status, 200);
+    let layer = Digest::of(&upstream.layers[0]).to_string();
+    upstream.fake.fault(Method::GET, &layer, 100, Act::Answer(404, Vec::new(), String::new()));
+    let path = format!("/v2/reg.example/team/app/blobs/{layer}");
+    let answer = serving.send("GET", &path, &[], b"").await;
+    assert_eq!((answer.status, answer.code()), (502, "BLOB_UNKNOWN".to_owned()));
+    // A HEAD tells what the manifest says.
+    assert_eq!(serving.send("HEAD", &path, &[], b"").await.header("content-length"), "700000");
+}

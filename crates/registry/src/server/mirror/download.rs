@@ -68,11 +68,15 @@ impl Download {
         self.progress.borrow().ended.is_some()
     }
 
-    /// Returns who sends it, as soon as somebody does.
-    pub(super) async fn served_by(&self) -> String {
+    /// Waits for the first bytes, and returns who sends them; the error is a sentence.
+    pub(super) async fn begun(&self) -> Result<String, String> {
         let mut progress = self.progress.clone();
-        let known = progress.wait_for(|status| status.served_by.is_some() || status.ended.is_some()).await;
-        known.ok().and_then(|status| status.served_by.clone()).unwrap_or_else(|| "nobody".to_owned())
+        let begun = progress.wait_for(|status| status.ready > 0 || status.ended.is_some()).await;
+        let status = begun.map_err(|_| "the server ends".to_owned())?;
+        match &status.ended {
+            Some(Err(reason)) => Err(reason.clone()),
+            _ => Ok(status.served_by.clone().unwrap_or_default()),
+        }
     }
 
     /// Makes a body of a part of it.
