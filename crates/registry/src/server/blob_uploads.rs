@@ -87,7 +87,11 @@ pub(super) async fn append(
     let upload = take_body(state, request, upload).await?;
     let bytes = upload.bytes();
     // Another request may write on as soon as the client has the answer.
-    blocking(move || Ok::<_, ApiError>(drop(upload))).await?;
+    blocking(move || {
+        drop(upload);
+        Ok::<_, ApiError>(())
+    })
+    .await?;
     Ok(progress(StatusCode::ACCEPTED, repository, &id, bytes))
 }
 

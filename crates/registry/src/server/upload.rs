@@ -266,7 +266,7 @@ impl OpenUpload {
                 return Err(error);
             }
         };
-        let mode = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o444));
+        let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o444);
         self.file.set_permissions(mode).map_err(DiskError::new("write", &self.path))?;
         self.uploads.storage.place_blob(repository, &self.path, &self.file, expected)?;
         self.remove()?;
