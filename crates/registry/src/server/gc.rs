@@ -14,13 +14,13 @@ use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::Shared;
 use super::api_error::chain_of;
 use super::disk::{DiskError, names_in};
 use super::document::inspect;
 use super::index::{ALGORITHMS, RepositoryIndex};
 use super::repository::{Repository, age};
 use super::storage::{Storage, StorageError};
+use super::{ServerEvent, Shared};
 
 /// What a collection removes, and when one happens.
 #[derive(Debug, Clone)]
@@ -290,13 +290,12 @@ pub(super) async fn collect_regularly(shared: Arc<Shared>, mut ended: watch::Rec
         match tokio::task::spawn_blocking(move || storage.collect(&options)).await {
             Ok(Ok(collected)) => {
                 shared.metrics.collected_bytes.fetch_add(collected.bytes, Ordering::Relaxed);
-                tracing::info!(blobs = collected.blobs, bytes = collected.bytes, "collected");
-                for (repository, reason) in collected.left_alone {
-                    tracing::warn!(repository, reason, "a repository was left alone by the collection");
-                }
+                shared.tell(ServerEvent::Collected(&collected));
             }
-            Ok(Err(error)) => tracing::warn!(error = chain_of(&error), "the collection failed"),
-            Err(error) => tracing::warn!(%error, "the collection failed"),
+            Ok(Err(error)) => {
+                shared.tell(ServerEvent::Trouble(format!("the collection failed: {}", chain_of(&error))));
+            }
+            Err(error) => shared.tell(ServerEvent::Trouble(format!("the collection failed: {error}"))),
         }
     }
 }

@@ -33,6 +33,10 @@ use crate::{Client, FetchedManifest, RegistryError};
 pub(super) const SERVED_BY: &str = "polyarch-served-by";
 /// What it says of what was here.
 const HERE: &str = "this registry";
+/// Goes with an answer that is a copy because nobody upstream answered; says why, for the log.
+#[derive(Debug, Clone)]
+pub(super) struct UpstreamGone(pub(super) String);
+
 /// How long an upstream that did not answer is not asked.
 const REST: Duration = Duration::from_secs(30);
 
@@ -146,7 +150,7 @@ impl Copied<'_> {
         name: &ManifestName,
     ) -> Result<Response<Body>, ApiError> {
         let here = manifests::find(state, repository, name).await.ok();
-        let mut warning = None;
+        let (mut warning, mut gone) = (None, None);
         let served_by = match (name, &here) {
             (ManifestName::Digest(_), Some(_)) => HERE.to_owned(),
             _ => match self.fetch_manifest(name, here.as_ref()).await {
@@ -159,7 +163,7 @@ impl Copied<'_> {
                 Err(Failure::Gone(error)) if here.is_some() => {
                     warning =
                         Some(format!("299 - \"{} is not to be had; this is the copy\"", self.mirrored.host));
-                    tracing::warn!(error = chain_of(&error), "a copy is served: nobody upstream answers");
+                    gone = Some(UpstreamGone(chain_of(&error)));
                     HERE.to_owned()
                 }
                 Err(failure) => return Err(self.refusal(failure, &format!("the manifest {name}"))),
@@ -168,6 +172,9 @@ impl Copied<'_> {
         let mut response = manifests::get(state, method, headers, repository, name).await?;
         if let Some(warning) = warning {
             response.headers_mut().insert(http::header::WARNING, value(&warning));
+        }
+        if let Some(gone) = gone {
+            response.extensions_mut().insert(gone);
         }
         response.headers_mut().insert(SERVED_BY, value(&served_by));
         Ok(response)

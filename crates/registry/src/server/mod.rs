@@ -56,8 +56,20 @@ pub use service::RequestRecord;
 pub use storage::{Storage, StorageError};
 pub use tls::{ServerTls, TlsError};
 
-/// Takes what is to be said about a request.
-pub type RequestLog = Arc<dyn Fn(&RequestRecord) + Send + Sync>;
+/// Something that happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServerEvent<'a> {
+    /// A request was answered.
+    Request(&'a RequestRecord),
+    /// What nothing leads to was removed.
+    Collected(&'a Collected),
+    /// Something is wrong that its owner should know, and that no request is to blame for.
+    Trouble(String),
+}
+
+/// Takes what happened, to tell it.
+pub type ServerLog = Arc<dyn Fn(ServerEvent<'_>) + Send + Sync>;
 
 /// What a server is made of.
 pub struct ServerOptions {
@@ -73,8 +85,8 @@ pub struct ServerOptions {
     pub mirrors: Option<MirrorOptions>,
     /// What is removed while serving, and when; `None` for nothing.
     pub collect: Option<CollectOptions>,
-    /// Who is told of requests.
-    pub log: Option<RequestLog>,
+    /// Who is told what happens.
+    pub log: Option<ServerLog>,
 }
 
 /// A registry server; a clone is another handle of the same.
@@ -91,7 +103,7 @@ struct Shared {
     metrics: Metrics,
     mirrors: Option<Mirrors>,
     collect: Option<CollectOptions>,
-    log: Option<RequestLog>,
+    log: Option<ServerLog>,
 }
 
 impl Server {
@@ -109,6 +121,14 @@ impl Server {
                 collect: options.collect,
                 log: options.log,
             }),
+        }
+    }
+}
+
+impl Shared {
+    fn tell(&self, event: ServerEvent<'_>) {
+        if let Some(log) = &self.log {
+            log(event);
         }
     }
 }

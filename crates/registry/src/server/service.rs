@@ -16,9 +16,9 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use super::access::Who;
 use super::api_error::{ApiError, Code};
 use super::body::Body;
-use super::mirror::{Copied, SERVED_BY};
+use super::mirror::{Copied, SERVED_BY, UpstreamGone};
 use super::route::{Query, Route};
-use super::{Shared, blob_uploads, blobs, listing, manifests};
+use super::{ServerEvent, Shared, blob_uploads, blobs, listing, manifests};
 use crate::api::one_line;
 
 /// What the log says about a request.
@@ -141,6 +141,7 @@ impl Shared {
                 }
                 let served_by = response.headers().get(SERVED_BY).and_then(|name| name.to_str().ok());
                 record.served_by = served_by.map(str::to_owned);
+                record.cause = response.extensions_mut().remove::<UpstreamGone>().map(|gone| gone.0);
                 Ok(response)
             }
             None => self.dispatch(request, route, &query, &who).await,
@@ -288,8 +289,6 @@ impl Drop for Told {
         self.record.duration = self.began.elapsed();
         let record = &self.record;
         self.shared.metrics.count(&record.method, record.status, record.duration, record.sent_bytes);
-        if let Some(log) = &self.shared.log {
-            log(record);
-        }
+        self.shared.tell(ServerEvent::Request(record));
     }
 }

@@ -47,17 +47,21 @@ impl ServerTls {
     ///
     /// # Errors
     /// When a file can't be read, or the two do not fit. Later, when files that changed can't be used, the ones
-    /// before stay in use.
-    pub fn load(certificate: &Path, key: &Path) -> Result<ServerTls, TlsError> {
+    /// before stay in use, and `told` is called with the reason.
+    pub fn load(
+        certificate: &Path,
+        key: &Path,
+        told: impl Fn(&TlsError) + Send + Sync + 'static,
+    ) -> Result<ServerTls, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
         let identity = files.identity();
-        let current = Mutex::new((identity, Arc::new(files.load()?)));
+        let current = Mutex::new(Current { seen: identity, pair: Arc::new(files.load()?) });
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| content(certificate, &error))?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Reloading { files, current }));
+            .with_cert_resolver(Arc::new(Reloading { files, current, told: Box::new(told) }));
         // Blobs gain nothing from HTTP/2, whose streams share one window and one core.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(ServerTls(TlsAcceptor::from(Arc::new(config))))
@@ -77,10 +81,23 @@ struct Files {
 /// Device, inode, size and times of both files; `None` when one is gone.
 type Identity = Option<[(u64, u64, u64, i64, i64); 2]>;
 
-#[derive(Debug)]
 struct Reloading {
     files: Files,
-    current: Mutex<(Identity, Arc<CertifiedKey>)>,
+    current: Mutex<Current>,
+    told: Box<dyn Fn(&TlsError) + Send + Sync>,
+}
+
+/// The pair in use.
+struct Current {
+    /// The files that were read last, also those that could not be used.
+    seen: Identity,
+    pair: Arc<CertifiedKey>,
+}
+
+impl std::fmt::Debug for Reloading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reloading").field("files", &self.files).finish_non_exhaustive()
+    }
 }
 
 impl Files {
@@ -112,14 +129,15 @@ impl ResolvesServerCert for Reloading {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let identity = self.files.identity();
-        if identity.is_some() && identity != current.0 {
+        if identity.is_some() && identity != current.seen {
+            current.seen = identity;
             match self.files.load() {
-                Ok(pair) => *current = (identity, Arc::new(pair)),
+                Ok(pair) => current.pair = Arc::new(pair),
                 // Files that are replaced one after the other do not fit for a moment.
-                Err(error) => tracing::warn!(%error, "the certificate before stays in use"),
+                Err(error) => (self.told)(&error),
             }
         }
-        Some(current.1.clone())
+        Some(current.pair.clone())
     }
 }
 

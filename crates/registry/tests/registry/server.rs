@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Our client against our server.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 use polyarch_oci::media_type::{Flavour, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use polyarch_oci::{Algorithm, Descriptor, Digest, Document, Hasher, ImageIndex, Manifest};
@@ -224,7 +227,12 @@ async fn a_certificate_is_read_again_when_it_changes() {
         made.cert.pem().into_bytes()
     };
     let first = renew();
-    let tls = ServerTls::load(&certificate, &key).unwrap();
+    let told = Arc::new(AtomicUsize::new(0));
+    let counter = told.clone();
+    let count = move |_: &_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    };
+    let tls = ServerTls::load(&certificate, &key, count).unwrap();
     let serving = Serving::with(Plan { tls: Some(tls), ..Plan::default() }).await;
     let trusting = |pem: &[u8]| {
         let mut options = options();
@@ -237,6 +245,7 @@ async fn a_certificate_is_read_again_when_it_changes() {
     std::fs::write(&certificate, "torn").unwrap();
     trusting(&second).get_manifest(&serving.reference("app:v1")).await.unwrap();
     assert!(trusting(&first).get_manifest(&serving.reference("app:v1")).await.is_err());
+    assert_eq!(told.load(Ordering::Relaxed), 1, "files that can't be used are told once");
 }
 
 #[tokio::test]

@@ -96,7 +96,8 @@ async fn an_image_is_fetched_when_asked_for_and_kept() {
     let absent = serving.send("GET", "/v2/docker.io/library/app/manifests/v2", &[], b"").await;
     assert_eq!((absent.status, absent.code()), (502, "MANIFEST_UNKNOWN".to_owned()));
     let log = serving.log.lock().unwrap();
-    assert!(log.iter().any(|record| record.served_by.as_deref() == Some("this registry")));
+    let copy = log.iter().find(|record| record.served_by.as_deref() == Some("this registry")).unwrap();
+    assert!(copy.cause.as_ref().is_some_and(|cause| cause.contains("127.0.0.1:1")), "{copy:?}");
 }
 
 #[tokio::test]

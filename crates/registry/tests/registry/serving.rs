@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use polyarch_oci::{Digest, Reference};
 use polyarch_registry::server::{
-    Access, Limits, MirrorOptions, RequestRecord, Server, ServerOptions, ServerTls, Storage, Users,
+    Access, Limits, MirrorOptions, RequestRecord, Server, ServerEvent, ServerOptions, ServerTls, Storage,
+    Users,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -58,7 +59,11 @@ impl Serving {
             allows_missing_blobs: plan.allows_missing_blobs,
             mirrors: plan.mirrors,
             collect: None,
-            log: Some(Arc::new(move |record: &RequestRecord| sink.lock().unwrap().push(record.clone()))),
+            log: Some(Arc::new(move |event: ServerEvent<'_>| {
+                if let ServerEvent::Request(record) = event {
+                    sink.lock().unwrap().push(record.clone());
+                }
+            })),
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The log of requests, one line each on standard error.
+//! What a registry says while it serves: a line for each request, and for what happens besides.
 
 use std::sync::Arc;
 
 use clap::ValueEnum;
 use jiff::Timestamp;
-use polyarch_registry::server::{RequestLog, RequestRecord};
+use polyarch_registry::server::{RequestRecord, ServerEvent, ServerLog};
 use serde::Serialize;
 
 use crate::printer::Printer;
+use crate::progress::format::short_size;
 use crate::visible_text::visible_line;
 
 /// How requests are told.
@@ -41,12 +42,25 @@ struct Line<'a> {
     cause: Option<&'a str>,
 }
 
-/// Makes a log.
-pub fn request_log(format: LogFormat, printer: Printer) -> RequestLog {
-    Arc::new(move |record: &RequestRecord| {
-        if format != LogFormat::None || record.cause.is_some() {
-            printer.message(&line(format, record));
+/// Makes a log on standard error.
+pub fn server_log(format: LogFormat, printer: Printer) -> ServerLog {
+    Arc::new(move |event: ServerEvent<'_>| match event {
+        ServerEvent::Request(record) => {
+            if format != LogFormat::None || record.cause.is_some() {
+                printer.message(&line(format, record));
+            }
         }
+        ServerEvent::Collected(collected) => {
+            if collected.bytes > 0 {
+                let (blobs, size) = (collected.blobs, short_size(collected.bytes));
+                printer.message(&format!("removed {blobs} blobs that nothing leads to: {size}\n"));
+            }
+            for (repository, reason) in &collected.left_alone {
+                printer.warning(&format!("{repository} was left alone by the collection: {reason}"));
+            }
+        }
+        ServerEvent::Trouble(text) => printer.warning(&text),
+        _ => {}
     })
 }
 

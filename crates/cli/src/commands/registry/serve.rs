@@ -8,12 +8,13 @@ use std::time::Duration;
 use clap::Args;
 use polyarch_build::{BuildError, ErrorKind};
 use polyarch_registry::server::{
-    Access, CollectOptions, Limits, RepositoryName, Server, ServerOptions, ServerTls, Storage, Users,
+    Access, CollectOptions, Limits, RepositoryName, Server, ServerOptions, ServerTls, Storage, TlsError,
+    Users,
 };
 use tokio::net::TcpListener;
 
 use super::mirrors::mirror_options;
-use super::request_log::{LogFormat, request_log};
+use super::request_log::{LogFormat, server_log};
 use super::{RootArg, duration, storage_error};
 use crate::commands::flag_values::parse_size;
 use crate::session::Session;
@@ -95,7 +96,13 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
     check_protection(args, &host)?;
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(certificate), Some(key)) => {
-            let loaded = ServerTls::load(&environment.resolve(certificate), &environment.resolve(key));
+            let printer = session.printer;
+            let told = move |error: &TlsError| {
+                let reason = polyarch_build::error::chain_of(error);
+                printer.warning(&format!("the certificate before stays in use: {reason}"));
+            };
+            let (certificate, key) = (environment.resolve(certificate), environment.resolve(key));
+            let loaded = ServerTls::load(&certificate, &key, told);
             Some(loaded.map_err(|error| {
                 CommandError::usage(polyarch_build::error::chain_of(&error))
                     .with_hint("`polyarch node certs` makes a certificate")
@@ -125,7 +132,7 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
         allows_missing_blobs: args.allow_missing_blobs,
         mirrors,
         collect: (!args.gc_interval.is_zero()).then_some(collect),
-        log: Some(request_log(args.log, session.printer)),
+        log: Some(server_log(args.log, session.printer)),
     });
     let engine = session.open_for_documents(&settings)?;
     let printer = session.printer;

@@ -53,9 +53,6 @@ impl Download {
         let (storage, repository) = (state.storage.clone(), repository.clone());
         tokio::spawn(async move {
             let result = run(&client, &sources, &blob, incoming, &sender, storage, repository).await;
-            if let Err(reason) = &result {
-                tracing::warn!(digest = %blob.digest, reason, "a blob could not be fetched from upstream");
-            }
             sender.send_modify(|status| {
                 status.ready = if result.is_ok() { blob.size } else { status.ready };
                 status.ended = Some(result);
@@ -86,12 +83,19 @@ impl Download {
         tokio::spawn(async move {
             let (mut at, end) = (first, first + length);
             while at < end {
-                let ready =
-                    match progress.wait_for(|status| status.ready > at || status.ended.is_some()).await {
-                        Ok(status) if status.ready > at => status.ready,
-                        // It ended too early; the body notices that it is short.
-                        _ => return,
+                let waited = progress.wait_for(|status| status.ready > at || status.ended.is_some()).await;
+                // Copied, because what is borrowed keeps the download from going on.
+                let status = waited.map(|status| status.clone()).unwrap_or_default();
+                let ready = status.ready;
+                if ready <= at {
+                    // It ended too early, which the client has to see and the log to say.
+                    let reason = match status.ended {
+                        Some(Err(reason)) => reason,
+                        _ => "the server ends".to_owned(),
                     };
+                    let _ = sender.send(Err(io::Error::other(reason))).await;
+                    return;
+                }
                 let piece = (ready.min(end) - at).min(PIECE_BYTES);
                 let (file, offset) = (file.clone(), at);
                 let read = tokio::task::spawn_blocking(move || {
