@@ -65,6 +65,9 @@ pub struct Collected {
     pub left_alone: Vec<(String, String)>,
 }
 
+/// How many names of a file a dry run would have removed, by device and inode.
+type Going = HashMap<(u64, u64), u64>;
+
 /// What manifests lead to; they never change.
 type Leads = HashMap<Digest, Vec<Digest>>;
 
@@ -75,14 +78,15 @@ impl Storage {
     /// When the directory cannot be read; repositories that cannot are told in the result.
     pub fn collect(&self, options: &CollectOptions) -> Result<Collected, StorageError> {
         let mut collected = Collected::default();
+        let mut going = Going::new();
         self.collect_unfinished(options, &mut collected)?;
         for name in self.repository_names()? {
             let repository = self.repository(&name);
-            if let Err(error) = self.collect_repository(&repository, options, &mut collected) {
+            if let Err(error) = self.collect_repository(&repository, options, &mut going, &mut collected) {
                 collected.left_alone.push((name.to_string(), error));
             }
         }
-        self.collect_pool(options, &mut collected)?;
+        self.collect_pool(options, &going, &mut collected)?;
         Ok(collected)
     }
 
@@ -116,6 +120,7 @@ impl Storage {
         &self,
         repository: &Repository,
         options: &CollectOptions,
+        going: &mut Going,
         collected: &mut Collected,
     ) -> Result<(), String> {
         let told = |error: StorageError| chain_of(&error);
@@ -138,7 +143,7 @@ impl Storage {
             let live: HashSet<&Digest> =
                 kept.manifests.keys().flat_map(|digest| leads[digest].iter().chain([digest])).collect();
             let mut removed = Collected { manifests: untagged.len() as u64, ..Collected::default() };
-            self.sweep_blobs(repository, &live, options, &mut removed)?;
+            self.sweep_blobs(repository, &live, options, going, &mut removed)?;
             let is_changed = !untagged.is_empty() && !options.is_dry_run;
             Ok((Ok(removed), is_changed.then_some(kept)))
         });
@@ -156,6 +161,7 @@ impl Storage {
         repository: &Repository,
         live: &HashSet<&Digest>,
         options: &CollectOptions,
+        going: &mut Going,
         collected: &mut Collected,
     ) -> Result<(), StorageError> {
         for digest in self.digests_in(&repository.dir)? {
@@ -168,7 +174,9 @@ impl Storage {
                 continue;
             }
             collected.blobs += 1;
-            if metadata.nlink() == 1 {
+            let gone = going.entry((metadata.dev(), metadata.ino())).or_default();
+            *gone += u64::from(options.is_dry_run);
+            if metadata.nlink().saturating_sub(gone.saturating_sub(1)) == 1 {
                 collected.bytes += metadata.len();
             }
         }
@@ -198,12 +206,18 @@ impl Storage {
         Ok(true)
     }
 
-    fn collect_pool(&self, options: &CollectOptions, collected: &mut Collected) -> Result<(), StorageError> {
+    fn collect_pool(
+        &self,
+        options: &CollectOptions,
+        going: &Going,
+        collected: &mut Collected,
+    ) -> Result<(), StorageError> {
         for digest in self.digests_in(self.root())? {
             let path = self.pool_path(&digest);
             let Ok(metadata) = fs::metadata(&path) else { continue };
+            let gone = going.get(&(metadata.dev(), metadata.ino())).copied().unwrap_or_default();
             // A repository that links it at this moment keeps it; only the sharing is lost.
-            if metadata.nlink() == 1 && age(&metadata) >= options.grace {
+            if metadata.nlink().saturating_sub(gone) == 1 && age(&metadata) >= options.grace {
                 collected.bytes += metadata.len();
                 if !options.is_dry_run {
                     self.disk().remove(&path)?;
@@ -342,7 +356,7 @@ mod tests {
         put_blob(&storage, "a", b"lonely").unwrap();
         put_blob(&storage, "b", b"lonely").unwrap();
         let dry = storage.collect(&CollectOptions { is_dry_run: true, ..NOW }).unwrap();
-        assert_eq!(dry.blobs, 2);
+        assert_eq!((dry.blobs, dry.bytes), (2, 6));
         assert!(storage.pool_path(&Digest::of("lonely")).exists());
         let collected = storage.collect(&NOW).unwrap();
         assert_eq!((collected.blobs, collected.bytes), (2, 6));

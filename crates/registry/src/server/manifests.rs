@@ -220,7 +220,9 @@ pub(super) async fn store(
         let change = Change::Put { digest: digest.clone(), entry, tags, required };
         match repository.change(change).map_err(|error| shared(&error))? {
             Outcome::Missing(missing) => Err(missing_blobs(&repository.name, &missing)),
-            Outcome::Done | Outcome::NotFound => {
+            // Its bytes are in the repository, so that was there a moment ago.
+            Outcome::NotFound => Err(ApiError::internal(format!("{} is gone", repository.dir.display()))),
+            Outcome::Done => {
                 state.manifests.put(&digest, &bytes);
                 Ok(())
             }

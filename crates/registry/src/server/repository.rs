@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use polyarch_oci::Digest;
@@ -18,7 +18,7 @@ use super::names::{RepositoryName, Tag};
 use super::storage::{Incoming, StorageError, TempNames};
 
 /// A blob whose existence a client asks for is as good as new again when it is older than this.
-const RENEW_AFTER: Duration = Duration::from_secs(600);
+const RENEW_AFTER: Duration = Duration::from_secs(60);
 
 /// A repository of the storage; it need not exist.
 #[derive(Debug)]
@@ -95,22 +95,22 @@ impl Repository {
     pub(super) fn index(&self) -> Result<Option<Arc<RepositoryIndex>>, StorageError> {
         let path = self.index_path();
         let Some(identity) = identity_of(&path)? else { return Ok(None) };
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((found, index)) = &*known
+        if let Some((found, index)) = &*self.known()
             && *found == identity
         {
             return Ok(Some(index.clone()));
         }
+        // Not while others wait for what is known.
         let Some((identity, index)) = read_index(&path)? else { return Ok(None) };
         let index = Arc::new(index);
-        *known = Some((identity, index.clone()));
+        *self.known() = Some((identity, index.clone()));
         Ok(Some(index))
     }
 
     /// Returns the index when it is in memory and still the one on the disk.
     pub(super) fn known_index(&self) -> Option<Arc<RepositoryIndex>> {
         let identity = identity_of(&self.index_path()).ok()??;
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known();
         let (found, index) = known.as_ref()?;
         (*found == identity).then(|| index.clone())
     }
@@ -144,10 +144,15 @@ impl Repository {
     }
 
     fn apply(&self, changes: &[Change]) -> Result<Vec<Outcome>, StorageError> {
-        self.locked(|index| {
-            let mut index = (*index).clone();
+        self.locked(|before| {
+            let mut index = (*before).clone();
             let outcomes: Vec<Outcome> =
                 changes.iter().map(|change| self.enter(&mut index, change)).collect();
+            if index == *before && outcomes.contains(&Outcome::Done) {
+                // As it was; but whoever wrote it may not have come to the sync.
+                self.disk.sync_dir(&self.dir)?;
+                return Ok((outcomes, None));
+            }
             let is_changed = outcomes.contains(&Outcome::Done);
             Ok((outcomes, is_changed.then_some(index)))
         })
@@ -205,8 +210,8 @@ impl Repository {
         self.disk.rename(&incoming.path, &path)?;
         incoming.is_placed = true;
         self.disk.sync_dir(&self.dir)?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = identity_of(&path)?.map(|identity| (identity, Arc::new(index)));
+        let identity = identity_of(&path)?;
+        *self.known() = identity.map(|identity| (identity, Arc::new(index)));
         Ok(())
     }
 
@@ -229,7 +234,8 @@ impl Repository {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(DiskError::new("read", &path))?,
         };
-        if age(&metadata) > RENEW_AFTER {
+        // Not the inode's own time, which changes with links of other repositories.
+        if metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > RENEW_AFTER)) {
             let now = fs::FileTimes::new().set_modified(SystemTime::now());
             // On a disk that can only be read nothing is collected either.
             let _ = File::open(&path).and_then(|file| file.set_times(now));
@@ -255,6 +261,10 @@ impl Repository {
 
     pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
         blob_path_in(&self.dir, digest)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<(Identity, Arc<RepositoryIndex>)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn index_path(&self) -> PathBuf {

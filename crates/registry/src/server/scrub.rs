@@ -168,6 +168,10 @@ fn verify(path: &Path, digest: &Digest) -> Option<(DamageKind, String)> {
         }
     });
     if let Err(error) = read {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            // Deleted in the meantime.
+            return None;
+        }
         let error = DiskError::new("read", path)(error);
         return Some((DamageKind::Unreadable, chain_of(&error)));
     }

@@ -167,7 +167,8 @@ impl Shared {
             ));
         }
         // What was pushed here comes first.
-        if !is_read || self.state.index(&self.state.storage.repository(name)).await?.is_some() {
+        let is_asked = is_read && query.get("ns").is_none();
+        if !is_asked || self.state.index(&self.state.storage.repository(name)).await?.is_some() {
             return Ok(None);
         }
         Ok(mirrors.of_docker(name))

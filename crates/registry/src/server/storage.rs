@@ -44,6 +44,12 @@ pub enum StorageError {
         /// What the file says.
         found: String,
     },
+    /// There is no registry.
+    #[error("there is no registry in {}", path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory has files, but no registry's.
     #[error("{} is not empty and holds no registry", path.display())]
     Foreign {
@@ -145,8 +151,9 @@ impl Storage {
     /// # Errors
     /// When there is none, or it cannot be used.
     pub fn open_existing(root: &Path) -> Result<Storage, StorageError> {
-        let path = root.join("format");
-        fs::metadata(&path).map_err(DiskError::new("find a registry in", root))?;
+        if fs::metadata(root.join("format")).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Err(StorageError::Missing { path: root.to_owned() });
+        }
         Storage::open(root)
     }
 

@@ -36,9 +36,7 @@ pub struct GcArgs {
 /// Runs the command.
 pub fn run(args: &GcArgs, session: &Session) -> Result<u8, CommandError> {
     let root = args.root.directory(session)?;
-    let storage = Storage::open_existing(&root).map_err(|error| {
-        storage_error(&error).with_hint("name the directory of a registry with --root DIR")
-    })?;
+    let storage = Storage::open_existing(&root).map_err(|error| storage_error(&error))?;
     let options = CollectOptions {
         grace: args.grace,
         // A file of `incoming` may be in use however short the grace period is.

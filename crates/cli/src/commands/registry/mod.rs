@@ -80,7 +80,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn storage_error(error: &StorageError) -> CommandError {
     let text = polyarch_build::error::chain_of(error);
     let error = match error {
-        StorageError::Format { .. } | StorageError::Foreign { .. } => {
+        StorageError::Format { .. } | StorageError::Foreign { .. } | StorageError::Missing { .. } => {
             BuildError::new(ErrorKind::Usage, text).with_hint("name another directory with --root DIR")
         }
         StorageError::Index { .. } => BuildError::new(ErrorKind::Storage, text).with_hint(

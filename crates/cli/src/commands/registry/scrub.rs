@@ -30,9 +30,7 @@ pub struct ScrubArgs {
 /// Runs the command.
 pub fn run(args: &ScrubArgs, session: &Session) -> Result<u8, CommandError> {
     let root = args.root.directory(session)?;
-    let storage = Storage::open_existing(&root).map_err(|error| {
-        storage_error(&error).with_hint("name the directory of a registry with --root DIR")
-    })?;
+    let storage = Storage::open_existing(&root).map_err(|error| storage_error(&error))?;
     let options = ScrubOptions { quarantines: args.quarantine };
     let scrubbed = storage.scrub(&options, |_| {}).map_err(|error| storage_error(&error))?;
     let text = match args.format {
