@@ -229,6 +229,41 @@ fn dockers_manifest_command_works_with_it() {
 }
 
 #[test]
+fn a_copy_is_served_when_its_registry_is_gone() {
+    if requires(&[Need::Command("skopeo")]).is_some() {
+        return;
+    }
+    let (origin, copies) = (environment(), environment());
+    let (layout, image) = layout(&origin);
+    let mut upstream = Registry::start(&origin, &[]);
+    let source = format!("oci:{}:v1", layout.display());
+    let target = format!("docker://{}", upstream.name("team/app:v1"));
+    let copy = [
+        "--insecure-policy",
+        "copy",
+        "--all",
+        "--preserve-digests",
+        "--dest-tls-verify=false",
+        &source,
+        &target,
+    ];
+    run(&origin, "skopeo", &copy).assert_success();
+    let registry = Registry::start(&copies, &["--mirror", &format!("reg.example=http://{}", upstream.host)]);
+    let name = registry.name("reg.example/team/app:v1");
+    copies.run(["pull", "--platform", "linux/arm64", &name]).assert_success();
+    upstream.signal(rustix::process::Signal::TERM);
+    let inspect = ["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")];
+    let raw = run(&copies, "skopeo", &inspect);
+    assert_eq!(raw.assert_success().stdout.as_bytes(), image.index.bytes);
+    let kept = copies.store().join("registry/repositories/reg.example+team+app/blobs/sha256");
+    assert!(kept.join(image.manifests[1].digest.hex()).exists());
+    assert!(!kept.join(image.manifests[0].digest.hex()).exists(), "nobody asked for the other platform");
+    let log = registry.log.lock().unwrap();
+    assert!(log.contains(&format!("(served by: {})", upstream.host)), "{log}");
+    assert!(log.contains("(served by: this registry)"), "{log}");
+}
+
+#[test]
 fn an_open_address_and_bad_files_are_refused() {
     let environment = environment();
     let serve = |flags: &[&str]| environment.run([&["registry", "serve"], flags].concat());

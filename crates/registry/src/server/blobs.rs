@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Blobs over HTTP: asked for, whole or in part, and deleted.
 
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use http::header::{
@@ -11,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use polyarch_oci::Digest;
 
 use super::api_error::{ApiError, Code};
-use super::body::Body;
+use super::body::{Body, read_part};
 use super::disk::DiskError;
 use super::repository::Repository;
 use super::state::{State, blocking, value};
@@ -41,12 +40,10 @@ pub(super) async fn get(
         if length > SMALL_BYTES {
             return Ok(Body::file(file, first, length));
         }
-        // At most SMALL_BYTES, which fits.
-        let mut bytes = vec![0; length as usize];
-        let read = file.read_exact_at(&mut bytes, first);
         let path = repository.blob_path(digest);
-        read.map_err(|error| StorageError::from(DiskError::new("read", &path)(error)))?;
-        Ok::<_, ApiError>(Body::full(bytes.into()))
+        let bytes = read_part(&file, first, length);
+        let bytes = bytes.map_err(|error| StorageError::from(DiskError::new("read", &path)(error)))?;
+        Ok::<_, ApiError>(Body::full(bytes))
     };
     let mut response = match wanted_range(headers, size)? {
         None => Response::new(part(0, size)?),

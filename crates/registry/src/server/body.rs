@@ -4,13 +4,13 @@
 use std::fs::File;
 use std::future::Future as _;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use rustix::buffer::spare_capacity;
 use tokio::task::JoinHandle;
 
 /// Pieces in which a file is read: large enough that system calls cost nothing, small enough for many at a time.
@@ -58,12 +58,7 @@ impl FilePart {
         let length = self.unread.min(PIECE_BYTES);
         self.offset += length;
         self.unread -= length;
-        self.reading = Some(tokio::task::spawn_blocking(move || {
-            // At most PIECE_BYTES, which fits.
-            let mut piece = BytesMut::zeroed(length as usize);
-            file.read_exact_at(&mut piece, offset)?;
-            Ok(piece.freeze())
-        }));
+        self.reading = Some(tokio::task::spawn_blocking(move || read_part(&file, offset, length)));
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
@@ -78,6 +73,25 @@ impl FilePart {
         }
         Poll::Ready(Some(piece))
     }
+}
+
+/// Reads a part of a file, at most a piece of one.
+pub(super) fn read_part(file: &File, offset: u64, length: u64) -> io::Result<Bytes> {
+    // A few hundred kilobytes, which fit.
+    let length = length as usize;
+    let mut piece = Vec::with_capacity(length);
+    while piece.len() < length {
+        let at = offset + piece.len() as u64;
+        // Straight into memory that nobody has cleared before.
+        match rustix::io::pread(file, spare_capacity(&mut piece), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    // The allocator may have given more room than was asked for.
+    piece.truncate(length);
+    Ok(piece.into())
 }
 
 impl hyper::body::Body for Body {

@@ -11,6 +11,7 @@ use polyarch_registry::server::{
     Access, CollectOptions, Limits, RepositoryName, Server, ServerOptions, ServerTls, Storage, TlsError,
     Users,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use super::mirrors::mirror_options;
@@ -134,6 +135,7 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
         collect: (!args.gc_interval.is_zero()).then_some(collect),
         log: Some(server_log(args.log, session.printer)),
     });
+    allow_many_files();
     let engine = session.open_for_documents(&settings)?;
     let printer = session.printer;
     let served = engine.serve(|_, stop| async move {
@@ -154,6 +156,13 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
         Err(error) if error.kind != ErrorKind::Cancelled => Err(error.into()),
         _ => Ok(ExitCode::Done.number()),
     }
+}
+
+/// Takes as many descriptors as this user may have: each connection needs one, and often a second for a blob.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // With fewer, connections wait.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// Reads `HOST:PORT`.

@@ -8,12 +8,12 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use polyarch_oci::{Descriptor, Hasher, Reference};
 use tokio::sync::{mpsc, watch};
 
 use crate::server::api_error::{ApiError, chain_of};
-use crate::server::body::Body;
+use crate::server::body::{Body, read_part};
 use crate::server::repository::Repository;
 use crate::server::state::State;
 use crate::server::storage::{Incoming, Storage, StorageError};
@@ -98,11 +98,7 @@ impl Download {
                 }
                 let piece = (ready.min(end) - at).min(PIECE_BYTES);
                 let (file, offset) = (file.clone(), at);
-                let read = tokio::task::spawn_blocking(move || {
-                    // At most PIECE_BYTES, which fits.
-                    let mut bytes = BytesMut::zeroed(piece as usize);
-                    file.read_exact_at(&mut bytes, offset).map(|()| bytes.freeze())
-                });
+                let read = tokio::task::spawn_blocking(move || read_part(&file, offset, piece));
                 let read = read.await.map_err(io::Error::other).and_then(|read| read);
                 let is_broken = read.is_err();
                 if sender.send(read).await.is_err() || is_broken {
