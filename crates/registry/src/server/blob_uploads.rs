@@ -26,7 +26,9 @@ pub(super) async fn start(
     repository: &Arc<Repository>,
     query: &Query,
 ) -> Result<Response<Body>, ApiError> {
+    let mut algorithm = Algorithm::Sha256;
     if let Some(digest) = query.digest("mount")? {
+        algorithm = digest.algorithm();
         let from = query.get("from").filter(|from| !from.is_empty()).map(repository_name).transpose()?;
         let (inner, target, wanted) = (state.clone(), repository.clone(), digest.clone());
         let is_mounted = blocking(move || {
@@ -47,7 +49,8 @@ pub(super) async fn start(
         return Ok(created(repository, &digest));
     }
     let algorithm = match query.get("digest-algorithm") {
-        None | Some("sha256") => Algorithm::Sha256,
+        None => algorithm,
+        Some("sha256") => Algorithm::Sha256,
         Some("sha512") => Algorithm::Sha512,
         Some(other) => {
             return Err(ApiError::new(

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LINK};
 use http::{HeaderValue, Response, StatusCode};
 use polyarch_oci::media_type::{Flavour, OCI_INDEX};
-use polyarch_oci::{Digest, ImageIndex};
+use polyarch_oci::{Descriptor, Digest, ImageIndex};
 
 use super::api_error::{ApiError, Code};
 use super::body::Body;
@@ -101,8 +101,7 @@ pub(super) async fn referrers(
     subject: &Digest,
     query: &Query,
 ) -> Result<Response<Body>, ApiError> {
-    // A `+` that was not encoded has become a blank, which no media type has.
-    let wanted = query.get("artifactType").map(|wanted| wanted.replace(' ', "+"));
+    let wanted = artifact_type(query);
     let wanted = wanted.as_deref();
     let after: Option<Digest> = query.digest("last")?;
     let mut list = ImageIndex::new(Flavour::Oci, Vec::new());
@@ -136,13 +135,33 @@ pub(super) async fn referrers(
         Some(wanted) => link(&path, &[("artifactType", wanted), ("last", &last.to_string())]),
         None => link(&path, &[("last", &last.to_string())]),
     });
-    let mut response = answer(&list, link);
+    Ok(referrer_answer(&list, link, wanted.is_some()))
+}
+
+/// Makes a list of referrers that come from elsewhere.
+pub(super) fn referrer_list(entries: Vec<Descriptor>, query: &Query) -> Response<Body> {
+    let wanted = artifact_type(query);
+    let entries = entries
+        .into_iter()
+        .filter(|entry| wanted.is_none() || entry.artifact_type == wanted)
+        .take(MAX_REFERRERS)
+        .collect();
+    referrer_answer(&ImageIndex::new(Flavour::Oci, entries), None, wanted.is_some())
+}
+
+/// Reads the filter; a `+` that was not encoded has become a blank, which no media type has.
+fn artifact_type(query: &Query) -> Option<String> {
+    query.get("artifactType").map(|wanted| wanted.replace(' ', "+"))
+}
+
+fn referrer_answer(list: &ImageIndex, link: Option<String>, is_filtered: bool) -> Response<Body> {
+    let mut response = answer(list, link);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(OCI_INDEX));
-    if wanted.is_some() {
+    if is_filtered {
         headers.insert(OCI_FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
     }
-    Ok(response)
+    response
 }
 
 /// How many names a client wants.

@@ -5,34 +5,24 @@
 //! each time, and served from here when nobody upstream answers; what is named by its digest is fetched once. An index
 //! is kept byte for byte, and of its platforms only those are fetched that somebody asks for.
 
+mod copied;
 mod download;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Method, Response, StatusCode};
-use polyarch_oci::{Descriptor, Digest, Reference};
+use http::StatusCode;
+use polyarch_oci::{Digest, Reference};
 
 use self::download::Download;
 use super::api_error::{ApiError, Code, chain_of};
-use super::body::Body;
-use super::document::inspect;
-use super::index::ManifestEntry;
-use super::manifests::{self, Found};
-use super::names::{ManifestName, RepositoryName};
-use super::repository::Repository;
-use super::state::{State, value};
-use super::{blobs, listing};
-use crate::{Client, FetchedManifest, RegistryError};
+use super::names::RepositoryName;
+use crate::{Client, RegistryError};
 
 /// The header that says where an answer's content came from.
 pub(super) const SERVED_BY: &str = "polyarch-served-by";
-/// What it says of what was here.
-const HERE: &str = "this registry";
 /// Goes with an answer that is a copy because nobody upstream answered; says why, for the log.
 #[derive(Debug, Clone)]
 pub(super) struct UpstreamGone(pub(super) String);
@@ -131,6 +121,23 @@ impl Mirrors {
         self.copied(mirrored, name.as_str())
     }
 
+    /// Writes which upstreams answer, as Prometheus reads it.
+    pub(super) fn render(&self) -> String {
+        let mut text = String::from("# TYPE polyarch_registry_upstream_up gauge\n");
+        for mirrored in &self.registries {
+            for upstream in &mirrored.upstreams {
+                // Both are hosts, which have nothing to escape.
+                text.push_str(&format!(
+                    "polyarch_registry_upstream_up{{registry=\"{}\",upstream=\"{}\"}} {}\n",
+                    mirrored.host,
+                    upstream.host,
+                    u8::from(!upstream.is_resting()),
+                ));
+            }
+        }
+        text
+    }
+
     fn copied<'a>(&'a self, mirrored: &'a Mirrored, remote: &str) -> Option<Copied<'a>> {
         let is_official = mirrored.host == "docker.io" && !remote.contains('/');
         let remote = if is_official { format!("library/{remote}") } else { remote.to_owned() };
@@ -140,226 +147,6 @@ impl Mirrors {
 }
 
 impl Copied<'_> {
-    /// Answers GET and HEAD of a manifest.
-    pub(super) async fn manifest(
-        &self,
-        state: &Arc<State>,
-        method: &Method,
-        headers: &HeaderMap,
-        repository: &Arc<Repository>,
-        name: &ManifestName,
-    ) -> Result<Response<Body>, ApiError> {
-        let here = manifests::find(state, repository, name).await.ok();
-        let (mut warning, mut gone) = (None, None);
-        let served_by = match (name, &here) {
-            (ManifestName::Digest(_), Some(_)) => HERE.to_owned(),
-            _ => match self.fetch_manifest(name, here.as_ref()).await {
-                Ok(Some(fetched)) => {
-                    let served_by = fetched.served_by.clone();
-                    self.keep(state, repository, name, fetched).await?;
-                    served_by
-                }
-                Ok(None) => HERE.to_owned(),
-                Err(Failure::Gone(error)) if here.is_some() => {
-                    warning =
-                        Some(format!("299 - \"{} is not to be had; this is the copy\"", self.mirrored.host));
-                    gone = Some(UpstreamGone(chain_of(&error)));
-                    HERE.to_owned()
-                }
-                Err(failure) => return Err(self.refusal(failure, &format!("the manifest {name}"))),
-            },
-        };
-        let mut response = manifests::get(state, method, headers, repository, name).await?;
-        if let Some(warning) = warning {
-            response.headers_mut().insert(http::header::WARNING, value(&warning));
-        }
-        if let Some(gone) = gone {
-            response.extensions_mut().insert(gone);
-        }
-        response.headers_mut().insert(SERVED_BY, value(&served_by));
-        Ok(response)
-    }
-
-    /// Answers GET and HEAD of a blob; one that is not here is sent while it comes.
-    pub(super) async fn blob(
-        &self,
-        state: &Arc<State>,
-        method: &Method,
-        headers: &HeaderMap,
-        repository: &Arc<Repository>,
-        digest: &Digest,
-    ) -> Result<Response<Body>, ApiError> {
-        if repository.blob_path(digest).exists() {
-            let mut response = blobs::get(method, headers, repository, digest).await?;
-            response.headers_mut().insert(SERVED_BY, value(HERE));
-            return Ok(response);
-        }
-        // Only what a manifest leads to that somebody has asked for: the rest is nobody's business, and its size is
-        // known to nobody.
-        let descriptor = self.descriptor(state, repository, digest).await?;
-        let descriptor = descriptor.ok_or_else(|| ApiError::blob_unknown(digest, &repository.name))?;
-        let range = blobs::wanted_range(headers, descriptor.size)?;
-        let (first, last) = range.unwrap_or((0, descriptor.size.saturating_sub(1)));
-        let length = if descriptor.size == 0 { 0 } else { last - first + 1 };
-        let (body, served_by) = if *method == Method::HEAD {
-            (Body::Empty, None)
-        } else {
-            let download = self.download(state, repository, &descriptor).await?;
-            // A failure that comes later can only break the answer off.
-            let served_by = download.begun().await.map_err(|reason| {
-                let message = format!("{digest} of {} is not here, and nobody upstream gave it", self.remote);
-                let mut refusal = ApiError::new(StatusCode::BAD_GATEWAY, Code::BlobUnknown, message);
-                refusal.cause = Some(reason);
-                refusal
-            })?;
-            (download.read(first, length), Some(served_by))
-        };
-        let mut response = Response::new(body);
-        if let Some((first, last)) = range.filter(|_| *method == Method::GET) {
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let text = format!("bytes {first}-{last}/{}", descriptor.size);
-            response.headers_mut().insert(http::header::CONTENT_RANGE, value(&text));
-        }
-        let length = if *method == Method::HEAD { descriptor.size } else { length };
-        blobs::describe(&mut response, digest, length);
-        if let Some(served_by) = served_by {
-            response.headers_mut().insert(SERVED_BY, value(&served_by));
-        }
-        Ok(response)
-    }
-
-    /// Answers `tags/list`: what upstream has, or what is here when nobody answers.
-    pub(super) async fn tags(
-        &self,
-        state: &Arc<State>,
-        repository: &Arc<Repository>,
-        query: &super::route::Query,
-    ) -> Result<Response<Body>, ApiError> {
-        let asked = self.ask(|reference| {
-            async move {
-                let tags = self.mirrors.client.list_tags(&reference).await?;
-                Ok((tags, reference.host().to_owned()))
-            }
-            .boxed()
-        });
-        match asked.await {
-            Ok((tags, served_by)) => {
-                let mut response = listing::tag_page(&repository.name, tags, query)?;
-                response.headers_mut().insert(SERVED_BY, value(&served_by));
-                Ok(response)
-            }
-            Err(Failure::Gone(_)) => listing::tags(state, repository, query).await,
-            Err(failure) => Err(self.refusal(failure, "the list of tags")),
-        }
-    }
-
-    /// Fetches a manifest; `None` when what is here is what upstream has.
-    async fn fetch_manifest<'a>(
-        &'a self,
-        name: &'a ManifestName,
-        here: Option<&'a Found>,
-    ) -> Result<Option<FetchedManifest>, Failure> {
-        let client = &self.mirrors.client;
-        let known = here.map(|here| &here.digest);
-        self.ask(|repository| {
-            async move {
-                let reference = match name {
-                    ManifestName::Digest(digest) => repository.with_digest(digest.clone()),
-                    // A checked name and a checked tag make a reference.
-                    ManifestName::Tag(tag) => {
-                        format!("{}:{tag}", repository.name()).parse().map_err(|_| {
-                            RegistryError::IncompleteReference { reference: repository.to_string() }
-                        })?
-                    }
-                };
-                if known.is_some() && Some(&client.head_manifest(&reference).await?.digest) == known {
-                    return Ok(None);
-                }
-                client.get_manifest(&reference).await.map(Some)
-            }
-            .boxed()
-        })
-        .await
-    }
-
-    async fn keep(
-        &self,
-        state: &Arc<State>,
-        repository: &Arc<Repository>,
-        name: &ManifestName,
-        fetched: FetchedManifest,
-    ) -> Result<(), ApiError> {
-        let inspected = inspect(&fetched.bytes, Some(&fetched.media_type)).map_err(|sentence| {
-            ApiError::new(
-                StatusCode::BAD_GATEWAY,
-                Code::ManifestInvalid,
-                format!("from {}: {sentence}", fetched.served_by),
-            )
-        })?;
-        let entry = ManifestEntry {
-            media_type: inspected.media_type,
-            size: fetched.bytes.len() as u64,
-            subject: inspected.subject,
-        };
-        let tags = match name {
-            ManifestName::Tag(tag) => vec![tag.clone()],
-            ManifestName::Digest(_) => Vec::new(),
-        };
-        // A buffer of its own, because the fetched one may be a part of a larger one.
-        let bytes = Bytes::copy_from_slice(&fetched.bytes);
-        manifests::store(state, repository, fetched.digest, entry, bytes, tags, Vec::new()).await
-    }
-
-    /// Finds the descriptor of a blob in the manifests that are here.
-    async fn descriptor(
-        &self,
-        state: &Arc<State>,
-        repository: &Arc<Repository>,
-        digest: &Digest,
-    ) -> Result<Option<Descriptor>, ApiError> {
-        let Some(index) = state.index(repository).await? else { return Ok(None) };
-        for (manifest, entry) in &index.manifests {
-            let found = Found { digest: manifest.clone(), entry: entry.clone() };
-            let Ok(bytes) = manifests::read(state, repository, &found).await else { continue };
-            let Ok(polyarch_oci::ManifestOrIndex::Manifest(document)) =
-                polyarch_oci::ManifestOrIndex::parse(bytes.to_vec(), &entry.media_type)
-            else {
-                continue;
-            };
-            let manifest = document.value;
-            let blobs = std::iter::once(manifest.config).chain(manifest.layers);
-            if let Some(descriptor) = blobs.into_iter().find(|blob| blob.digest == *digest) {
-                return Ok(Some(descriptor));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Returns the download of a blob that is under way, or begins one.
-    async fn download(
-        &self,
-        state: &Arc<State>,
-        repository: &Arc<Repository>,
-        descriptor: &Descriptor,
-    ) -> Result<Arc<Download>, ApiError> {
-        let key = (self.local.clone(), descriptor.digest.clone());
-        let downloads = || self.mirrors.downloads.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(download) = downloads().get(&key) {
-            return Ok(download.clone());
-        }
-        let sources: Vec<Reference> =
-            self.upstreams().into_iter().filter_map(|upstream| self.reference(upstream)).collect();
-        let mut known = downloads();
-        known.retain(|_, download| !download.has_ended());
-        if let Some(download) = known.get(&key) {
-            return Ok(download.clone());
-        }
-        let download =
-            Download::start(state, repository, descriptor.clone(), self.mirrors.client.clone(), sources)?;
-        known.insert(key, download.clone());
-        Ok(download)
-    }
-
     /// Asks one upstream after the other, those that did not answer a moment ago last.
     async fn ask<'a, T: 'a>(
         &'a self,

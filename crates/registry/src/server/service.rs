@@ -16,7 +16,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use super::access::Who;
 use super::api_error::{ApiError, Code};
 use super::body::Body;
-use super::mirror::{Copied, SERVED_BY, UpstreamGone};
+use super::mirror::{Copied, Mirrors, SERVED_BY, UpstreamGone};
 use super::route::{Query, Route};
 use super::{ServerEvent, Shared, blob_uploads, blobs, listing, manifests};
 use crate::api::one_line;
@@ -187,7 +187,7 @@ impl Shared {
             Route::Manifest(_, name) => copied.manifest(state, method, headers, &repository, name).await,
             Route::Blob(_, digest) => copied.blob(state, method, headers, &repository, digest).await,
             Route::Tags(_) => copied.tags(state, &repository, query).await,
-            Route::Referrers(_, subject) => listing::referrers(state, &repository, subject, query).await,
+            Route::Referrers(_, subject) => copied.referrers(state, &repository, subject, query).await,
             _ => Err(ApiError::method("GET, HEAD")),
         }
     }
@@ -205,7 +205,10 @@ impl Shared {
         let is_get = matches!(method, Method::GET | Method::HEAD);
         match (route, repository) {
             (Route::Base, _) if is_get => Ok(json("{}")),
-            (Route::Metrics, _) if is_get => Ok(text(&self.metrics.render())),
+            (Route::Metrics, _) if is_get => {
+                let upstreams = self.mirrors.as_ref().map(Mirrors::render).unwrap_or_default();
+                Ok(text(&(self.metrics.render() + &upstreams)))
+            }
             (Route::Catalog, _) if is_get => {
                 listing::catalog(state, query, |name| self.access.may_read(who, name)).await
             }

@@ -114,6 +114,10 @@ async fn the_next_upstream_is_asked_and_a_moved_tag_is_followed() {
     let absent = serving.send("GET", "/v2/reg.example/team/app/manifests/absent", &[], b"").await;
     // One upstream has no such thing, the other does not answer: nobody knows.
     assert!(matches!(absent.status, 404 | 502), "{absent:?}");
+    let metrics = String::from_utf8(serving.send("GET", "/metrics", &[], b"").await.body).unwrap();
+    let up = |host: &str| format!("upstream_up{{registry=\"reg.example\",upstream=\"{host}\"}} ");
+    assert!(metrics.contains(&(up("127.0.0.1:1") + "0\n")), "{metrics}");
+    assert!(metrics.contains(&(up(&upstream.fake.host()) + "1\n")), "{metrics}");
     let push = serving.send("PUT", path, &[("Content-Type", OCI_INDEX)], &upstream.index).await;
     assert_eq!((push.status, push.code()), (405, "UNSUPPORTED".to_owned()));
 }
