@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use polyarch_oci::media_type::{Flavour, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use polyarch_oci::{Algorithm, Descriptor, Digest, Document, Hasher, ImageIndex, Manifest};
-use polyarch_registry::server::{Limits, ServerTls};
+use polyarch_registry::server::{CollectOptions, Limits, ServerTls};
 use polyarch_registry::{
     Client, ClientOptions, Credentials, MountOutcome, Progress, PushOutcome, RegistryError,
 };
@@ -290,6 +291,29 @@ async fn several_servers_over_one_directory_see_the_same() {
         assert_eq!(client().list_tags(&serving.reference("app")).await.unwrap().len(), 40);
     }
     std::fs::remove_file(two.directory.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_server_collects_while_it_serves() {
+    let serving = Serving::start().await;
+    let layer = Bytes::from_static(b"layer");
+    push_image(&client(), &serving, "app:v1", &layer, None).await;
+    let lonely = serving.push_blob("app", b"lonely").await;
+    let collect = CollectOptions {
+        grace: Duration::ZERO,
+        every: Duration::from_millis(1),
+        ..CollectOptions::default()
+    };
+    let plan = Plan { collect: Some(collect), ..Plan::default() };
+    let serving = Serving::over(serving.end().await, plan).await;
+    let path = format!("/v2/app/blobs/{lonely}");
+    // Ends with the test's own patience when nothing is collected.
+    while serving.send("GET", &path, &[], b"").await.status == 200 {}
+    let name = serving.reference("app:v1");
+    client().get_manifest(&name).await.unwrap();
+    let mut content = Vec::new();
+    client().get_blob(&name, &descriptor(OCI_LAYER, &layer), &mut content, &Progress::none()).await.unwrap();
+    assert_eq!(content, layer);
 }
 
 #[tokio::test]

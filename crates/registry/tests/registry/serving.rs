@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use polyarch_oci::{Digest, Reference};
 use polyarch_registry::server::{
-    Access, Limits, MirrorOptions, RequestRecord, Server, ServerEvent, ServerOptions, ServerTls, Storage,
-    Users,
+    Access, CollectOptions, Limits, MirrorOptions, RequestRecord, Server, ServerEvent, ServerOptions,
+    ServerTls, Storage, Users,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +27,7 @@ pub struct Plan {
     pub allows_missing_blobs: bool,
     pub tls: Option<ServerTls>,
     pub mirrors: Option<MirrorOptions>,
+    pub collect: Option<CollectOptions>,
 }
 
 pub struct Serving {
@@ -58,7 +59,7 @@ impl Serving {
             limits: plan.limits,
             allows_missing_blobs: plan.allows_missing_blobs,
             mirrors: plan.mirrors,
-            collect: None,
+            collect: plan.collect,
             log: Some(Arc::new(move |event: ServerEvent<'_>| {
                 if let ServerEvent::Request(record) = event {
                     sink.lock().unwrap().push(record.clone());

@@ -28,9 +28,7 @@ const MAX_USERS_BYTES: u64 = 4 << 20;
 ///
 /// The whole distribution API, over one directory that any tool can read: an OCI image layout per repository. Ends with
 /// SIGTERM or Ctrl-C, after running requests. /healthz says that it is there, /metrics what it does (Prometheus).
-///
-///     polyarch registry serve
-///     polyarch build --push -t localhost:5000/app .
+/// Images of it are named localhost:5000/NAME, as in `polyarch build --push -t localhost:5000/app .`
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Where to listen; port 0 takes a free one
