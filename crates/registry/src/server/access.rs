@@ -5,7 +5,9 @@
 //! nothing outside of this process.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -15,8 +17,11 @@ use http::{HeaderMap, StatusCode};
 use sha2::{Digest as _, Sha256};
 
 use super::api_error::{ApiError, Code};
+use super::identity::FileIdentity;
 use super::names::RepositoryName;
 
+/// The largest file of users, in bytes.
+const MAX_FILE_BYTES: u64 = 4 << 20;
 /// How long a right password is not checked again.
 const REMEMBER: Duration = Duration::from_secs(300);
 /// The most pairs that are remembered.
@@ -82,15 +87,23 @@ impl Users {
 }
 
 /// Who may do what.
-#[derive(Debug)]
 pub struct Access {
     /// `None`: everybody may do everything.
-    users: Option<Users>,
+    users: Option<RwLock<Users>>,
+    watch: Option<Watch>,
     /// Repositories that begin so may be read by everybody; an empty one means all.
     anonymous_read: Vec<String>,
     secret: [u8; 32],
     right: Mutex<HashMap<[u8; 32], Instant>>,
     checks: tokio::sync::Semaphore,
+}
+
+/// A file of users that is read again when it changes.
+struct Watch {
+    path: PathBuf,
+    /// The file that was read last, also one that could not be used.
+    seen: Mutex<Option<FileIdentity>>,
+    told: Box<dyn Fn(String) + Send + Sync>,
 }
 
 /// Who asks.
@@ -113,7 +126,44 @@ impl Access {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(std::io::Error::other)?;
         let checks = tokio::sync::Semaphore::new(MAX_CHECKS);
-        Ok(Access { users, anonymous_read, secret, right: Mutex::default(), checks })
+        let users = users.map(RwLock::new);
+        Ok(Access { users, watch: None, anonymous_read, secret, right: Mutex::default(), checks })
+    }
+
+    /// Reads the users again from a file when it changes. When it can't be used, those before stay, and `told` is
+    /// called with the reason.
+    #[must_use]
+    pub fn watching(mut self, path: PathBuf, told: impl Fn(String) + Send + Sync + 'static) -> Access {
+        self.watch = Some(Watch { path, seen: Mutex::default(), told: Box::new(told) });
+        self
+    }
+
+    /// Looks whether the file has changed; costs one `stat`.
+    fn refresh(&self) {
+        let (Some(watch), Some(users)) = (&self.watch, &self.users) else { return };
+        let Ok(found) = fs::metadata(&watch.path) else { return };
+        let identity = FileIdentity::of(&found);
+        let mut seen = watch.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == Some(identity) {
+            return;
+        }
+        *seen = Some(identity);
+        let failed = |reason: String| (watch.told)(format!("{}: {reason}", watch.path.display()));
+        if found.len() > MAX_FILE_BYTES {
+            return failed("it is too large".to_owned());
+        }
+        let text = match fs::read_to_string(&watch.path) {
+            Ok(text) => text,
+            Err(error) => return failed(error.to_string()),
+        };
+        match Users::parse(&text) {
+            Ok(read) => {
+                *users.write().unwrap_or_else(PoisonError::into_inner) = read;
+                // Whoever was let in before may be gone.
+                self.right.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            }
+            Err(error) => failed(error.to_string()),
+        }
     }
 
     /// Tells whether users have to say who they are.
@@ -123,9 +173,8 @@ impl Access {
 
     /// Finds out who asks.
     pub(super) async fn identify(self: &Arc<Self>, headers: &HeaderMap) -> Result<Who, ApiError> {
-        if self.users.is_none() {
-            return Ok(Who::Anybody);
-        }
+        let Some(users) = &self.users else { return Ok(Who::Anybody) };
+        self.refresh();
         let Some(header) = headers.get(AUTHORIZATION) else { return Ok(Who::Anonymous) };
         let pair = header.to_str().ok().and_then(|text| {
             let (scheme, encoded) = text.split_once(' ')?;
@@ -145,10 +194,12 @@ impl Access {
             return Ok(Who::User(user.to_owned()));
         }
         let permit = self.checks.acquire().await;
-        let hashes = self.users.as_ref().map(|users| &users.hashes);
-        let hash = hashes.and_then(|hashes| hashes.get(user)).cloned();
-        // A name that is none takes as long as one that is.
-        let other = hashes.and_then(|hashes| hashes.values().next()).cloned().unwrap_or_default();
+        let (hash, other) = {
+            let users = users.read().unwrap_or_else(PoisonError::into_inner);
+            // A name that is none takes as long as one that is.
+            let other = users.hashes.values().next().cloned().unwrap_or_default();
+            (users.hashes.get(user).cloned(), other)
+        };
         let password = password.to_owned();
         let check = tokio::task::spawn_blocking(move || {
             let is_right = bcrypt::verify(password, hash.as_deref().unwrap_or(&other)).unwrap_or(false);
@@ -264,6 +315,30 @@ mod tests {
         assert_eq!(access.right.lock().unwrap().len(), 1);
         assert_eq!(access.identify(&HeaderMap::new()).await.unwrap(), Who::Anonymous);
         assert_eq!(who(":").await.unwrap(), Who::Anonymous);
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_counts_at_once_and_a_torn_one_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users");
+        let write = |text: &str| fs::write(&path, text).unwrap();
+        write(LINE);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let sink = told.clone();
+        let access = Access::new(Some(Users::parse(LINE).unwrap()), Vec::new()).unwrap();
+        let access = Arc::new(access.watching(path.clone(), move |text| sink.lock().unwrap().push(text)));
+        let may = async |user: &str| {
+            let mut headers = HeaderMap::new();
+            let text = format!("Basic {}", STANDARD.encode(format!("{user}:secret")));
+            headers.insert(AUTHORIZATION, text.parse().unwrap());
+            access.identify(&headers).await.is_ok()
+        };
+        assert!(may("ann").await && !may("bob").await);
+        write(&LINE.replace("ann", "bobby"));
+        assert!(!may("ann").await && may("bobby").await, "also who was remembered is gone");
+        write("torn");
+        assert!(may("bobby").await && may("bobby").await);
+        assert_eq!(told.lock().unwrap().len(), 1);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod crash_tests;
 mod disk;
 mod document;
 mod gc;
+mod identity;
 mod index;
 mod limits;
 mod listen;

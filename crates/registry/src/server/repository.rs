@@ -13,6 +13,7 @@ use polyarch_oci::Digest;
 use rustix::fs::{FlockOperation, flock};
 
 use super::disk::{Disk, DiskError};
+use super::identity::FileIdentity;
 use super::index::{MAX_INDEX_BYTES, ManifestEntry, RepositoryIndex, blob_path_in};
 use super::names::{RepositoryName, Tag};
 use super::storage::{Incoming, StorageError, TempNames};
@@ -27,19 +28,9 @@ pub(super) struct Repository {
     pub(super) dir: PathBuf,
     temp: Arc<TempNames>,
     disk: Arc<Disk>,
-    known: Mutex<Option<(Identity, Arc<RepositoryIndex>)>>,
+    known: Mutex<Option<(FileIdentity, Arc<RepositoryIndex>)>>,
     waiting: Mutex<Vec<(Change, SyncSender<ChangeResult>)>>,
     writing: Mutex<()>,
-}
-
-/// What makes a file another one.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 /// A change of a repository's index.
@@ -263,7 +254,7 @@ impl Repository {
         blob_path_in(&self.dir, digest)
     }
 
-    fn known(&self) -> MutexGuard<'_, Option<(Identity, Arc<RepositoryIndex>)>> {
+    fn known(&self) -> MutexGuard<'_, Option<(FileIdentity, Arc<RepositoryIndex>)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -282,24 +273,14 @@ pub(super) fn age(metadata: &fs::Metadata) -> Duration {
     SystemTime::now().duration_since(time).unwrap_or_default()
 }
 
-fn identity_of(path: &Path) -> Result<Option<Identity>, StorageError> {
+fn identity_of(path: &Path) -> Result<Option<FileIdentity>, StorageError> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        other => Ok(Some(identity(&other.map_err(DiskError::new("read", path))?))),
+        other => Ok(Some(FileIdentity::of(&other.map_err(DiskError::new("read", path))?))),
     }
 }
 
-fn identity(metadata: &fs::Metadata) -> Identity {
-    Identity {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.size(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    }
-}
-
-fn read_index(path: &Path) -> Result<Option<(Identity, RepositoryIndex)>, StorageError> {
+fn read_index(path: &Path) -> Result<Option<(FileIdentity, RepositoryIndex)>, StorageError> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(DiskError::new("open", path))?,
@@ -309,5 +290,5 @@ fn read_index(path: &Path) -> Result<Option<(Identity, RepositoryIndex)>, Storag
     file.take(MAX_INDEX_BYTES).read_to_end(&mut bytes).map_err(DiskError::new("read", path))?;
     let index = RepositoryIndex::parse(&bytes)
         .map_err(|source| StorageError::Index { path: path.to_owned(), source })?;
-    Ok(Some((identity(&metadata), index)))
+    Ok(Some((FileIdentity::of(&metadata), index)))
 }

@@ -2,7 +2,6 @@
 //! TLS of the server: a certificate and its key, read again when their files change.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
+
+use super::identity::FileIdentity;
 
 /// The largest file of certificates, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -78,8 +79,8 @@ struct Files {
     key: PathBuf,
 }
 
-/// Device, inode, size and times of both files; `None` when one is gone.
-type Identity = Option<[(u64, u64, u64, i64, i64); 2]>;
+/// Both files; `None` when one is gone.
+type Identity = Option<[FileIdentity; 2]>;
 
 struct Reloading {
     files: Files,
@@ -102,10 +103,7 @@ impl std::fmt::Debug for Reloading {
 
 impl Files {
     fn identity(&self) -> Identity {
-        let of = |path: &Path| {
-            let found = fs::metadata(path).ok()?;
-            Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
-        };
+        let of = |path: &Path| fs::metadata(path).ok().map(|metadata| FileIdentity::of(&metadata));
         Some([of(&self.certificate)?, of(&self.key)?])
     }
 

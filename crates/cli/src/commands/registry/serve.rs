@@ -42,7 +42,8 @@ pub struct ServeArgs {
     /// Its key (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Users and their passwords, as `htpasswd -B` writes them; without it everybody may do everything
+    /// Users and their passwords, as `htpasswd -B` writes them, read again when it changes; without it everybody may do
+    /// everything
     #[arg(long, value_name = "FILE")]
     htpasswd: Option<PathBuf>,
     /// Repositories that everybody may read, those below as well; / for all; may be repeated
@@ -229,8 +230,15 @@ fn access(args: &ServeArgs, session: &Session) -> Result<Access, CommandError> {
         }
         anonymous.push(name.to_owned());
     }
-    Access::new(users, anonymous)
-        .map_err(|error| BuildError::new(ErrorKind::Sandbox, format!("no random bytes: {error}")).into())
+    let access = Access::new(users, anonymous).map_err(|error| {
+        CommandError::from(BuildError::new(ErrorKind::Sandbox, format!("no random bytes: {error}")))
+    })?;
+    let printer = session.printer;
+    let told = move |reason: String| printer.warning(&format!("the users before stay: {reason}"));
+    Ok(match &args.htpasswd {
+        Some(path) => access.watching(session.environment.resolve(path), told),
+        None => access,
+    })
 }
 
 #[cfg(test)]
