@@ -10,12 +10,12 @@ use hyper::body::Incoming;
 use polyarch_oci::{Algorithm, Digest};
 
 use super::api_error::{ApiError, Code};
+use super::backend::{OpenUpload, Repository};
 use super::body::Body;
 use super::receive::receive;
-use super::repository::Repository;
 use super::route::{Query, repository as repository_name};
 use super::state::{State, blocking, value};
-use super::upload::{OpenUpload, UploadError, WholeBlob};
+use super::upload::UploadError;
 use crate::api::one_line;
 use crate::api::{DOCKER_CONTENT_DIGEST, DOCKER_UPLOAD_UUID, blob_path, uploads_path};
 
@@ -30,22 +30,18 @@ pub(super) async fn start(
     if let Some(digest) = query.digest("mount")? {
         algorithm = digest.algorithm();
         let from = query.get("from").filter(|from| !from.is_empty()).map(repository_name).transpose()?;
-        let (inner, target, wanted) = (state.clone(), repository.clone(), digest.clone());
-        let is_mounted = blocking(move || {
-            let from = from.map(|from| inner.storage.repository(&from));
-            inner.storage.mount(&target, from.as_deref(), &wanted)
-        })
-        .await?;
+        let (target, wanted) = (repository.clone(), digest.clone());
+        let is_mounted = blocking(move || target.mount(from.as_ref(), &wanted)).await?;
         if is_mounted {
             return Ok(created(repository, &digest));
         }
     } else if let Some(digest) = query.digest("digest")? {
         let limits = state.body_limits(request.headers(), state.max_blob_bytes);
-        let (storage, algorithm) = (state.storage.clone(), digest.algorithm());
-        let sink = blocking(move || WholeBlob::start(&storage, algorithm)).await?;
+        let (target, algorithm) = (repository.clone(), digest.algorithm());
+        let sink = blocking(move || target.begin_blob(algorithm)).await?;
         let sink = receive(request.into_body(), sink, limits).await?;
-        let (target, wanted) = (repository.clone(), digest.clone());
-        blocking(move || sink.finish(&target, &wanted)).await?;
+        let wanted = digest.clone();
+        blocking(move || sink.finish(&wanted)).await?;
         return Ok(created(repository, &digest));
     }
     let algorithm = match query.get("digest-algorithm") {
@@ -63,19 +59,15 @@ pub(super) async fn start(
             ));
         }
     };
-    let (uploads, name) = (state.uploads.clone(), repository.name.clone());
-    let id = blocking(move || uploads.start(&name, algorithm)).await?;
+    let target = repository.clone();
+    let id = blocking(move || target.begin_upload(algorithm)).await?;
     Ok(progress(StatusCode::ACCEPTED, repository, &id, 0))
 }
 
 /// Answers GET: how far it is.
-pub(super) async fn status(
-    state: &Arc<State>,
-    repository: &Arc<Repository>,
-    id: String,
-) -> Result<Response<Body>, ApiError> {
-    let (uploads, name, wanted) = (state.uploads.clone(), repository.name.clone(), id.clone());
-    let bytes = blocking(move || uploads.status(&name, &wanted)).await?;
+pub(super) async fn status(repository: &Arc<Repository>, id: String) -> Result<Response<Body>, ApiError> {
+    let (target, wanted) = (repository.clone(), id.clone());
+    let bytes = blocking(move || target.upload_bytes(&wanted)).await?;
     Ok(progress(StatusCode::NO_CONTENT, repository, &id, bytes))
 }
 
@@ -86,7 +78,7 @@ pub(super) async fn append(
     repository: &Arc<Repository>,
     id: String,
 ) -> Result<Response<Body>, ApiError> {
-    let upload = open(state, repository, &id, request.headers()).await?;
+    let upload = open(repository, &id, request.headers()).await?;
     let upload = take_body(state, request, upload).await?;
     let bytes = upload.bytes();
     // Another request may write on as soon as the client has the answer.
@@ -113,36 +105,27 @@ pub(super) async fn finish(
             "the request that ends an upload needs the parameter `digest`, that of the whole blob",
         )
     })?;
-    let upload = open(state, repository, &id, request.headers()).await?;
+    let upload = open(repository, &id, request.headers()).await?;
     let upload = take_body(state, request, upload).await?;
-    let (target, wanted) = (repository.clone(), digest.clone());
-    blocking(move || upload.finish(&target, &wanted)).await?;
+    let wanted = digest.clone();
+    blocking(move || upload.finish(&wanted)).await?;
     Ok(created(repository, &digest))
 }
 
 /// Answers DELETE: it is not wanted any more.
-pub(super) async fn cancel(
-    state: &Arc<State>,
-    repository: &Arc<Repository>,
-    id: String,
-) -> Result<Response<Body>, ApiError> {
-    let (uploads, name) = (state.uploads.clone(), repository.name.clone());
-    blocking(move || uploads.cancel(&name, &id)).await?;
+pub(super) async fn cancel(repository: &Arc<Repository>, id: String) -> Result<Response<Body>, ApiError> {
+    let target = repository.clone();
+    blocking(move || target.cancel_upload(&id)).await?;
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
 }
 
 /// Opens an upload, when the piece of this request is the next one.
-async fn open(
-    state: &Arc<State>,
-    repository: &Arc<Repository>,
-    id: &str,
-    headers: &HeaderMap,
-) -> Result<OpenUpload, ApiError> {
+async fn open(repository: &Arc<Repository>, id: &str, headers: &HeaderMap) -> Result<OpenUpload, ApiError> {
     let piece = piece_range(headers)?;
-    let (uploads, name, wanted) = (state.uploads.clone(), repository.name.clone(), id.to_owned());
-    let upload = blocking(move || uploads.open(&name, &wanted)).await?;
+    let (target, wanted) = (repository.clone(), id.to_owned());
+    let upload = blocking(move || target.open_upload(&wanted)).await?;
     let bytes = upload.bytes();
     match piece {
         Some(start) if start != bytes => Err(ApiError::from(UploadError::OutOfOrder { start, bytes })

@@ -10,15 +10,10 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use polyarch_oci::Digest;
 
 use super::api_error::{ApiError, Code};
-use super::body::{Body, read_part};
-use super::disk::DiskError;
-use super::repository::Repository;
-use super::state::{State, blocking, value};
-use super::storage::StorageError;
+use super::backend::Repository;
+use super::body::Body;
+use super::state::{ask, blocking, value};
 use crate::api::DOCKER_CONTENT_DIGEST;
-
-/// What is no larger is read at once: handing it to a thread would take longer.
-const SMALL_BYTES: u64 = 32 << 10;
 
 /// Answers GET and HEAD.
 pub(super) async fn get(
@@ -28,27 +23,21 @@ pub(super) async fn get(
     digest: &Digest,
 ) -> Result<Response<Body>, ApiError> {
     if *method == Method::HEAD {
-        let size = repository.promise_blob(digest).map_err(StorageError::from)?;
+        let wanted = digest.clone();
+        let size = ask(repository, move |repository| repository.promise_blob(&wanted)).await?;
         let size = size.ok_or_else(|| ApiError::blob_unknown(digest, &repository.name))?;
         let mut response = Response::new(Body::Empty);
         describe(&mut response, digest, size);
         return Ok(response);
     }
-    let found = repository.open_blob(digest).map_err(StorageError::from)?;
-    let (file, size) = found.ok_or_else(|| ApiError::blob_unknown(digest, &repository.name))?;
-    let part = |first: u64, length: u64| {
-        if length > SMALL_BYTES {
-            return Ok(Body::file(file, first, length));
-        }
-        let path = repository.blob_path(digest);
-        let bytes = read_part(&file, first, length);
-        let bytes = bytes.map_err(|error| StorageError::from(DiskError::new("read", &path)(error)))?;
-        Ok::<_, ApiError>(Body::full(bytes))
-    };
+    let wanted = digest.clone();
+    let found = ask(repository, move |repository| repository.open_blob(&wanted)).await?;
+    let content = found.ok_or_else(|| ApiError::blob_unknown(digest, &repository.name))?;
+    let size = content.size;
     let mut response = match wanted_range(headers, size)? {
-        None => Response::new(part(0, size)?),
+        None => Response::new(content.into_body(0, size)?),
         Some((first, last)) => {
-            let mut response = Response::new(part(first, last - first + 1)?);
+            let mut response = Response::new(content.into_body(first, last - first + 1)?);
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             response.headers_mut().insert(CONTENT_RANGE, value(&format!("bytes {first}-{last}/{size}")));
             response
@@ -102,12 +91,8 @@ pub(super) fn wanted_range(headers: &HeaderMap, size: u64) -> Result<Option<(u64
 }
 
 /// Answers DELETE.
-pub(super) async fn delete(
-    state: &Arc<State>,
-    repository: &Arc<Repository>,
-    digest: Digest,
-) -> Result<Response<Body>, ApiError> {
-    let (state, repository) = (state.clone(), repository.clone());
+pub(super) async fn delete(repository: &Arc<Repository>, digest: Digest) -> Result<Response<Body>, ApiError> {
+    let repository = repository.clone();
     blocking(move || {
         let Some(index) = repository.index()? else {
             return Err(ApiError::name_unknown(&repository.name));
@@ -120,10 +105,9 @@ pub(super) async fn delete(
                 format!("{digest} is a manifest; delete it as one, at {path}"),
             ));
         }
-        if !repository.remove_blob(&digest).map_err(StorageError::from)? {
+        if !repository.remove_blob(&digest)? {
             return Err(ApiError::blob_unknown(&digest, &repository.name));
         }
-        state.storage.forget_unused(&digest)?;
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::ACCEPTED;
         Ok(response)

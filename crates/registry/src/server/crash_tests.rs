@@ -21,11 +21,11 @@ use super::names::{RepositoryName, Tag};
 use super::power::Step;
 use super::repository::{Change, Outcome};
 use super::scrub::ScrubOptions;
-use super::storage::{Storage, StorageError};
+use super::storage::{Directory, StorageError};
 use super::upload::{Receive as _, UploadError, Uploads};
 
 /// Pushes a blob as one request does.
-pub(super) fn put_blob(storage: &Storage, repository: &str, bytes: &[u8]) -> Result<Digest, StorageError> {
+pub(super) fn put_blob(storage: &Directory, repository: &str, bytes: &[u8]) -> Result<Digest, StorageError> {
     let repository = storage.repository(&RepositoryName::new(repository).unwrap());
     let mut incoming = storage.incoming()?;
     incoming.file.write_all(bytes).unwrap();
@@ -36,7 +36,7 @@ pub(super) fn put_blob(storage: &Storage, repository: &str, bytes: &[u8]) -> Res
 
 /// Enters a manifest as one request does.
 pub(super) fn put_manifest(
-    storage: &Storage,
+    storage: &Directory,
     repository: &str,
     tag: Option<&str>,
     bytes: &[u8],
@@ -57,7 +57,7 @@ pub(super) fn put_manifest(
 
 /// Pushes an image of one layer; its config is the layer, too.
 pub(super) fn image(
-    storage: &Storage,
+    storage: &Directory,
     repository: &str,
     tag: &str,
     layer: &[u8],
@@ -83,7 +83,7 @@ fn scratch() -> tempfile::TempDir {
 }
 
 /// Pushes in all ways: whole, in pieces, mounted; a tag is set twice, and one removed.
-fn work(storage: &Storage, done: &mut Acknowledged) -> Result<(), StorageError> {
+fn work(storage: &Directory, done: &mut Acknowledged) -> Result<(), StorageError> {
     for layer in [&b"first layer"[..], b"second layer"] {
         let manifest = image(storage, "a", "v1", layer)?;
         done.blobs.extend([("a", Digest::of(layer)), ("a", manifest.clone())]);
@@ -193,7 +193,7 @@ fn lose_power(root: &Path, steps: &[Step], lose_entries: bool) {
 
 /// Checks what must hold at any time.
 fn check(root: &Path, done: &Acknowledged, steps: usize) {
-    let storage = Storage::open(root).unwrap();
+    let storage = Directory::open(root).unwrap();
     let scrubbed = storage.scrub(&ScrubOptions::default(), |_| {}).unwrap();
     // What only the pool has is nothing that anybody sees; a push of it compares the size.
     let seen: Vec<_> = scrubbed.damage.iter().filter(|damage| damage.repository.is_some()).collect();
@@ -220,7 +220,7 @@ fn check_all_crashes(mut after: impl FnMut(&Path, &[Step])) {
     let mut steps = 0;
     loop {
         let dir = scratch();
-        let storage = Storage::open(dir.path()).unwrap();
+        let storage = Directory::open(dir.path()).unwrap();
         let before = storage.disk().power.done().len();
         storage.disk().power.cut_after(steps);
         let mut done = Acknowledged::default();
@@ -230,7 +230,7 @@ fn check_all_crashes(mut after: impl FnMut(&Path, &[Step])) {
         after(dir.path(), &log);
         check(dir.path(), &done, steps);
         // Whatever happened, the same work succeeds afterwards, and nothing needs a hand.
-        let storage = Storage::open(dir.path()).unwrap();
+        let storage = Directory::open(dir.path()).unwrap();
         storage.disk().power.cut_after(usize::MAX);
         let mut again = Acknowledged::default();
         work(&storage, &mut again).unwrap();
@@ -261,11 +261,11 @@ fn power_loss_takes_back_only_what_was_not_acknowledged() {
 #[test]
 fn left_overs_are_collected() {
     let dir = scratch();
-    let storage = Storage::open(dir.path()).unwrap();
+    let storage = Directory::open(dir.path()).unwrap();
     storage.disk().power.cut_after(20);
     assert!(work(&storage, &mut Acknowledged::default()).is_err());
     drop(storage);
-    let storage = Storage::open(dir.path()).unwrap();
+    let storage = Directory::open(dir.path()).unwrap();
     let options =
         CollectOptions { grace: Duration::ZERO, uploads: Duration::ZERO, ..CollectOptions::default() };
     storage.collect(&options).unwrap();

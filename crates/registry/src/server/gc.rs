@@ -18,8 +18,8 @@ use super::api_error::chain_of;
 use super::disk::{DiskError, names_in};
 use super::document::inspect;
 use super::index::{ALGORITHMS, RepositoryIndex};
-use super::repository::{Repository, age};
-use super::storage::{Storage, StorageError};
+use super::repository::{Layout, age};
+use super::storage::{Directory, StorageError};
 use super::{ServerEvent, Shared};
 
 /// What a collection removes, and when one happens.
@@ -71,7 +71,7 @@ type Going = HashMap<(u64, u64), u64>;
 /// What manifests lead to; they never change.
 type Leads = HashMap<Digest, Vec<Digest>>;
 
-impl Storage {
+impl Directory {
     /// Removes what nothing leads to. Other processes may go on using the directory.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ impl Storage {
 
     fn collect_repository(
         &self,
-        repository: &Repository,
+        repository: &Layout,
         options: &CollectOptions,
         going: &mut Going,
         collected: &mut Collected,
@@ -158,7 +158,7 @@ impl Storage {
 
     fn sweep_blobs(
         &self,
-        repository: &Repository,
+        repository: &Layout,
         live: &HashSet<&Digest>,
         options: &CollectOptions,
         going: &mut Going,
@@ -259,7 +259,7 @@ fn remove_unfinished(path: &Path, data: &Path) -> Result<(), StorageError> {
 }
 
 /// Reads what the manifests of an index lead to, and that was not read yet; the error is a sentence.
-fn read_leads(repository: &Repository, index: &RepositoryIndex, leads: &mut Leads) -> Result<(), String> {
+fn read_leads(repository: &Layout, index: &RepositoryIndex, leads: &mut Leads) -> Result<(), String> {
     for (digest, entry) in &index.manifests {
         if leads.contains_key(digest) {
             continue;
@@ -274,7 +274,7 @@ fn read_leads(repository: &Repository, index: &RepositoryIndex, leads: &mut Lead
 }
 
 /// Finds manifests that no tag leads to: not by itself, not as a part of an index, and not by their subject.
-fn unwanted(repository: &Repository, index: &RepositoryIndex, leads: &Leads, grace: Duration) -> Vec<Digest> {
+fn unwanted(repository: &Layout, index: &RepositoryIndex, leads: &Leads, grace: Duration) -> Vec<Digest> {
     let mut wanted: HashSet<&Digest> = HashSet::new();
     let is_young = |digest: &Digest| {
         fs::metadata(repository.blob_path(digest)).is_ok_and(|metadata| age(&metadata) < grace)
@@ -300,7 +300,6 @@ pub(super) async fn collect_regularly(shared: Arc<Shared>, mut ended: watch::Rec
             () = async { drop(ended.wait_for(|is_ending| *is_ending).await) } => return,
         }
         let (storage, options) = (shared.state.storage.clone(), options.clone());
-        shared.state.uploads.forget_gone();
         match tokio::task::spawn_blocking(move || storage.collect(&options)).await {
             Ok(Ok(collected)) => {
                 shared.metrics.collected_bytes.fetch_add(collected.bytes, Ordering::Relaxed);
@@ -342,7 +341,7 @@ mod tests {
     #[test]
     fn what_is_young_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let storage = Storage::open(dir.path()).unwrap();
+        let storage = Directory::open(dir.path()).unwrap();
         put_blob(&storage, "a", b"lonely").unwrap();
         let collected = storage.collect(&day_options()).unwrap();
         assert_eq!((collected.blobs, collected.bytes), (0, 0));
@@ -351,7 +350,7 @@ mod tests {
     #[test]
     fn what_nothing_leads_to_goes_in_all_repositories_and_from_the_pool() {
         let dir = tempfile::tempdir().unwrap();
-        let storage = Storage::open(dir.path()).unwrap();
+        let storage = Directory::open(dir.path()).unwrap();
         image(&storage, "a", "v1", b"layer").unwrap();
         put_blob(&storage, "a", b"lonely").unwrap();
         put_blob(&storage, "b", b"lonely").unwrap();
@@ -369,7 +368,7 @@ mod tests {
     #[test]
     fn a_blob_that_was_promised_in_the_last_moment_comes_back() {
         let dir = tempfile::tempdir().unwrap();
-        let storage = Storage::open(dir.path()).unwrap();
+        let storage = Directory::open(dir.path()).unwrap();
         let digest = put_blob(&storage, "a", b"lonely").unwrap();
         let repository = storage.repository(&super::super::RepositoryName::new("a").unwrap());
         let path = repository.blob_path(&digest);
@@ -382,7 +381,7 @@ mod tests {
     #[test]
     fn untagged_manifests_go_when_that_is_wanted() {
         let dir = tempfile::tempdir().unwrap();
-        let storage = Storage::open(dir.path()).unwrap();
+        let storage = Directory::open(dir.path()).unwrap();
         let old = image(&storage, "a", "v1", b"old").unwrap();
         let new = image(&storage, "a", "v1", b"new").unwrap();
         let about = |subject: &Digest| {
@@ -406,7 +405,7 @@ mod tests {
     #[test]
     fn a_repository_with_a_damaged_manifest_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let storage = Storage::open(dir.path()).unwrap();
+        let storage = Directory::open(dir.path()).unwrap();
         let manifest = image(&storage, "a", "v1", b"layer").unwrap();
         put_blob(&storage, "a", b"lonely").unwrap();
         let repository = storage.repository(&super::super::RepositoryName::new("a").unwrap());

@@ -11,11 +11,11 @@ use polyarch_oci::media_type::{Flavour, OCI_INDEX};
 use polyarch_oci::{Descriptor, Digest, ImageIndex};
 
 use super::api_error::{ApiError, Code};
+use super::backend::Repository;
 use super::body::Body;
 use super::document::inspect;
 use super::manifests::{Found, read};
 use super::names::{RepositoryName, Tag};
-use super::repository::Repository;
 use super::route::Query;
 use super::state::{State, blocking};
 use crate::api::{OCI_FILTERS_APPLIED, one_line};

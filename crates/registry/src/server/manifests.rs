@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Manifests over HTTP: asked for, pushed, deleted; always byte for byte.
 
-use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,15 +11,16 @@ use polyarch_oci::manifest::MAX_MANIFEST_BYTES;
 use polyarch_oci::{Algorithm, Digest, Hasher};
 
 use super::api_error::{ApiError, Code};
+use super::backend::Repository;
 use super::body::Body;
 use super::disk::DiskError;
 use super::document::inspect;
 use super::index::ManifestEntry;
 use super::names::{ManifestName, RepositoryName, Tag};
 use super::receive::read_all;
-use super::repository::{Change, Outcome, Repository};
+use super::repository::{Change, Outcome};
 use super::route::{Query, tag};
-use super::state::{State, blocking, value};
+use super::state::{State, ask, blocking, value};
 use super::storage::StorageError;
 use crate::api::{DOCKER_CONTENT_DIGEST, OCI_SUBJECT, OCI_TAG, manifest_path};
 
@@ -41,7 +41,8 @@ pub(super) async fn get(
     let found = find(state, repository, name).await?;
     if *method == Method::HEAD && matches!(name, ManifestName::Digest(_)) {
         // A client that is told that a manifest is there does not push it.
-        repository.promise_blob(&found.digest).map_err(StorageError::from)?;
+        let promised = found.digest.clone();
+        ask(repository, move |repository| repository.promise_blob(&promised)).await?;
     }
     let tag = format!("\"{}\"", found.digest);
     let is_known = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
@@ -115,26 +116,19 @@ fn read_file(repository: &Repository, digest: &Digest) -> Result<Bytes, ApiError
             Code::ManifestUnknown,
             format!("the manifest {digest} is {what} on the registry's disk; push it again"),
         );
-        error.cause = Some(format!(
-            "{} is {what}; see `polyarch registry scrub`",
-            repository.blob_path(digest).display()
-        ));
+        let place = repository.blob_place(digest);
+        error.cause = Some(format!("{place} is {what}; see `polyarch registry scrub`"));
         error
     };
-    let Some((file, size)) = repository.open_blob(digest).map_err(StorageError::from)? else {
-        return Err(damaged("missing"));
+    let Some(content) = repository.open_blob(digest)? else { return Err(damaged("missing")) };
+    let bytes = match content.size <= MAX_MANIFEST_BYTES {
+        true => content.read(MAX_MANIFEST_BYTES)?,
+        false => Bytes::new(),
     };
-    let mut bytes = Vec::new();
-    if size <= MAX_MANIFEST_BYTES {
-        let path = repository.blob_path(digest);
-        file.take(MAX_MANIFEST_BYTES)
-            .read_to_end(&mut bytes)
-            .map_err(|error| StorageError::from(DiskError::new("read", &path)(error)))?;
-    }
     if digest_of(digest.algorithm(), &bytes) != *digest {
         return Err(damaged("damaged"));
     }
-    Ok(bytes.into())
+    Ok(bytes)
 }
 
 /// Answers PUT.
@@ -212,16 +206,13 @@ pub(super) async fn store(
 ) -> Result<(), ApiError> {
     let (state, repository) = (state.clone(), repository.clone());
     blocking(move || {
-        let mut incoming = state.storage.incoming().map_err(StorageError::from)?;
-        let written = incoming.file.write_all(&bytes);
-        written.map_err(|error| StorageError::from(DiskError::new("write", &incoming.path)(error)))?;
-        state.storage.place_blob(&repository, &incoming.path, &incoming.file, &digest)?;
-        drop(incoming);
         let change = Change::Put { digest: digest.clone(), entry, tags, required };
-        match repository.change(change).map_err(|error| shared(&error))? {
+        match repository.put_manifest(&digest, &bytes, change).map_err(|error| shared(&error))? {
             Outcome::Missing(missing) => Err(missing_blobs(&repository.name, &missing)),
             // Its bytes are in the repository, so that was there a moment ago.
-            Outcome::NotFound => Err(ApiError::internal(format!("{} is gone", repository.dir.display()))),
+            Outcome::NotFound => {
+                Err(ApiError::internal(format!("the repository {} is gone", repository.name)))
+            }
             Outcome::Done => {
                 state.manifests.put(&digest, &bytes);
                 Ok(())

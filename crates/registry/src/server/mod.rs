@@ -8,6 +8,7 @@
 
 mod access;
 mod api_error;
+mod backend;
 mod blob_uploads;
 mod blobs;
 mod body;
@@ -47,6 +48,7 @@ use self::mirror::Mirrors;
 use self::state::State;
 
 pub use access::{Access, HtpasswdError, Users};
+pub use backend::Storage;
 pub use disk::DiskError;
 pub use gc::{CollectOptions, Collected};
 pub use limits::Limits;
@@ -54,7 +56,7 @@ pub use mirror::{MirrorOptions, MirroredRegistry};
 pub use names::RepositoryName;
 pub use scrub::{Damage, DamageKind, ScrubOptions, Scrubbed};
 pub use service::RequestRecord;
-pub use storage::{Storage, StorageError};
+pub use storage::StorageError;
 pub use tls::{ServerTls, TlsError};
 
 /// Something that happened.
@@ -74,7 +76,7 @@ pub type ServerLog = Arc<dyn Fn(ServerEvent<'_>) + Send + Sync>;
 
 /// What a server is made of.
 pub struct ServerOptions {
-    /// The directory.
+    /// Where everything is kept.
     pub storage: Storage,
     /// Who may do what.
     pub access: Access,

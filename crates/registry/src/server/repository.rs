@@ -23,7 +23,7 @@ const RENEW_AFTER: Duration = Duration::from_secs(60);
 
 /// A repository of the storage; it need not exist.
 #[derive(Debug)]
-pub(super) struct Repository {
+pub(super) struct Layout {
     pub(super) name: RepositoryName,
     pub(super) dir: PathBuf,
     temp: Arc<TempNames>,
@@ -60,16 +60,11 @@ pub(super) enum Outcome {
     Missing(Vec<Digest>),
 }
 
-type ChangeResult = Result<Outcome, Arc<StorageError>>;
+pub(super) type ChangeResult = Result<Outcome, Arc<StorageError>>;
 
-impl Repository {
-    pub(super) fn new(
-        name: RepositoryName,
-        dir: PathBuf,
-        temp: Arc<TempNames>,
-        disk: Arc<Disk>,
-    ) -> Repository {
-        Repository {
+impl Layout {
+    pub(super) fn new(name: RepositoryName, dir: PathBuf, temp: Arc<TempNames>, disk: Arc<Disk>) -> Layout {
+        Layout {
             name,
             dir,
             temp,

@@ -14,8 +14,8 @@ use super::api_error::chain_of;
 use super::disk::DiskError;
 use super::document::inspect;
 use super::names::RepositoryName;
-use super::repository::Repository;
-use super::storage::{Storage, StorageError};
+use super::repository::Layout;
+use super::storage::{Directory, StorageError};
 
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 1 << 20;
@@ -74,7 +74,7 @@ pub enum DamageKind {
 /// What is known of a file that several names may have: nothing wrong, or what.
 type Verdicts = HashMap<(u64, u64), Option<(DamageKind, String)>>;
 
-impl Storage {
+impl Directory {
     /// Reads everything and compares. Other processes may go on using the directory.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ fn verify(path: &Path, digest: &Digest) -> Option<(DamageKind, String)> {
 }
 
 /// Compares the index with what is there, and each manifest with its blobs.
-fn check_documents(repository: &Repository, scrubbed: &mut Scrubbed) {
+fn check_documents(repository: &Layout, scrubbed: &mut Scrubbed) {
     let mut tell = |kind, digest: Option<&Digest>, path: PathBuf, message: String| {
         scrubbed.damage.push(Damage {
             repository: Some(repository.name.to_string()),
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn damage_is_found_put_aside_and_mended_by_a_push() {
         let dir = tempfile::tempdir().unwrap();
-        let storage = Storage::open(dir.path()).unwrap();
+        let storage = Directory::open(dir.path()).unwrap();
         image(&storage, "a/b", "v1", b"layer").unwrap();
         let digest = put_blob(&storage, "c", b"layer").unwrap();
         let clean = storage.scrub(&ScrubOptions::default(), |_| {}).unwrap();

@@ -228,7 +228,7 @@ impl Shared {
                 Method::GET | Method::HEAD => {
                     blobs::get(&method, request.headers(), &repository, &digest).await
                 }
-                Method::DELETE => blobs::delete(state, &repository, digest).await,
+                Method::DELETE => blobs::delete(&repository, digest).await,
                 _ => Err(ApiError::method("GET, HEAD, DELETE")),
             },
             (Route::Uploads(_), Some(repository)) => match method {
@@ -236,10 +236,10 @@ impl Shared {
                 _ => Err(ApiError::method("POST")),
             },
             (Route::Upload(_, id), Some(repository)) => match method {
-                Method::GET | Method::HEAD => blob_uploads::status(state, &repository, id).await,
+                Method::GET | Method::HEAD => blob_uploads::status(&repository, id).await,
                 Method::PATCH => blob_uploads::append(state, request, &repository, id).await,
                 Method::PUT => blob_uploads::finish(state, request, &repository, id, query).await,
-                Method::DELETE => blob_uploads::cancel(state, &repository, id).await,
+                Method::DELETE => blob_uploads::cancel(&repository, id).await,
                 _ => Err(ApiError::method("GET, PATCH, PUT, DELETE")),
             },
             _ => Err(ApiError::method("GET, HEAD")),

@@ -9,12 +9,11 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue};
 
 use super::api_error::ApiError;
+use super::backend::{Repository, Storage};
 use super::cache::ManifestCache;
 use super::index::RepositoryIndex;
 use super::receive::BodyLimits;
-use super::repository::Repository;
-use super::storage::Storage;
-use super::upload::Uploads;
+use super::storage::StorageError;
 
 /// Memory for manifests, in bytes.
 const CACHE_BYTES: usize = 32 << 20;
@@ -23,7 +22,6 @@ const CACHE_BYTES: usize = 32 << 20;
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) storage: Storage,
-    pub(super) uploads: Arc<Uploads>,
     pub(super) manifests: ManifestCache,
     /// Images may lack blobs when they are pushed.
     pub(super) allows_missing_blobs: bool,
@@ -36,12 +34,11 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(storage: Storage, options: &super::Limits, allows_missing_blobs: bool) -> State {
         State {
-            uploads: Arc::new(Uploads::new(storage.clone(), options.max_uploads)),
             manifests: ManifestCache::new(CACHE_BYTES),
             allows_missing_blobs,
             max_blob_bytes: options.max_blob_bytes,
             stall: options.stall,
-            storage,
+            storage: storage.with_max_uploads(options.max_uploads),
         }
     }
 
@@ -75,6 +72,18 @@ where
         Ok(result) => Ok(result?),
         Err(error) => Err(ApiError::internal(error)),
     }
+}
+
+/// Asks a repository something small: at once when it answers faster than a thread is found, else on one.
+pub(super) async fn ask<T: Send + 'static>(
+    repository: &Arc<Repository>,
+    question: impl FnOnce(&Repository) -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if repository.is_near() {
+        return Ok(question(repository)?);
+    }
+    let repository = repository.clone();
+    blocking(move || question(&repository)).await
 }
 
 /// Makes the value of a header from a name that was checked: digests, tags and paths of them.

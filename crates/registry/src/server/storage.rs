@@ -14,7 +14,7 @@ use polyarch_oci::Digest;
 use super::disk::{Disk, DiskError, names_in};
 use super::index::{ALGORITHMS, RepositoryIndex, blob_path_in};
 use super::names::RepositoryName;
-use super::repository::Repository;
+use super::repository::Layout;
 
 /// What the format file says.
 const FORMAT: &str = "polyarch-registry 1\n";
@@ -69,7 +69,7 @@ impl StorageError {
 ///
 /// Several processes may use one directory at the same time.
 #[derive(Debug, Clone)]
-pub struct Storage {
+pub struct Directory {
     inner: Arc<Inner>,
 }
 
@@ -78,7 +78,7 @@ struct Inner {
     root: PathBuf,
     temp: Arc<TempNames>,
     disk: Arc<Disk>,
-    repositories: Mutex<HashMap<RepositoryName, Arc<Repository>>>,
+    repositories: Mutex<HashMap<RepositoryName, Arc<Layout>>>,
 }
 
 /// Names of files in `incoming` that no other process or thread uses.
@@ -125,12 +125,12 @@ impl Drop for Incoming {
     }
 }
 
-impl Storage {
+impl Directory {
     /// Opens the directory of a registry, and makes it when there is none.
     ///
     /// # Errors
     /// When it cannot be used, or holds something else.
-    pub fn open(root: &Path) -> Result<Storage, StorageError> {
+    pub fn open(root: &Path) -> Result<Directory, StorageError> {
         let root = std::path::absolute(root).map_err(DiskError::new("find", root))?;
         let mut random = [0; 8];
         getrandom::fill(&mut random)
@@ -139,7 +139,7 @@ impl Storage {
         let temp =
             TempNames { dir: root.join("incoming"), token: hex::encode(random), sequence: AtomicU64::new(0) };
         let inner = Inner { root, temp: Arc::new(temp), disk, repositories: Mutex::default() };
-        let storage = Storage { inner: Arc::new(inner) };
+        let storage = Directory { inner: Arc::new(inner) };
         if !storage.is_made()? {
             storage.make()?;
         }
@@ -150,11 +150,11 @@ impl Storage {
     ///
     /// # Errors
     /// When there is none, or it cannot be used.
-    pub fn open_existing(root: &Path) -> Result<Storage, StorageError> {
+    pub fn open_existing(root: &Path) -> Result<Directory, StorageError> {
         if fs::metadata(root.join("format")).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Err(StorageError::Missing { path: root.to_owned() });
         }
-        Storage::open(root)
+        Directory::open(root)
     }
 
     /// Returns the directory.
@@ -220,7 +220,7 @@ impl Storage {
     }
 
     /// Returns a repository, whether it exists or not.
-    pub(super) fn repository(&self, name: &RepositoryName) -> Arc<Repository> {
+    pub(super) fn repository(&self, name: &RepositoryName) -> Arc<Layout> {
         let mut known = self.inner.repositories.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(repository) = known.get(name) {
             return repository.clone();
@@ -230,13 +230,13 @@ impl Storage {
         }
         let dir = self.root().join("repositories").join(name.directory());
         let (temp, disk) = (self.inner.temp.clone(), self.inner.disk.clone());
-        let repository = Arc::new(Repository::new(name.clone(), dir, temp, disk));
+        let repository = Arc::new(Layout::new(name.clone(), dir, temp, disk));
         known.insert(name.clone(), repository.clone());
         repository
     }
 
     /// Makes a repository that does not exist yet.
-    pub(super) fn ensure_repository(&self, repository: &Repository) -> Result<(), StorageError> {
+    pub(super) fn ensure_repository(&self, repository: &Layout) -> Result<(), StorageError> {
         if repository.index()?.is_some() {
             return Ok(());
         }
@@ -272,7 +272,7 @@ impl Storage {
     /// Puts a file whose content has the digest into a repository, durably. The file keeps its own name, too.
     pub(super) fn place_blob(
         &self,
-        repository: &Repository,
+        repository: &Layout,
         path: &Path,
         file: &File,
         digest: &Digest,
@@ -318,8 +318,8 @@ impl Storage {
     /// Gives a repository a blob that another one has, or any; tells whether it was there.
     pub(super) fn mount(
         &self,
-        repository: &Repository,
-        from: Option<&Repository>,
+        repository: &Layout,
+        from: Option<&Layout>,
         digest: &Digest,
     ) -> Result<bool, StorageError> {
         let source = from.map_or_else(|| self.pool_path(digest), |from| from.blob_path(digest));

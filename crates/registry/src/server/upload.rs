@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::{DiskError, names_in};
 use super::names::RepositoryName;
-use super::repository::Repository;
-use super::storage::{Incoming, Storage, StorageError};
+use super::repository::Layout;
+use super::storage::{Directory, Incoming, StorageError};
 
 /// Pieces in which a file is read to be hashed.
 const READ_BYTES: usize = 256 << 10;
@@ -29,7 +29,7 @@ const ID_DIGITS: usize = 32;
 /// Uploads of a registry.
 #[derive(Debug)]
 pub(super) struct Uploads {
-    storage: Storage,
+    storage: Directory,
     boot: String,
     max_sessions: usize,
     /// How far this process has hashed which upload.
@@ -110,13 +110,13 @@ pub(super) struct OpenUpload {
 
 /// A blob that comes whole in one request; nothing of it stays when that fails.
 pub(super) struct WholeBlob {
-    storage: Storage,
+    storage: Directory,
     incoming: Incoming,
     state: Hashed,
 }
 
 impl Uploads {
-    pub(super) fn new(storage: Storage, max_sessions: usize) -> Uploads {
+    pub(super) fn new(storage: Directory, max_sessions: usize) -> Uploads {
         // Without a boot id no session survives a restart of anything that matters: it is only compared.
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Uploads { storage, boot: boot.trim().to_owned(), max_sessions, hashed: Mutex::default() }
@@ -252,7 +252,7 @@ impl OpenUpload {
     }
 
     /// Makes the upload a blob of the repository and ends it.
-    pub(super) fn finish(mut self, repository: &Repository, expected: &Digest) -> Result<u64, UploadError> {
+    pub(super) fn finish(mut self, repository: &Layout, expected: &Digest) -> Result<u64, UploadError> {
         if self.state.algorithm != expected.algorithm() {
             let bytes = self.state.bytes;
             self.state = Hashed::new(expected.algorithm());
@@ -345,13 +345,13 @@ impl Receive for WholeBlob {
 
 impl WholeBlob {
     /// Begins a blob.
-    pub(super) fn start(storage: &Storage, algorithm: Algorithm) -> Result<WholeBlob, UploadError> {
+    pub(super) fn start(storage: &Directory, algorithm: Algorithm) -> Result<WholeBlob, UploadError> {
         let incoming = storage.incoming()?;
         Ok(WholeBlob { storage: storage.clone(), incoming, state: Hashed::new(algorithm) })
     }
 
     /// Makes it a blob of the repository.
-    pub(super) fn finish(self, repository: &Repository, expected: &Digest) -> Result<u64, UploadError> {
+    pub(super) fn finish(self, repository: &Layout, expected: &Digest) -> Result<u64, UploadError> {
         let bytes = self.state.check(expected)?;
         self.storage.place_blob(repository, &self.incoming.path, &self.incoming.file, expected)?;
         Ok(bytes)

@@ -115,7 +115,7 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
     let mirror_timeout = args.mirror_timeout.max(Duration::from_millis(100));
     let mirrors = mirror_options(&args.mirror, mirror_timeout, &settings)?;
     let storage = Storage::open(&args.root.directory(session)?).map_err(|error| storage_error(&error))?;
-    let root = storage.root().display().to_string();
+    let root = storage.to_string();
     let limits = Limits {
         max_connections: args.max_connections as usize,
         max_uploads: args.max_uploads as usize,

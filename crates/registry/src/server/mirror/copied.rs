@@ -11,14 +11,14 @@ use polyarch_oci::{Descriptor, Digest, Reference};
 use super::download::Download;
 use super::{Copied, Failure, SERVED_BY, UpstreamGone};
 use crate::server::api_error::{ApiError, Code, chain_of};
+use crate::server::backend::Repository;
 use crate::server::body::Body;
 use crate::server::document::inspect;
 use crate::server::index::ManifestEntry;
 use crate::server::manifests::{self, Found};
 use crate::server::names::ManifestName;
-use crate::server::repository::Repository;
 use crate::server::route::Query;
-use crate::server::state::{State, value};
+use crate::server::state::{State, ask, value};
 use crate::server::{blobs, listing};
 use crate::{FetchedManifest, RegistryError};
 
@@ -75,7 +75,8 @@ impl Copied<'_> {
         repository: &Arc<Repository>,
         digest: &Digest,
     ) -> Result<Response<Body>, ApiError> {
-        if repository.blob_path(digest).exists() {
+        let wanted = digest.clone();
+        if ask(repository, move |repository| repository.has_blob(&wanted)).await? {
             let mut response = blobs::get(method, headers, repository, digest).await?;
             response.headers_mut().insert(SERVED_BY, value(HERE));
             return Ok(response);

@@ -13,10 +13,10 @@ use polyarch_oci::{Descriptor, Hasher, Reference};
 use tokio::sync::{mpsc, watch};
 
 use crate::server::api_error::{ApiError, chain_of};
+use crate::server::backend::Repository;
 use crate::server::body::{Body, read_part};
-use crate::server::repository::Repository;
 use crate::server::state::State;
-use crate::server::storage::{Incoming, Storage, StorageError};
+use crate::server::storage::Incoming;
 use crate::{BlobSink, Client, Progress};
 
 /// Pieces in which readers get it.
@@ -47,12 +47,12 @@ impl Download {
         client: Client,
         sources: Vec<Reference>,
     ) -> Result<Arc<Download>, ApiError> {
-        let incoming = state.storage.incoming().map_err(StorageError::from)?;
+        let incoming = state.storage.incoming()?;
         let file = incoming.file.try_clone().map_err(ApiError::internal)?;
         let (sender, progress) = watch::channel(Status::default());
-        let (storage, repository) = (state.storage.clone(), repository.clone());
+        let repository = repository.clone();
         tokio::spawn(async move {
-            let result = run(&client, &sources, &blob, incoming, &sender, storage, repository).await;
+            let result = run(&client, &sources, &blob, incoming, &sender, repository).await;
             sender.send_modify(|status| {
                 status.ready = if result.is_ok() { blob.size } else { status.ready };
                 status.ended = Some(result);
@@ -118,7 +118,6 @@ async fn run(
     blob: &Descriptor,
     incoming: Incoming,
     sender: &watch::Sender<Status>,
-    storage: Storage,
     repository: Arc<Repository>,
 ) -> Result<(), String> {
     let file = incoming.file.try_clone().map_err(|error| error.to_string())?;
@@ -143,9 +142,7 @@ async fn run(
                     return Err(format!("the sources of {} differ", blob.digest));
                 }
                 let digest = blob.digest.clone();
-                let placed = tokio::task::spawn_blocking(move || {
-                    storage.place_blob(&repository, &incoming.path, &incoming.file, &digest)
-                });
+                let placed = tokio::task::spawn_blocking(move || repository.place_file(incoming, &digest));
                 return placed.await.map_err(|error| error.to_string())?.map_err(|error| chain_of(&error));
             }
             Err(error) => failure = chain_of(&error),
