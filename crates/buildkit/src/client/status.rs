@@ -5,7 +5,7 @@
 //! the digests and names of its steps. Times are the node's clock's, set right by what the node says it is
 //! now when the stream begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -21,7 +21,8 @@ use crate::api::methods::daemon;
 use crate::client::intake::Intake;
 use crate::warning;
 
-/// How many steps at a time are told as canceled when a node is lost in the middle of them.
+/// How many steps at a time are told as canceled when a node is lost in the middle of them, and how many are remembered to
+/// have been there.
 const MAX_OPEN_STEPS: usize = 4096;
 
 /// Follows a build until the node ends the stream.
@@ -60,33 +61,45 @@ pub(crate) fn events_of(message: StatusResponse) -> Vec<Event> {
 pub(super) struct OpenSteps {
     progress: Progress,
     /// `None` after the end.
-    open: Mutex<Option<BTreeMap<Arc<str>, Vertex>>>,
+    steps: Mutex<Option<Steps>>,
+}
+
+#[derive(Default)]
+struct Steps {
+    open: BTreeMap<Arc<str>, Vertex>,
+    /// Those whose result was there. A node that then fetches it tells the same step again, as one that runs.
+    cached: BTreeSet<Arc<str>>,
 }
 
 impl OpenSteps {
     pub(super) fn new(progress: Progress) -> OpenSteps {
-        OpenSteps { progress, open: Mutex::new(Some(BTreeMap::new())) }
+        OpenSteps { progress, steps: Mutex::new(Some(Steps::default())) }
     }
 
-    fn send(&self, event: Event) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+    fn send(&self, mut event: Event) {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
         // Whatever comes after the end would open a step again.
-        let Some(steps) = open.as_mut() else { return };
-        if let Event::Vertex(vertex) = &event {
+        let Some(Steps { open, cached }) = steps.as_mut() else { return };
+        if let Event::Vertex(vertex) = &mut event {
             let is_open = vertex.started.is_some() && vertex.completed.is_none();
             if !is_open {
-                steps.remove(&vertex.digest);
-            } else if steps.len() < MAX_OPEN_STEPS {
-                steps.insert(vertex.digest.clone(), vertex.clone());
+                open.remove(&vertex.digest);
+            } else if open.len() < MAX_OPEN_STEPS {
+                open.insert(vertex.digest.clone(), vertex.clone());
             }
+            if vertex.cached && cached.len() < MAX_OPEN_STEPS {
+                cached.insert(vertex.digest.clone());
+            }
+            vertex.cached |=
+                vertex.completed.is_some() && vertex.error.is_empty() && cached.contains(&vertex.digest);
         }
         self.progress.send(event);
     }
 
     /// Tells the steps that are still open as canceled: the build is over, whatever the node last said.
     pub(super) fn end(&self) {
-        let steps = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for vertex in steps.into_iter().flat_map(BTreeMap::into_values) {
+        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for vertex in steps.into_iter().flat_map(|steps| steps.open.into_values()) {
             let error = "canceled".to_owned();
             self.progress.send(Event::Vertex(Vertex { completed: Some(SystemTime::now()), error, ..vertex }));
         }
@@ -230,6 +243,28 @@ mod tests {
         let [Event::Vertex(vertex)] = told.as_slice() else { panic!("{told:?}") };
         assert_eq!((&*vertex.digest, vertex.error.as_str()), ("sha256:aa", "canceled"));
         assert!(vertex.completed.is_some());
+    }
+
+    #[test]
+    fn a_step_that_was_there_stays_so_while_its_layers_come() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let noted = told.clone();
+        let steps = OpenSteps::new(Progress::new(move |event| noted.lock().unwrap().push(event)));
+        let translation = Translation { label: None, skew: SignedDuration::ZERO };
+        let mut fetched = StatusResponse { vertexes: message().vertexes, ..StatusResponse::default() };
+        fetched.vertexes[0].completed = fetched.vertexes[0].started;
+        let mut found = fetched.clone();
+        found.vertexes[0].cached = true;
+        let mut failed = fetched.clone();
+        failed.vertexes[0].error = "lost".to_owned();
+        let mut other = fetched.clone();
+        other.vertexes[0].digest = "sha256:cc".into();
+        for message in [found, fetched, failed, other] {
+            translation.events(message).into_iter().for_each(|event| steps.send(event));
+        }
+        let told = told.lock().unwrap();
+        let cached = |event: &Event| matches!(event, Event::Vertex(vertex) if vertex.cached);
+        assert_eq!(told.iter().map(cached).collect::<Vec<_>>(), [true, true, false, false]);
     }
 
     #[test]
