@@ -73,8 +73,8 @@ prepare() {
 
 Written by `tests-e2e/documents/run`: each command line of the five documents, in order, with `docker` replaced by
 `polyarch`; below it what polyarch printed (digests shortened), what the document shows, and why they differ. The
-registries that the documents name are one docker-registry on the loopback of a network namespace that has no other
-network. Images of Docker Hub are stand-ins of Debian packages under the same names.
+registries that the documents name are one `polyarch registry serve` on the loopback of a network namespace that has no
+other network. Images of Docker Hub are stand-ins of Debian packages under the same names.
 
 TXT
     ip link set lo up
@@ -94,19 +94,24 @@ TXT
     publish_stand_ins
 }
 
+# The registry that every name of the documents leads to: ours, or with HUB=docker-registry Debian's.
 start_hub() {
-    cat >"$work/registry.yml" <<TXT
+    if [ "${HUB:-polyarch}" = polyarch ]; then
+        polyarch registry serve --listen 127.0.0.1:80 --root "$work/registry" --log none >"$work/registry.log" 2>&1 &
+    else
+        cat >"$work/registry.yml" <<TXT
 version: 0.1
 log: {level: info}
 storage: {filesystem: {rootdirectory: $work/registry}}
 http: {addr: "127.0.0.1:80"}
 TXT
-    "$(command -v docker-registry)" serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+        "$(command -v "$HUB")" serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+    fi
     hub_pid=$!
     trap 'kill "$hub_pid" "${nodes_pids[@]}" 2>/dev/null || true' EXIT
     local tries
     for ((tries = 0; tries < 100; tries++)); do
-        ! grep -qs 'listening on' "$work/registry.log" || return 0
+        ! grep -Eqs 'listening on|^serving ' "$work/registry.log" || return 0
         sleep 0.1
     done
     cat "$work/registry.log" >&2
