@@ -148,6 +148,10 @@ impl From<StorageError> for ApiError {
             full.cause = Some(chain_of(&error));
             return full;
         }
+        if matches!(error, StorageError::IndexFull { .. }) {
+            let message = format!("{error}; delete some, or push to another repository");
+            return ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, message);
+        }
         ApiError::internal(chain_of(&error))
     }
 }

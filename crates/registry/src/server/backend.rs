@@ -19,7 +19,7 @@ use super::disk::DiskError;
 use super::gc::{CollectOptions, Collected};
 use super::index::RepositoryIndex;
 use super::names::RepositoryName;
-use super::repository::{Change, ChangeResult, Layout};
+use super::repository::{Change, ChangeResult, Layout, Outcome};
 use super::scrub::{ScrubOptions, Scrubbed};
 use super::storage::{Directory, Incoming, StorageError};
 use super::upload::{self, Receive, UploadError, Uploads};
@@ -180,6 +180,15 @@ impl Repository {
     pub(super) fn put_manifest(&self, digest: &Digest, bytes: &Bytes, change: Change) -> ChangeResult {
         match &self.kept {
             Kept::Layout { layout, directory, .. } => {
+                // What is refused leaves nothing; what counts is looked at once more under the lock.
+                if let Change::Put { needed, .. } = &change
+                    && !needed.may_lack
+                {
+                    let missing = layout.lacking(&needed.blobs);
+                    if !missing.is_empty() {
+                        return Ok(Outcome::Missing(missing));
+                    }
+                }
                 let failed = |error: DiskError| Arc::new(StorageError::from(error));
                 let mut incoming = directory.incoming().map_err(failed)?;
                 let written = incoming.file.write_all(bytes);
@@ -222,6 +231,16 @@ impl Repository {
     pub(super) fn promise_blob(&self, digest: &Digest) -> Result<Option<u64>, StorageError> {
         match &self.kept {
             Kept::Layout { layout, .. } => Ok(layout.promise_blob(digest)?),
+        }
+    }
+
+    /// Returns the size of a blob that was promised a moment ago, when it takes no time to find that out.
+    pub(super) fn promised_blob(&self, digest: &Digest) -> Result<Option<u64>, StorageError> {
+        match &self.kept {
+            Kept::Layout { layout, .. } => {
+                let found = layout.find_blob(digest)?;
+                Ok(found.filter(|(_, is_promised)| *is_promised).map(|(size, _)| size))
+            }
         }
     }
 

@@ -23,8 +23,7 @@ pub(super) async fn get(
     digest: &Digest,
 ) -> Result<Response<Body>, ApiError> {
     if *method == Method::HEAD {
-        let wanted = digest.clone();
-        let size = ask(repository, move |repository| repository.promise_blob(&wanted)).await?;
+        let size = promise(repository, digest).await?;
         let size = size.ok_or_else(|| ApiError::blob_unknown(digest, &repository.name))?;
         let mut response = Response::new(Body::Empty);
         describe(&mut response, digest, size);
@@ -88,6 +87,16 @@ pub(super) fn wanted_range(headers: &HeaderMap, size: u64) -> Result<Option<(u64
             .header(HeaderName::from_static("accept-ranges"), "bytes"));
     }
     Ok(Some(found))
+}
+
+/// Returns the size of a blob, which the client may rely on; `None` when the repository does not have it.
+pub(super) async fn promise(repository: &Arc<Repository>, digest: &Digest) -> Result<Option<u64>, ApiError> {
+    // Mostly that was promised a moment ago, and there is nothing to wait for.
+    if let Some(size) = repository.promised_blob(digest)? {
+        return Ok(Some(size));
+    }
+    let (repository, digest) = (repository.clone(), digest.clone());
+    blocking(move || repository.promise_blob(&digest)).await
 }
 
 /// Answers DELETE.

@@ -19,7 +19,7 @@ use super::gc::CollectOptions;
 use super::index::ManifestEntry;
 use super::names::{RepositoryName, Tag};
 use super::power::Step;
-use super::repository::{Change, Outcome};
+use super::repository::{Change, Needed, Outcome};
 use super::scrub::ScrubOptions;
 use super::storage::{Directory, StorageError};
 use super::upload::{Receive as _, UploadError, Uploads};
@@ -44,9 +44,15 @@ pub(super) fn put_manifest(
 ) -> Result<Digest, StorageError> {
     let digest = put_blob(storage, repository, bytes)?;
     let repository = storage.repository(&RepositoryName::new(repository).unwrap());
-    let entry = ManifestEntry { media_type: OCI_MANIFEST.to_owned(), size: bytes.len() as u64, subject };
+    let entry = ManifestEntry {
+        media_type: OCI_MANIFEST.to_owned(),
+        size: bytes.len() as u64,
+        subject,
+        is_sparse: false,
+    };
     let tags = tag.map(|tag| Tag::new(tag).unwrap()).into_iter().collect();
-    let change = Change::Put { digest: digest.clone(), entry, tags, required: Vec::new() };
+    let needed = Needed { blobs: Vec::new(), may_lack: false };
+    let change = Change::Put { digest: digest.clone(), entry, tags, needed };
     match repository.change(change) {
         Ok(outcome) => assert_eq!(outcome, Outcome::Done),
         // The only owner: this change was alone.
@@ -256,6 +262,59 @@ fn power_loss_tears_nothing_that_is_seen() {
 #[test]
 fn power_loss_takes_back_only_what_was_not_acknowledged() {
     check_all_crashes(|root, log| lose_power(root, log, true));
+}
+
+#[test]
+fn a_collection_that_was_interrupted_damages_nothing() {
+    let options = CollectOptions {
+        grace: Duration::ZERO,
+        uploads: Duration::ZERO,
+        deletes_untagged: true,
+        ..CollectOptions::default()
+    };
+    let mut steps = 0;
+    loop {
+        let dir = scratch();
+        let storage = Directory::open(dir.path()).unwrap();
+        for layer in [&b"first layer"[..], b"second layer"] {
+            image(&storage, "a", "v1", layer).unwrap();
+        }
+        storage.disk().power.cut_after(steps);
+        let collected = storage.collect(&options).unwrap_or_default();
+        let is_complete = collected.manifests == 1 && collected.left_alone.is_empty();
+        drop(storage);
+        let storage = Directory::open(dir.path()).unwrap();
+        let scrubbed = storage.scrub(&ScrubOptions::default(), |_| {}).unwrap();
+        assert!(scrubbed.damage.is_empty(), "after {steps} operations: {:?}", scrubbed.damage);
+        let again = storage.collect(&options).unwrap();
+        assert!(again.left_alone.is_empty(), "after {steps} operations: {:?}", again.left_alone);
+        if is_complete {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 4, "only {steps} operations were interrupted");
+}
+
+#[test]
+fn what_another_process_has_made_is_made_sure_of() {
+    let dir = scratch();
+    let root = dir.path().join("below/root");
+    let storage = Directory::open(&root).unwrap();
+    let made = storage.disk().power.done();
+    for parent in [dir.path(), &dir.path().join("below")] {
+        assert!(made.contains(&Step::SyncDir(parent.to_owned())), "{made:?}");
+    }
+    // The other one has come no further than the rename.
+    let repositories = root.join("repositories");
+    let renamed = (1..50).find(|steps| {
+        storage.disk().power.cut_after(*steps);
+        put_blob(&storage, "a", b"x").is_err() && repositories.join("a").exists()
+    });
+    assert!(renamed.is_some());
+    let second = Directory::open(&root).unwrap();
+    put_blob(&second, "a", b"y").unwrap();
+    assert!(second.disk().power.done().contains(&Step::SyncDir(repositories)));
 }
 
 #[test]

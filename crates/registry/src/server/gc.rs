@@ -128,31 +128,34 @@ impl Directory {
         // Documents are read before the lock is taken; under it only those that came in between are.
         let mut leads = Leads::new();
         read_leads(repository, &index, &mut leads)?;
-        let outcome = repository.locked(|index| {
+        let mut untagged = Vec::new();
+        if options.deletes_untagged {
+            let found = repository.locked(|index| {
+                if let Err(reason) = read_leads(repository, &index, &mut leads) {
+                    return Ok((Err(reason), None));
+                }
+                let untagged = unwanted(repository, &index, &leads, options.grace);
+                let is_changed = !untagged.is_empty() && !options.is_dry_run;
+                let kept = is_changed.then(|| index.without(&untagged));
+                Ok((Ok(untagged), kept))
+            });
+            untagged = found.map_err(told)?.unwrap_or_else(|| Ok(Vec::new()))?;
+        }
+        // Only when the index no longer names manifests may their bytes go: hence a second time under the lock.
+        let swept = repository.locked(|index| {
             if let Err(reason) = read_leads(repository, &index, &mut leads) {
                 return Ok((Err(reason), None));
             }
-            let untagged = match options.deletes_untagged {
-                true => unwanted(repository, &index, &leads, options.grace),
-                false => Vec::new(),
-            };
-            let mut kept = (*index).clone();
-            for digest in &untagged {
-                kept.remove(digest);
-            }
+            // After a dry run they are still there; else one that is has come back.
+            let gone: HashSet<&Digest> = untagged.iter().filter(|_| options.is_dry_run).collect();
+            let kept = index.manifests.keys().filter(|digest| !gone.contains(digest));
             let live: HashSet<&Digest> =
-                kept.manifests.keys().flat_map(|digest| leads[digest].iter().chain([digest])).collect();
-            let mut removed = Collected { manifests: untagged.len() as u64, ..Collected::default() };
-            self.sweep_blobs(repository, &live, options, going, &mut removed)?;
-            let is_changed = !untagged.is_empty() && !options.is_dry_run;
-            Ok((Ok(removed), is_changed.then_some(kept)))
+                kept.flat_map(|digest| leads[digest].iter().chain([digest])).collect();
+            self.sweep_blobs(repository, &live, options, going, collected)?;
+            Ok((Ok(()), None))
         });
-        if let Some(removed) = outcome.map_err(told)? {
-            let removed = removed?;
-            collected.manifests += removed.manifests;
-            collected.blobs += removed.blobs;
-            collected.bytes += removed.bytes;
-        }
+        swept.map_err(told)?.unwrap_or(Ok(()))?;
+        collected.manifests += untagged.len() as u64;
         Ok(())
     }
 
@@ -170,8 +173,8 @@ impl Directory {
             if live.contains(&digest) || age(&metadata) < options.grace {
                 continue;
             }
-            if !options.is_dry_run && !self.take_away(&path, options.grace)? {
-                continue;
+            if !options.is_dry_run {
+                self.disk().remove(&path)?;
             }
             collected.blobs += 1;
             let gone = going.entry((metadata.dev(), metadata.ino())).or_default();
@@ -181,29 +184,6 @@ impl Directory {
             }
         }
         Ok(())
-    }
-
-    /// Removes a blob, unless it was promised to a client a moment ago; tells whether it went.
-    ///
-    /// Whoever promises sets the time first and then looks whether the blob is there. So it is hidden first, and
-    /// then its time is looked at: one of the two sees what the other did.
-    fn take_away(&self, path: &Path, grace: Duration) -> Result<bool, StorageError> {
-        let hidden = self.hidden_name();
-        self.disk().rename(path, &hidden)?;
-        let metadata = fs::metadata(&hidden).map_err(DiskError::new("read", &hidden))?;
-        // Renaming changes the inode's own time; what was promised has a new time of its content.
-        let modified = metadata.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
-        if modified < grace {
-            if let Err(error) = self.disk().link(&hidden, path)
-                && error.kind() != std::io::ErrorKind::AlreadyExists
-            {
-                return Err(DiskError::new("put back", path)(error).into());
-            }
-            self.disk().remove(&hidden)?;
-            return Ok(false);
-        }
-        self.disk().remove(&hidden)?;
-        Ok(true)
     }
 
     fn collect_pool(
@@ -332,12 +312,6 @@ mod tests {
         CollectOptions::default()
     }
 
-    /// Makes a file look as if nothing had happened to it for two days; its inode's own time can't be set back.
-    fn promise_now(path: &Path) {
-        let now = fs::FileTimes::new().set_modified(SystemTime::now());
-        File::open(path).unwrap().set_times(now).unwrap();
-    }
-
     #[test]
     fn what_is_young_stays() {
         let dir = tempfile::tempdir().unwrap();
@@ -366,16 +340,30 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_that_was_promised_in_the_last_moment_comes_back() {
+    fn a_promise_waits_for_a_collection() {
         let dir = tempfile::tempdir().unwrap();
         let storage = Directory::open(dir.path()).unwrap();
         let digest = put_blob(&storage, "a", b"lonely").unwrap();
         let repository = storage.repository(&super::super::RepositoryName::new("a").unwrap());
         let path = repository.blob_path(&digest);
-        promise_now(&path);
-        assert!(!storage.take_away(&path, Duration::from_secs(60)).unwrap());
-        assert!(path.exists());
-        assert!(names_in(&storage.root().join("incoming")).unwrap().is_empty());
+        let old = SystemTime::UNIX_EPOCH;
+        File::open(&path).unwrap().set_times(fs::FileTimes::new().set_modified(old)).unwrap();
+        let asks = repository.clone();
+        let promised = repository.locked(|_| {
+            let (ready, begun) = std::sync::mpsc::channel();
+            let asking = std::thread::spawn(move || {
+                ready.send(()).unwrap();
+                asks.promise_blob(&digest).unwrap()
+            });
+            begun.recv().unwrap();
+            for _ in 0..1000 {
+                std::thread::yield_now();
+                assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), old);
+            }
+            fs::remove_file(&path).unwrap();
+            Ok((asking, None))
+        });
+        assert_eq!(promised.unwrap().unwrap().join().unwrap(), None, "what is gone is not promised");
     }
 
     #[test]

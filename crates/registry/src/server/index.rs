@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::names::Tag;
 
-/// The largest `index.json`, in bytes: about a million tags.
-pub(super) const MAX_INDEX_BYTES: u64 = 512 << 20;
+/// The largest `index.json`, in bytes: about a million tags; less for tests.
+pub(super) const MAX_INDEX_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 512 << 20 };
 
 /// What is known of a manifest without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) struct ManifestEntry {
     pub(super) size: u64,
     /// The manifest that it is about.
     pub(super) subject: Option<Digest>,
+    /// Blobs were lacking when it was entered, as is usual with copies.
+    pub(super) is_sparse: bool,
 }
 
 /// The manifests and tags of a repository.
@@ -54,6 +56,8 @@ struct WireEntry {
 
 #[derive(Default, Serialize, Deserialize)]
 struct WireAnnotations {
+    #[serde(rename = "dev.polyarch.registry.sparse", default, skip_serializing_if = "Option::is_none")]
+    sparse: Option<String>,
     #[serde(rename = "dev.polyarch.registry.subject", default, skip_serializing_if = "Option::is_none")]
     subject: Option<Digest>,
     #[serde(rename = "org.opencontainers.image.ref.name", default, skip_serializing_if = "Option::is_none")]
@@ -62,7 +66,7 @@ struct WireAnnotations {
 
 impl WireAnnotations {
     fn is_empty(&self) -> bool {
-        self.subject.is_none() && self.tag.is_none()
+        self.sparse.is_none() && self.subject.is_none() && self.tag.is_none()
     }
 }
 
@@ -77,6 +81,7 @@ impl RepositoryIndex {
                 media_type: entry.media_type,
                 size: entry.size,
                 subject: entry.annotations.subject,
+                is_sparse: entry.annotations.sparse.as_deref() == Some("true"),
             };
             index.put(entry.digest, manifest, tag);
         }
@@ -96,6 +101,7 @@ impl RepositoryIndex {
                 digest: digest.clone(),
                 size: manifest.size,
                 annotations: WireAnnotations {
+                    sparse: manifest.is_sparse.then(|| "true".to_owned()),
                     subject: manifest.subject.clone(),
                     tag: tag.map(|tag| tag.as_str().to_owned()),
                 },
@@ -124,6 +130,15 @@ impl RepositoryIndex {
             self.referrers.entry(subject.clone()).or_default().insert(digest.clone());
         }
         self.manifests.insert(digest, manifest);
+    }
+
+    /// Returns a copy that lacks some manifests and their tags.
+    pub(super) fn without(&self, digests: &[Digest]) -> RepositoryIndex {
+        let mut left = self.clone();
+        for digest in digests {
+            left.remove(digest);
+        }
+        left
     }
 
     /// Removes a manifest and all its tags; tells whether it was there.
@@ -172,7 +187,12 @@ mod tests {
     use super::*;
 
     fn entry(subject: Option<&str>) -> ManifestEntry {
-        ManifestEntry { media_type: "m".to_owned(), size: 3, subject: subject.map(Digest::of) }
+        ManifestEntry {
+            media_type: "m".to_owned(),
+            size: 3,
+            subject: subject.map(Digest::of),
+            is_sparse: subject.is_some(),
+        }
     }
 
     #[test]

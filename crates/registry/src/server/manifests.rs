@@ -12,15 +12,16 @@ use polyarch_oci::{Algorithm, Digest, Hasher};
 
 use super::api_error::{ApiError, Code};
 use super::backend::Repository;
+use super::blobs;
 use super::body::Body;
 use super::disk::DiskError;
 use super::document::inspect;
 use super::index::ManifestEntry;
 use super::names::{ManifestName, RepositoryName, Tag};
 use super::receive::read_all;
-use super::repository::{Change, Outcome};
+use super::repository::{Change, Needed, Outcome};
 use super::route::{Query, tag};
-use super::state::{State, ask, blocking, value};
+use super::state::{State, blocking, value};
 use super::storage::StorageError;
 use crate::api::{DOCKER_CONTENT_DIGEST, OCI_SUBJECT, OCI_TAG, manifest_path};
 
@@ -41,8 +42,7 @@ pub(super) async fn get(
     let found = find(state, repository, name).await?;
     if *method == Method::HEAD && matches!(name, ManifestName::Digest(_)) {
         // A client that is told that a manifest is there does not push it.
-        let promised = found.digest.clone();
-        ask(repository, move |repository| repository.promise_blob(&promised)).await?;
+        blobs::promise(repository, &found.digest).await?;
     }
     let tag = format!("\"{}\"", found.digest);
     let is_known = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
@@ -175,9 +175,10 @@ pub(super) async fn put(
         media_type: inspected.media_type,
         size: bytes.len() as u64,
         subject: inspected.subject,
+        is_sparse: false,
     };
-    let required = if state.allows_missing_blobs { Vec::new() } else { inspected.blobs };
-    store(state, repository, digest.clone(), entry, bytes, tags.clone(), required).await?;
+    let needed = Needed { blobs: inspected.blobs, may_lack: state.allows_missing_blobs };
+    store(state, repository, digest.clone(), entry, bytes, tags.clone(), needed).await?;
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::CREATED;
     let headers = response.headers_mut();
@@ -202,11 +203,11 @@ pub(super) async fn store(
     entry: ManifestEntry,
     bytes: Bytes,
     tags: Vec<Tag>,
-    required: Vec<Digest>,
+    needed: Needed,
 ) -> Result<(), ApiError> {
     let (state, repository) = (state.clone(), repository.clone());
     blocking(move || {
-        let change = Change::Put { digest: digest.clone(), entry, tags, required };
+        let change = Change::Put { digest: digest.clone(), entry, tags, needed };
         match repository.put_manifest(&digest, &bytes, change).map_err(|error| shared(&error))? {
             Outcome::Missing(missing) => Err(missing_blobs(&repository.name, &missing)),
             // Its bytes are in the repository, so that was there a moment ago.
@@ -240,6 +241,9 @@ fn shared(error: &Arc<StorageError>) -> ApiError {
     if error.is_full() {
         let source = std::io::ErrorKind::StorageFull.into();
         return StorageError::from(DiskError { action: "write", path: "index.json".into(), source }).into();
+    }
+    if let StorageError::IndexFull { repository } = &**error {
+        return StorageError::IndexFull { repository: repository.clone() }.into();
     }
     ApiError::internal(super::api_error::chain_of(&**error))
 }

@@ -27,7 +27,7 @@ pub(super) const SERVED_BY: &str = "polyarch-served-by";
 #[derive(Debug, Clone)]
 pub(super) struct UpstreamGone(pub(super) String);
 
-/// How long an upstream that did not answer is not asked.
+/// How long an upstream that did not answer, or sent damaged content, is asked last.
 const REST: Duration = Duration::from_secs(30);
 
 /// Where copies come from.
@@ -58,7 +58,7 @@ struct Mirrored {
     host: String,
     /// The host, as the first part of repositories' names here.
     prefix: String,
-    upstreams: Vec<Upstream>,
+    upstreams: Vec<Arc<Upstream>>,
 }
 
 struct Upstream {
@@ -93,10 +93,12 @@ impl Mirrors {
             upstreams: registry
                 .upstreams
                 .into_iter()
-                .map(|mirror| Upstream {
-                    host: mirror.host,
-                    path: mirror.path,
-                    resting_until: Mutex::default(),
+                .map(|mirror| {
+                    Arc::new(Upstream {
+                        host: mirror.host,
+                        path: mirror.path,
+                        resting_until: Mutex::default(),
+                    })
                 })
                 .collect(),
         });
@@ -160,13 +162,9 @@ impl Copied<'_> {
                     upstream.rest(None);
                     return Ok(answer);
                 }
-                Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_not_found() => upstream.rest(None),
                 Err(error) => {
-                    if error.is_transient()
-                        || matches!(error, RegistryError::Connect { .. } | RegistryError::Timeout { .. })
-                    {
-                        upstream.rest(Some(Instant::now() + REST));
-                    }
+                    upstream.failed(&error);
                     failure = Failure::Gone(error);
                 }
             }
@@ -174,7 +172,7 @@ impl Copied<'_> {
         Err(failure)
     }
 
-    fn upstreams(&self) -> Vec<&Upstream> {
+    fn upstreams(&self) -> Vec<&Arc<Upstream>> {
         let (up, resting): (Vec<_>, Vec<_>) =
             self.mirrored.upstreams.iter().partition(|upstream| !upstream.is_resting());
         up.into_iter().chain(resting).collect()
@@ -209,6 +207,13 @@ impl Upstream {
     fn is_resting(&self) -> bool {
         let until = self.resting_until.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// Takes notice of a failure: another upstream may do better.
+    fn failed(&self, error: &RegistryError) {
+        if error.is_transient() || error.is_about_content() {
+            self.rest(Some(Instant::now() + REST));
+        }
     }
 
     fn rest(&self, until: Option<Instant>) {

@@ -24,12 +24,18 @@ pub(super) struct Power {
 struct State {
     done: Vec<Step>,
     left: Option<usize>,
+    fails_once: bool,
 }
 
 impl Power {
     /// Lets `steps` more operations happen, syncs only in the log, and then none.
     pub(super) fn cut_after(&self, steps: usize) {
         self.state.lock().unwrap().left = Some(steps);
+    }
+
+    /// Lets the next operation fail, and then goes on.
+    pub(super) fn fail_once(&self) {
+        self.state.lock().unwrap().fails_once = true;
     }
 
     /// Returns the operations so far.
@@ -40,6 +46,9 @@ impl Power {
     /// Writes an operation down; `Ok(true)` when a sync shall stay in the log.
     pub(super) fn step(&self, step: Step) -> io::Result<bool> {
         let mut state = self.state.lock().unwrap();
+        if std::mem::take(&mut state.fails_once) {
+            return Err(io::Error::other("the test let the disk fail"));
+        }
         match &mut state.left {
             Some(0) => return Err(io::Error::other("the test cut the power")),
             Some(left) => *left -= 1,

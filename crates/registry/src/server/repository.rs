@@ -5,12 +5,14 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use polyarch_oci::Digest;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 
 use super::disk::{Disk, DiskError};
 use super::identity::FileIdentity;
@@ -31,23 +33,27 @@ pub(super) struct Layout {
     known: Mutex<Option<(FileIdentity, Arc<RepositoryIndex>)>>,
     waiting: Mutex<Vec<(Change, SyncSender<ChangeResult>)>>,
     writing: Mutex<()>,
+    /// This process has synced the directory that this one is in.
+    is_durable: AtomicBool,
 }
 
 /// A change of a repository's index.
 #[derive(Debug)]
 pub(super) enum Change {
     /// Enter a manifest whose bytes are there.
-    Put {
-        digest: Digest,
-        entry: ManifestEntry,
-        tags: Vec<Tag>,
-        /// What must be there, checked under the lock.
-        required: Vec<Digest>,
-    },
+    Put { digest: Digest, entry: ManifestEntry, tags: Vec<Tag>, needed: Needed },
     /// Remove a tag.
     RemoveTag(Tag),
     /// Remove a manifest and its tags.
     RemoveManifest(Digest),
+}
+
+/// The blobs of a manifest.
+#[derive(Debug)]
+pub(super) struct Needed {
+    pub(super) blobs: Vec<Digest>,
+    /// The manifest is entered also when some are not there; else that is refused.
+    pub(super) may_lack: bool,
 }
 
 /// What became of a change.
@@ -72,7 +78,18 @@ impl Layout {
             known: Mutex::default(),
             waiting: Mutex::default(),
             writing: Mutex::default(),
+            is_durable: AtomicBool::new(false),
         }
+    }
+
+    /// Tells whether this process has seen to it that the repository is there after a crash.
+    pub(super) fn is_durable(&self) -> bool {
+        self.is_durable.load(Ordering::Acquire)
+    }
+
+    /// Says that the directory that this one is in was synced.
+    pub(super) fn set_durable(&self) {
+        self.is_durable.store(true, Ordering::Release);
     }
 
     /// Returns the index as it is on the disk now; `None` when there is no such repository.
@@ -151,12 +168,7 @@ impl Layout {
         &self,
         work: impl FnOnce(Arc<RepositoryIndex>) -> Result<(T, Option<RepositoryIndex>), StorageError>,
     ) -> Result<Option<T>, StorageError> {
-        let lock = match File::open(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(DiskError::new("open", &self.dir))?,
-        };
-        flock(&lock, FlockOperation::LockExclusive)
-            .map_err(|errno| DiskError::new("lock", &self.dir)(errno.into()))?;
+        let Some(_lock) = self.lock(FlockOperation::LockExclusive)? else { return Ok(None) };
         let Some(index) = self.index()? else { return Ok(None) };
         let (result, changed) = work(index)?;
         if let Some(changed) = changed {
@@ -165,15 +177,32 @@ impl Layout {
         Ok(Some(result))
     }
 
+    /// Takes the lock of all processes, until the file is closed; `None` when there is no such repository.
+    fn lock(&self, kind: FlockOperation) -> Result<Option<File>, DiskError> {
+        let lock = match File::open(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(DiskError::new("open", &self.dir))?,
+        };
+        retry_on_intr(|| flock(&lock, kind))
+            .map_err(|errno| DiskError::new("lock", &self.dir)(errno.into()))?;
+        Ok(Some(lock))
+    }
+
+    /// Returns those blobs that are not there.
+    pub(super) fn lacking<'a>(&self, blobs: impl IntoIterator<Item = &'a Digest>) -> Vec<Digest> {
+        blobs.into_iter().filter(|digest| !self.blob_path(digest).exists()).cloned().collect()
+    }
+
     fn enter(&self, index: &mut RepositoryIndex, change: &Change) -> Outcome {
         match change {
-            Change::Put { digest, entry, tags, required } => {
-                let missing = |digest: &&Digest| !self.blob_path(digest).exists();
-                let missing: Vec<Digest> = required.iter().chain([digest]).filter(missing).cloned().collect();
-                if !missing.is_empty() {
-                    return Outcome::Missing(missing);
+            Change::Put { digest, entry, tags, needed } => {
+                let own = self.lacking([digest]);
+                let missing = self.lacking(&needed.blobs);
+                if !own.is_empty() || (!missing.is_empty() && !needed.may_lack) {
+                    return Outcome::Missing([own, missing].concat());
                 }
-                index.put(digest.clone(), entry.clone(), tags.iter().cloned());
+                let entry = ManifestEntry { is_sparse: !missing.is_empty(), ..entry.clone() };
+                index.put(digest.clone(), entry, tags.iter().cloned());
                 Outcome::Done
             }
             Change::RemoveTag(tag) => match index.tags.remove(tag) {
@@ -188,8 +217,11 @@ impl Layout {
     }
 
     fn replace_index(&self, index: RepositoryIndex) -> Result<(), StorageError> {
-        let mut incoming = Incoming::create(&self.temp, &self.disk)?;
         let bytes = index.to_bytes();
+        if bytes.len() as u64 > MAX_INDEX_BYTES {
+            return Err(StorageError::IndexFull { repository: self.name.to_string() });
+        }
+        let mut incoming = Incoming::create(&self.temp, &self.disk)?;
         incoming.file.write_all(&bytes).map_err(DiskError::new("write", &incoming.path))?;
         self.disk.sync_file(&incoming.file, &incoming.path)?;
         let path = self.index_path();
@@ -212,37 +244,51 @@ impl Layout {
         Ok(Some((file, size)))
     }
 
-    /// Returns the size of a blob, and keeps it from the collection for another grace period, because the
-    /// client that asks may rely on it. `None` when the repository does not have it.
-    pub(super) fn promise_blob(&self, digest: &Digest) -> Result<Option<u64>, DiskError> {
+    /// Returns the size of a blob, and whether it was written or promised a moment ago. `None` when the repository
+    /// does not have it.
+    pub(super) fn find_blob(&self, digest: &Digest) -> Result<Option<(u64, bool)>, DiskError> {
         let path = self.blob_path(digest);
         let metadata = match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(DiskError::new("read", &path))?,
         };
         // Not the inode's own time, which changes with links of other repositories.
-        if metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > RENEW_AFTER)) {
-            let now = fs::FileTimes::new().set_modified(SystemTime::now());
-            // On a disk that can only be read nothing is collected either.
-            let _ = File::open(&path).and_then(|file| file.set_times(now));
-            // A collection that did not see the new time has taken the blob away by now.
-            if !path.exists() {
-                return Ok(None);
-            }
-        }
-        Ok(Some(metadata.len()))
+        let is_old = metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > RENEW_AFTER));
+        Ok(Some((metadata.len(), !is_old)))
     }
 
-    /// Removes a blob from this repository; tells whether it was there.
-    pub(super) fn remove_blob(&self, digest: &Digest) -> Result<bool, DiskError> {
+    /// Returns the size of a blob, and keeps it from the collection for another grace period, because the
+    /// client that asks may rely on it. `None` when the repository does not have it.
+    ///
+    /// May wait for changes of the repository.
+    pub(super) fn promise_blob(&self, digest: &Digest) -> Result<Option<u64>, DiskError> {
+        match self.find_blob(digest)? {
+            None => return Ok(None),
+            Some((size, true)) => return Ok(Some(size)),
+            Some((_, false)) => {}
+        }
+        // A collection looks at the time and removes the blob under one exclusive lock: it does both before, or neither.
+        let Some(_lock) = self.lock(FlockOperation::LockShared)? else { return Ok(None) };
+        let now = fs::FileTimes::new().set_modified(SystemTime::now());
+        // On a disk that can only be read nothing is collected either.
+        let _ = File::open(self.blob_path(digest)).and_then(|file| file.set_times(now));
+        Ok(self.find_blob(digest)?.map(|(size, _)| size))
+    }
+
+    /// Removes a blob from this repository; tells whether it was there. A manifest's bytes are none.
+    pub(super) fn remove_blob(&self, digest: &Digest) -> Result<bool, StorageError> {
         let path = self.blob_path(digest);
-        if !self.disk.remove(&path)? {
-            return Ok(false);
-        }
-        if let Some(parent) = path.parent() {
-            self.disk.sync_dir(parent)?;
-        }
-        Ok(true)
+        // Under the lock, so that it is not entered as a manifest meanwhile, nor as a part of one.
+        let removed = self.locked(|index| {
+            if index.find(digest).is_some() || !self.disk.remove(&path)? {
+                return Ok((false, None));
+            }
+            if let Some(parent) = path.parent() {
+                self.disk.sync_dir(parent)?;
+            }
+            Ok((true, None))
+        });
+        Ok(removed?.unwrap_or(false))
     }
 
     pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -286,4 +332,26 @@ fn read_index(path: &Path) -> Result<Option<(FileIdentity, RepositoryIndex)>, St
     let index = RepositoryIndex::parse(&bytes)
         .map_err(|source| StorageError::Index { path: path.to_owned(), source })?;
     Ok(Some((FileIdentity::of(&metadata), index)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::crash_tests::put_manifest;
+    use crate::server::storage::Directory;
+
+    #[test]
+    fn a_repository_that_is_full_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Directory::open(dir.path()).unwrap();
+        let text = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
+        let outcomes: Vec<_> = (0..1000)
+            .map(|number| put_manifest(&storage, "a", Some(&format!("{number:0100}")), text, None))
+            .take_while(Result::is_ok)
+            .collect();
+        assert!((10..1000).contains(&outcomes.len()));
+        let again = Directory::open(dir.path()).unwrap();
+        let repository = again.repository(&RepositoryName::new("a").unwrap());
+        assert_eq!(repository.index().unwrap().unwrap().tags.len(), outcomes.len());
+    }
 }

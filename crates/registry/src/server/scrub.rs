@@ -122,6 +122,11 @@ impl Directory {
             verify(path, digest)
         });
         let Some((kind, message)) = verdict.clone() else { return Ok(()) };
+        // What was pushed anew while the bytes were read is not damaged.
+        if fs::metadata(path).ok().map(|now| (now.dev(), now.ino())) != Some((metadata.dev(), metadata.ino()))
+        {
+            return Ok(());
+        }
         let quarantined = match options.quarantines {
             true => Some(self.put_aside(repository, path, digest)?),
             false => None,
@@ -210,6 +215,8 @@ fn check_documents(repository: &Layout, scrubbed: &mut Scrubbed) {
             continue;
         };
         match inspect(&bytes, Some(&entry.media_type)) {
+            // One that was entered without its blobs may lack them.
+            Ok(_) if entry.is_sparse => {}
             Ok(inspected) => {
                 for blob in inspected.blobs.iter().filter(|blob| !repository.blob_path(blob).exists()) {
                     let message = format!("a blob of the manifest {digest} is not there");

@@ -36,6 +36,12 @@ pub enum StorageError {
         #[source]
         source: serde_json::Error,
     },
+    /// The `index.json` of a repository would be too large to be read again.
+    #[error("the repository {repository} has as many manifests and tags as one can have")]
+    IndexFull {
+        /// The repository.
+        repository: String,
+    },
     /// The directory holds something else, or a registry of another version.
     #[error("{} is not a registry of this version (its file `format` says {found:?})", path.display())]
     Format {
@@ -143,6 +149,8 @@ impl Directory {
         if !storage.is_made()? {
             storage.make()?;
         }
+        // Also when another process has made it: it may not have come this far yet.
+        storage.disk().sync_dir(storage.root())?;
         Ok(storage)
     }
 
@@ -178,7 +186,11 @@ impl Directory {
 
     fn make(&self) -> Result<(), StorageError> {
         let (root, disk) = (self.root(), &self.inner.disk);
+        let missing: Vec<&Path> = root.ancestors().take_while(|dir| !dir.exists()).collect();
         DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(DiskError::new("create", root))?;
+        for parent in missing.iter().filter_map(|dir| dir.parent()) {
+            disk.sync_dir(parent)?;
+        }
         // The last is on every new file system.
         let ours = ["blobs", "incoming", "repositories", "uploads", "format", "lost+found"];
         if names_in(root)?.iter().any(|name| !ours.contains(&name.as_str())) {
@@ -192,7 +204,7 @@ impl Directory {
         disk.sync_file(&incoming.file, &incoming.path)?;
         disk.rename(&incoming.path, &root.join("format"))?;
         incoming.is_placed = true;
-        Ok(disk.sync_dir(root)?)
+        Ok(())
     }
 
     pub(super) fn disk(&self) -> &Arc<Disk> {
@@ -235,21 +247,26 @@ impl Directory {
         repository
     }
 
-    /// Makes a repository that does not exist yet.
+    /// Makes a repository that does not exist yet, durably.
     pub(super) fn ensure_repository(&self, repository: &Layout) -> Result<(), StorageError> {
-        if repository.index()?.is_some() {
+        let is_there = repository.index()?.is_some();
+        if is_there && repository.is_durable() {
             return Ok(());
         }
         let disk = &self.inner.disk;
-        let made = self.inner.temp.next();
-        let result = self.make_repository(&made).and_then(|()| {
-            disk.rename_new(&made, &repository.dir)?;
-            // Also when another process was faster: it may not have come this far yet.
-            Ok(disk.sync_dir(&self.root().join("repositories"))?)
-        });
-        // Gone, when it was renamed.
-        let _ = fs::remove_dir_all(&made);
-        result
+        if !is_there {
+            let made = self.inner.temp.next();
+            let result = self
+                .make_repository(&made)
+                .and_then(|()| Ok(disk.rename_new(&made, &repository.dir).map(|_| ())?));
+            // Gone, when it was renamed.
+            let _ = fs::remove_dir_all(&made);
+            result?;
+        }
+        // Also when another request or process has made it: it may not have come this far yet.
+        disk.sync_dir(&self.root().join("repositories"))?;
+        repository.set_durable();
+        Ok(())
     }
 
     fn make_repository(&self, dir: &Path) -> Result<(), StorageError> {
@@ -338,11 +355,6 @@ impl Directory {
         }
         self.inner.disk.sync_dir(target.parent().unwrap_or(&repository.dir))?;
         Ok(repository.promise_blob(digest)?.is_some())
-    }
-
-    /// Returns a name that nobody else uses, for what is to vanish.
-    pub(super) fn hidden_name(&self) -> PathBuf {
-        self.inner.temp.next()
     }
 
     /// Removes a blob from the pool when no repository has it.

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -192,7 +193,13 @@ impl Uploads {
         if !path.exists() {
             return Err(UploadError::Unknown);
         }
-        let bytes = file.metadata().map_err(DiskError::new("read", &path))?.len();
+        let metadata = file.metadata().map_err(DiskError::new("read", &path))?;
+        if metadata.nlink() > 1 {
+            // It has become a blob, and a crash kept its end from being written down: another byte would damage that.
+            let _ = fs::remove_dir_all(&dir);
+            return Err(UploadError::Unknown);
+        }
+        let bytes = metadata.len();
         let known = self.hashed().remove(id).filter(|known| known.bytes <= bytes);
         let mut state = known.unwrap_or_else(|| Hashed::new(algorithm));
         state.catch_up(&mut file, &path, bytes)?;
@@ -268,8 +275,12 @@ impl OpenUpload {
         };
         let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o444);
         self.file.set_permissions(mode).map_err(DiskError::new("write", &self.path))?;
-        self.uploads.storage.place_blob(repository, &self.path, &self.file, expected)?;
-        self.remove()?;
+        let placed = self.uploads.storage.place_blob(repository, &self.path, &self.file, expected);
+        // Also when that failed: what a sync could not write, a second one may take for written.
+        if let Err(error) = self.remove() {
+            tracing::debug!(%error, "an upload that has ended stays until it is collected");
+        }
+        placed?;
         Ok(bytes)
     }
 
@@ -355,5 +366,43 @@ impl WholeBlob {
         let bytes = self.state.check(expected)?;
         self.storage.place_blob(repository, &self.incoming.path, &self.incoming.file, expected)?;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_whose_end_a_crash_interrupted_can_damage_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Directory::open(dir.path()).unwrap();
+        let uploads = Arc::new(Uploads::new(storage.clone(), 10));
+        let name = RepositoryName::new("a").unwrap();
+        let id = uploads.start(&name, Algorithm::Sha256).unwrap();
+        let mut upload = uploads.open(&name, &id).unwrap();
+        upload.append(&[Bytes::from_static(b"content")]).unwrap();
+        let (repository, digest) = (storage.repository(&name), Digest::of("content"));
+        // All of what `finish` does but its last step.
+        storage.place_blob(&repository, &upload.path, &upload.file, &digest).unwrap();
+        drop(upload);
+        assert!(matches!(uploads.open(&name, &id), Err(UploadError::Unknown)));
+        assert_eq!(names_in(&storage.uploads_dir()).unwrap(), Vec::<String>::new());
+        assert_eq!(fs::read(repository.blob_path(&digest)).unwrap(), b"content");
+    }
+
+    #[test]
+    fn an_upload_that_the_disk_could_not_keep_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Directory::open(dir.path()).unwrap();
+        let uploads = Arc::new(Uploads::new(storage.clone(), 10));
+        let name = RepositoryName::new("a").unwrap();
+        storage.ensure_repository(&storage.repository(&name)).unwrap();
+        let id = uploads.start(&name, Algorithm::Sha256).unwrap();
+        let mut upload = uploads.open(&name, &id).unwrap();
+        upload.append(&[Bytes::from_static(b"content")]).unwrap();
+        storage.disk().power.fail_once();
+        assert!(upload.finish(&storage.repository(&name), &Digest::of("content")).is_err());
+        assert!(matches!(uploads.open(&name, &id), Err(UploadError::Unknown)));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use polyarch_oci::media_type::{Flavour, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use polyarch_oci::{Algorithm, Descriptor, Digest, Document, Hasher, ImageIndex, Manifest};
-use polyarch_registry::server::{CollectOptions, Limits, ServerTls};
+use polyarch_registry::server::{CollectOptions, Limits, ScrubOptions, ServerTls, Storage};
 use polyarch_registry::{
     Client, ClientOptions, Credentials, MountOutcome, Progress, PushOutcome, RegistryError,
 };
@@ -138,9 +138,14 @@ async fn a_manifest_needs_its_blobs_and_an_index_does_not_need_its_manifests() {
     let refused = put(&serving, "image", OCI_MANIFEST, &image).await;
     assert_eq!((refused.status, refused.code()), (400, "MANIFEST_BLOB_UNKNOWN".to_owned()));
     assert_eq!(serving.send("GET", "/v2/app/manifests/image", &[], b"").await.status, 404);
+    assert_eq!(serving.send("GET", "/v2/_catalog", &[], b"").await.body, br#"{"repositories":[]}"#);
     assert_eq!(put(&serving, "index", OCI_INDEX, &index).await.status, 201);
     let serving = Serving::with(Plan { allows_missing_blobs: true, ..Plan::default() }).await;
     assert_eq!(put(&serving, "image", OCI_MANIFEST, &image).await.status, 201);
+    // What was left out on purpose is no damage.
+    let storage = Storage::open(serving.directory.path()).unwrap();
+    let scrubbed = storage.scrub(&ScrubOptions::default(), |_| {}).unwrap();
+    assert!(scrubbed.damage.is_empty(), "{scrubbed:?}");
 }
 
 #[tokio::test]

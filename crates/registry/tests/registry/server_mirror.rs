@@ -5,7 +5,7 @@ use http::Method;
 use polyarch_oci::media_type::{Flavour, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use polyarch_oci::{Descriptor, Digest, Document, ImageIndex, Manifest};
 use polyarch_registry::config::Mirror;
-use polyarch_registry::server::{MirrorOptions, MirroredRegistry};
+use polyarch_registry::server::{Limits, MirrorOptions, MirroredRegistry};
 use polyarch_registry::{Client, ClientOptions, RetryPolicy};
 
 use crate::fake::{Act, Fake, noise, options};
@@ -21,8 +21,11 @@ struct Upstream {
 
 impl Upstream {
     async fn start(repository: &str) -> Upstream {
+        Upstream::of(repository, [noise(700_000), noise(10)]).await
+    }
+
+    async fn of(repository: &str, layers: [Vec<u8>; 2]) -> Upstream {
         let fake = Fake::start().await;
-        let layers = [noise(700_000), noise(10)];
         let manifests = [0, 1].map(|number| {
             let config = format!("{{\"number\":{number}}}").into_bytes();
             let describe = |media_type: &str, bytes: &[u8]| {
@@ -45,13 +48,22 @@ impl Upstream {
 }
 
 async fn mirroring(host: &str, upstreams: &[&str], directory: Option<tempfile::TempDir>) -> Serving {
+    mirroring_with(Limits::default(), host, upstreams, directory).await
+}
+
+async fn mirroring_with(
+    limits: Limits,
+    host: &str,
+    upstreams: &[&str],
+    directory: Option<tempfile::TempDir>,
+) -> Serving {
     let upstreams = upstreams.iter().map(|host| Mirror { host: (*host).to_owned(), path: String::new() });
     let registries = vec![MirroredRegistry { host: host.to_owned(), upstreams: upstreams.collect() }];
     let retry = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
     let client = Client::new(ClientOptions { retry, ..options() });
     let mirrors = Some(MirrorOptions { registries, client });
     let directory = directory.unwrap_or_else(|| tempfile::tempdir().unwrap());
-    Serving::over(directory, Plan { mirrors, ..Plan::default() }).await
+    Serving::over(directory, Plan { mirrors, limits, ..Plan::default() }).await
 }
 
 #[tokio::test]
@@ -93,6 +105,8 @@ async fn an_image_is_fetched_when_asked_for_and_kept() {
     assert_eq!(serving.send("GET", &path, &[], b"").await.body, upstream.layers[0]);
     let tags = serving.send("GET", "/v2/docker.io/library/app/tags/list", &[], b"").await;
     assert_eq!(tags.body, br#"{"name":"docker.io/library/app","tags":["v1"]}"#);
+    assert!(tags.header("warning").starts_with("299 - "), "{tags:?}");
+    assert_eq!(tags.header("polyarch-served-by"), "this registry");
     let absent = serving.send("GET", "/v2/docker.io/library/app/manifests/v2", &[], b"").await;
     assert_eq!((absent.status, absent.code()), (502, "MANIFEST_UNKNOWN".to_owned()));
     let log = serving.log.lock().unwrap();
@@ -153,4 +167,67 @@ async fn a_blob_that_upstream_has_lost_is_not_here_either() {
     assert_eq!((answer.status, answer.code()), (502, "BLOB_UNKNOWN".to_owned()));
     // A HEAD tells what the manifest says.
     assert_eq!(serving.send("HEAD", &path, &[], b"").await.header("content-length"), "700000");
+}
+
+#[tokio::test]
+async fn an_upstream_that_fails_is_asked_last_also_for_blobs() {
+    for act in [Act::Hang, Act::Corrupt] {
+        let first = Upstream::start("team/app").await;
+        let second = Upstream::of("team/app", first.layers.clone()).await;
+        let serving = mirroring("reg.example", &[&first.fake.host(), &second.fake.host()], None).await;
+        for manifest in &first.manifests {
+            let path = format!("/v2/reg.example/team/app/manifests/{manifest}");
+            assert_eq!(
+                serving.send("GET", &path, &[], b"").await.header("polyarch-served-by"),
+                first.fake.host()
+            );
+        }
+        let is_damage = matches!(act, Act::Corrupt);
+        first.fake.fault(Method::GET, "/blobs/", 100, act);
+        let get = async |layer: &[u8]| {
+            let path = format!("/v2/reg.example/team/app/blobs/{}", Digest::of(layer));
+            serving.send("GET", &path, &[], b"").await
+        };
+        let answer = get(&first.layers[0]).await;
+        if is_damage {
+            assert!(answer.body.len() < first.layers[0].len(), "never whole");
+            assert!(get(&first.layers[0]).await.body == first.layers[0]);
+        } else {
+            assert!(answer.body == first.layers[0]);
+        }
+        assert_eq!(get(&first.layers[1]).await.body, first.layers[1]);
+        assert_eq!(first.fake.lines("/blobs/").len(), 1, "it was not asked again");
+    }
+}
+
+#[tokio::test]
+async fn nobody_else_says_what_this_server_asks_for() {
+    let (upstream, inside) = (Fake::start().await, Fake::start().await);
+    let digest = inside.put_blob("inside", b"not for everybody");
+    let config = Descriptor::new(OCI_CONFIG, upstream.put_blob("team/app", b"{}"), 2);
+    let mut layer = Descriptor::new(OCI_LAYER, digest.clone(), 17);
+    layer.urls = vec![format!("http://{}/v2/inside/blobs/{digest}", inside.host())];
+    let manifest = Document::indented(Manifest::new(Flavour::Oci, config, vec![layer]));
+    upstream.put_manifest("team/app", "v1", &manifest.bytes, OCI_MANIFEST);
+    let serving = mirroring("reg.example", &[&upstream.host()], None).await;
+    let path = "/v2/reg.example/team/app";
+    assert_eq!(serving.send("GET", &format!("{path}/manifests/v1"), &[], b"").await.status, 200);
+    let answer = serving.send("GET", &format!("{path}/blobs/{digest}"), &[], b"").await;
+    assert_eq!((answer.status, answer.code()), (502, "BLOB_UNKNOWN".to_owned()));
+    assert!(inside.seen().is_empty(), "{:?}", inside.seen());
+}
+
+#[tokio::test]
+async fn a_copy_may_be_no_larger_than_a_push() {
+    let upstream = Upstream::start("team/app").await;
+    let limits = Limits { max_blob_bytes: 1000, ..Limits::default() };
+    let serving = mirroring_with(limits, "reg.example", &[&upstream.fake.host()], None).await;
+    let path = "/v2/reg.example/team/app";
+    for (number, status) in [(0, 502), (1, 200)] {
+        let manifest = format!("{path}/manifests/{}", upstream.manifests[number]);
+        assert_eq!(serving.send("GET", &manifest, &[], b"").await.status, 200);
+        let layer = format!("{path}/blobs/{}", Digest::of(&upstream.layers[number]));
+        let answer = serving.send("GET", &layer, &[], b"").await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Method, Response, StatusCode};
-use polyarch_oci::{Descriptor, Digest, Reference};
+use polyarch_oci::{Descriptor, Digest};
 
 use super::download::Download;
 use super::{Copied, Failure, SERVED_BY, UpstreamGone};
@@ -17,6 +17,7 @@ use crate::server::document::inspect;
 use crate::server::index::ManifestEntry;
 use crate::server::manifests::{self, Found};
 use crate::server::names::ManifestName;
+use crate::server::repository::Needed;
 use crate::server::route::Query;
 use crate::server::state::{State, ask, value};
 use crate::server::{blobs, listing};
@@ -36,7 +37,7 @@ impl Copied<'_> {
         name: &ManifestName,
     ) -> Result<Response<Body>, ApiError> {
         let here = manifests::find(state, repository, name).await.ok();
-        let (mut warning, mut gone) = (None, None);
+        let mut gone = None;
         let served_by = match (name, &here) {
             (ManifestName::Digest(_), Some(_)) => HERE.to_owned(),
             _ => match self.fetch_manifest(name, here.as_ref()).await {
@@ -47,23 +48,26 @@ impl Copied<'_> {
                 }
                 Ok(None) => HERE.to_owned(),
                 Err(Failure::Gone(error)) if here.is_some() => {
-                    warning =
-                        Some(format!("299 - \"{} is not to be had; this is the copy\"", self.mirrored.host));
-                    gone = Some(UpstreamGone(chain_of(&error)));
+                    gone = Some(error);
                     HERE.to_owned()
                 }
                 Err(failure) => return Err(self.refusal(failure, &format!("the manifest {name}"))),
             },
         };
         let mut response = manifests::get(state, method, headers, repository, name).await?;
-        if let Some(warning) = warning {
-            response.headers_mut().insert(http::header::WARNING, value(&warning));
-        }
-        if let Some(gone) = gone {
-            response.extensions_mut().insert(gone);
-        }
         response.headers_mut().insert(SERVED_BY, value(&served_by));
+        if let Some(error) = gone {
+            self.mark(&mut response, &error);
+        }
         Ok(response)
+    }
+
+    /// Says that an answer is the copy, because nobody upstream answered.
+    fn mark(&self, response: &mut Response<Body>, error: &RegistryError) {
+        let warning = format!("299 - \"{} is not to be had; this is the copy\"", self.mirrored.host);
+        response.headers_mut().insert(http::header::WARNING, value(&warning));
+        response.headers_mut().insert(SERVED_BY, value(HERE));
+        response.extensions_mut().insert(UpstreamGone(chain_of(error)));
     }
 
     /// Answers GET and HEAD of a blob; one that is not here is sent while it comes.
@@ -85,13 +89,17 @@ impl Copied<'_> {
         // known to nobody.
         let descriptor = self.descriptor(state, repository, digest).await?;
         let descriptor = descriptor.ok_or_else(|| ApiError::blob_unknown(digest, &repository.name))?;
+        if descriptor.size > state.max_blob_bytes {
+            let message = format!("{digest} has {} bytes, more than this registry takes", descriptor.size);
+            return Err(ApiError::new(StatusCode::BAD_GATEWAY, Code::SizeInvalid, message));
+        }
         let range = blobs::wanted_range(headers, descriptor.size)?;
         let (first, last) = range.unwrap_or((0, descriptor.size.saturating_sub(1)));
         let length = if descriptor.size == 0 { 0 } else { last - first + 1 };
         let (body, served_by) = if *method == Method::HEAD {
             (Body::Empty, None)
         } else {
-            let download = self.download(state, repository, &descriptor).await?;
+            let download = self.download(state, repository, &descriptor)?;
             // A failure that comes later can only break the answer off.
             let served_by = download.begun().await.map_err(|reason| {
                 let message = format!("{digest} of {} is not here, and nobody upstream gave it", self.remote);
@@ -135,7 +143,11 @@ impl Copied<'_> {
                 response.headers_mut().insert(SERVED_BY, value(&served_by));
                 Ok(response)
             }
-            Err(Failure::Gone(_)) => listing::tags(state, repository, query).await,
+            Err(Failure::Gone(error)) => {
+                let mut response = listing::tags(state, repository, query).await?;
+                self.mark(&mut response, &error);
+                Ok(response)
+            }
             Err(failure) => Err(self.refusal(failure, "the list of tags")),
         }
     }
@@ -156,12 +168,20 @@ impl Copied<'_> {
             }
             .boxed()
         });
-        let Ok((entries, served_by)) = asked.await else {
-            return listing::referrers(state, repository, subject, query).await;
-        };
-        let mut response = listing::referrer_list(entries, query);
-        response.headers_mut().insert(SERVED_BY, value(&served_by));
-        Ok(response)
+        match asked.await {
+            Ok((entries, served_by)) => {
+                let mut response = listing::referrer_list(entries, query);
+                response.headers_mut().insert(SERVED_BY, value(&served_by));
+                Ok(response)
+            }
+            Err(failure) => {
+                let mut response = listing::referrers(state, repository, subject, query).await?;
+                if let Failure::Gone(error) = failure {
+                    self.mark(&mut response, &error);
+                }
+                Ok(response)
+            }
+        }
     }
 
     /// Fetches a manifest; `None` when what is here is what upstream has.
@@ -211,14 +231,17 @@ impl Copied<'_> {
             media_type: inspected.media_type,
             size: fetched.bytes.len() as u64,
             subject: inspected.subject,
+            is_sparse: false,
         };
+        // They are fetched when somebody asks for them.
+        let needed = Needed { blobs: inspected.blobs, may_lack: true };
         let tags = match name {
             ManifestName::Tag(tag) => vec![tag.clone()],
             ManifestName::Digest(_) => Vec::new(),
         };
         // A buffer of its own, because the fetched one may be a part of a larger one.
         let bytes = Bytes::copy_from_slice(&fetched.bytes);
-        manifests::store(state, repository, fetched.digest, entry, bytes, tags, Vec::new()).await
+        manifests::store(state, repository, fetched.digest, entry, bytes, tags, needed).await
     }
 
     /// Finds the descriptor of a blob in the manifests that are here.
@@ -232,6 +255,10 @@ impl Copied<'_> {
         for (manifest, entry) in &index.manifests {
             let found = Found { digest: manifest.clone(), entry: entry.clone() };
             let Ok(bytes) = manifests::read(state, repository, &found).await else { continue };
+            // Most are about others, which is seen without reading them as documents.
+            if !std::str::from_utf8(&bytes).is_ok_and(|text| text.contains(digest.hex())) {
+                continue;
+            }
             let Ok(polyarch_oci::ManifestOrIndex::Manifest(document)) =
                 polyarch_oci::ManifestOrIndex::parse(bytes.to_vec(), &entry.media_type)
             else {
@@ -239,7 +266,9 @@ impl Copied<'_> {
             };
             let manifest = document.value;
             let blobs = std::iter::once(manifest.config).chain(manifest.layers);
-            if let Some(descriptor) = blobs.into_iter().find(|blob| blob.digest == *digest) {
+            if let Some(mut descriptor) = blobs.into_iter().find(|blob| blob.digest == *digest) {
+                // Whoever made the image does not say whom this server asks: it may reach what they can't.
+                descriptor.urls.clear();
                 return Ok(Some(descriptor));
             }
         }
@@ -247,20 +276,20 @@ impl Copied<'_> {
     }
 
     /// Returns the download of a blob that is under way, or begins one.
-    async fn download(
+    fn download(
         &self,
         state: &Arc<State>,
         repository: &Arc<Repository>,
         descriptor: &Descriptor,
     ) -> Result<Arc<Download>, ApiError> {
         let key = (self.local.clone(), descriptor.digest.clone());
-        let downloads = || self.mirrors.downloads.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(download) = downloads().get(&key) {
-            return Ok(download.clone());
-        }
-        let sources: Vec<Reference> =
-            self.upstreams().into_iter().filter_map(|upstream| self.reference(upstream)).collect();
-        let mut known = downloads();
+        let sources = self
+            .upstreams()
+            .into_iter()
+            .filter_map(|upstream| Some((upstream.clone(), self.reference(upstream)?)))
+            .collect();
+        let mut known = self.mirrors.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+        // What has ended is here now, or has failed, and whoever asks again may have more luck.
         known.retain(|_, download| !download.has_ended());
         if let Some(download) = known.get(&key) {
             return Ok(download.clone());

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use polyarch_oci::{Descriptor, Hasher, Reference};
 use tokio::sync::{mpsc, watch};
 
+use super::Upstream;
 use crate::server::api_error::{ApiError, chain_of};
 use crate::server::backend::Repository;
 use crate::server::body::{Body, read_part};
@@ -45,7 +46,7 @@ impl Download {
         repository: &Arc<Repository>,
         blob: Descriptor,
         client: Client,
-        sources: Vec<Reference>,
+        sources: Vec<(Arc<Upstream>, Reference)>,
     ) -> Result<Arc<Download>, ApiError> {
         let incoming = state.storage.incoming()?;
         let file = incoming.file.try_clone().map_err(ApiError::internal)?;
@@ -114,7 +115,7 @@ impl Download {
 /// Fetches from one source after the other; the error is a sentence.
 async fn run(
     client: &Client,
-    sources: &[Reference],
+    sources: &[(Arc<Upstream>, Reference)],
     blob: &Descriptor,
     incoming: Incoming,
     sender: &watch::Sender<Status>,
@@ -130,7 +131,7 @@ async fn run(
         sender,
     };
     let mut failure = "there is no upstream".to_owned();
-    for source in sources {
+    for (upstream, source) in sources {
         // What an earlier source sent is here already.
         sink.skip = sink.written;
         sender.send_modify(|status| status.served_by = Some(source.host().to_owned()));
@@ -145,7 +146,14 @@ async fn run(
                 let placed = tokio::task::spawn_blocking(move || repository.place_file(incoming, &digest));
                 return placed.await.map_err(|error| error.to_string())?.map_err(|error| chain_of(&error));
             }
-            Err(error) => failure = chain_of(&error),
+            Err(error) => {
+                upstream.failed(&error);
+                failure = chain_of(&error);
+                if error.is_about_content() {
+                    // Readers have had wrong bytes, which nothing can follow; those who ask again get others.
+                    break;
+                }
+            }
         }
     }
     Err(failure)
