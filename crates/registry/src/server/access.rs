@@ -6,19 +6,21 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, StatusCode};
+use http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, StatusCode};
 use sha2::{Digest as _, Sha256};
 
 use super::api_error::{ApiError, Code};
 use super::identity::FileIdentity;
 use super::names::RepositoryName;
+use crate::api::one_line;
 
 /// The largest file of users, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -30,6 +32,9 @@ const MAX_REMEMBERED: usize = 1024;
 const MAX_CHECKS: usize = 2;
 /// What a client without (right) credentials is told.
 const CHALLENGE: &str = "Basic realm=\"polyarch registry\"";
+/// Ends of names that nobody can have in the public DNS (RFC 6761, 6762, 8375 and the list of special-use names).
+const PRIVATE_DOMAINS: [&str; 5] = [".localhost", ".local", ".internal", ".test", ".home.arpa"];
+
 /// Says what is wrong with a file of users.
 #[derive(Debug, thiserror::Error)]
 pub enum HtpasswdError {
@@ -91,6 +96,8 @@ pub struct Access {
     /// `None`: everybody may do everything.
     users: Option<RwLock<Users>>,
     watch: Option<Watch>,
+    /// Only this machine is meant, and nobody has to say who they are.
+    is_local: bool,
     /// Repositories that begin so may be read by everybody; an empty one means all.
     anonymous_read: Vec<String>,
     secret: [u8; 32],
@@ -127,7 +134,8 @@ impl Access {
         getrandom::fill(&mut secret).map_err(std::io::Error::other)?;
         let checks = tokio::sync::Semaphore::new(MAX_CHECKS);
         let users = users.map(RwLock::new);
-        Ok(Access { users, watch: None, anonymous_read, secret, right: Mutex::default(), checks })
+        let right = Mutex::default();
+        Ok(Access { users, watch: None, is_local: false, anonymous_read, secret, right, checks })
     }
 
     /// Reads the users again from a file when it changes. When it can't be used, those before stay, and `told` is
@@ -136,6 +144,33 @@ impl Access {
     pub fn watching(mut self, path: PathBuf, told: impl Fn(String) + Send + Sync + 'static) -> Access {
         self.watch = Some(Watch { path, seen: Mutex::default(), told: Box::new(told) });
         self
+    }
+
+    /// Takes only requests that name the server as one names this machine or one of a private network: those of a web
+    /// page whose own name has been turned to this address do not.
+    #[must_use]
+    pub fn local(mut self) -> Access {
+        self.is_local = true;
+        self
+    }
+
+    /// Refuses what a web page sends that somebody has open: browsers reach what the page's author can't.
+    pub(super) fn check_sender(&self, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+        let denied = |message: String| ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message);
+        if !matches!(*method, Method::GET | Method::HEAD) && headers.contains_key(ORIGIN) {
+            return Err(denied(
+                "a web page sent this: a registry is changed by its clients, and not by browsers".to_owned(),
+            ));
+        }
+        let host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
+        match host {
+            Some(host) if self.is_local && !is_private(&host) => Err(denied(format!(
+                "this registry is for its own machine, and the request is for {:?}: call it localhost, or start it \
+                 with --allow-unprotected when a proxy stands before it",
+                one_line(&host, 100)
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Looks whether the file has changed; costs one `stat`.
@@ -200,7 +235,7 @@ impl Access {
             let other = users.hashes.values().next().cloned().unwrap_or_default();
             (users.hashes.get(user).cloned(), other)
         };
-        let password = password.to_owned();
+        let (password, checked) = (password.to_owned(), hash.clone());
         let check = tokio::task::spawn_blocking(move || {
             let is_right = bcrypt::verify(password, hash.as_deref().unwrap_or(&other)).unwrap_or(false);
             is_right && hash.is_some()
@@ -210,7 +245,7 @@ impl Access {
         if !is_right {
             return Err(unauthorized("the name or the password is wrong"));
         }
-        self.remember(key);
+        self.remember(key, user, checked.as_deref());
         Ok(Who::User(user.to_owned()))
     }
 
@@ -262,8 +297,15 @@ impl Access {
         right.get(key).is_some_and(|since| since.elapsed() < REMEMBER)
     }
 
-    fn remember(&self, key: [u8; 32]) {
+    /// Remembers a pair, unless the user has gone or has another password since it was checked.
+    fn remember(&self, key: [u8; 32], user: &str, checked: Option<&str>) {
+        // The file's next change waits for this lock to forget all, so that the order is one or the other.
         let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(users) = &self.users else { return };
+        let users = users.read().unwrap_or_else(PoisonError::into_inner);
+        if users.hashes.get(user).map(String::as_str) != checked {
+            return;
+        }
         if right.len() >= MAX_REMEMBERED {
             right.retain(|_, since| since.elapsed() < REMEMBER);
         }
@@ -271,6 +313,20 @@ impl Access {
             right.insert(key, Instant::now());
         }
     }
+}
+
+/// Tells whether the host of a request is an address, or a name that is none of the public DNS.
+fn is_private(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => {
+            return rest.split_once(']').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
+        }
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name.parse::<Ipv4Addr>().is_ok()
+        || !name.contains('.')
+        || PRIVATE_DOMAINS.iter().any(|domain| name.ends_with(domain))
 }
 
 fn unauthorized(sentence: &str) -> ApiError {
@@ -339,6 +395,34 @@ mod tests {
         write("torn");
         assert!(may("bobby").await && may("bobby").await);
         assert_eq!(told.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_changed_while_a_password_was_checked_is_not_remembered() {
+        let access = Access::new(Some(Users::parse(LINE).unwrap()), Vec::new()).unwrap();
+        access.remember([1; 32], "ann", Some("the hash of a moment ago"));
+        access.remember([2; 32], "gone", Some("x"));
+        assert!(!access.is_remembered(&[1; 32]) && !access.is_remembered(&[2; 32]));
+    }
+
+    #[test]
+    fn a_public_name_is_not_this_machine() {
+        for host in [
+            "localhost:5000",
+            "127.0.0.1",
+            "[::1]:5000",
+            "registry",
+            "host.docker.internal:1",
+            "a.localhost.",
+            "",
+        ] {
+            assert!(is_private(host), "{host}");
+        }
+        for host in
+            ["evil.example", "evil.example.:5000", "127.0.0.1.evil.example:80", "[evil.example]", "a.b"]
+        {
+            assert!(!is_private(host), "{host}");
+        }
     }
 
     #[test]

@@ -22,9 +22,10 @@ use crate::api::{OCI_FILTERS_APPLIED, one_line};
 
 /// The most names in one page.
 const MAX_NAMES: usize = 10_000;
-/// A page of referrers ends after as many manifests, or as many bytes.
+/// A page of referrers ends after as many manifests, or as many bytes of the list, or as many that were read for it.
 const MAX_REFERRERS: usize = 1000;
 const MAX_REFERRER_BYTES: usize = 3 << 20;
+const MAX_READ_BYTES: usize = 32 << 20;
 
 /// Answers `tags/list`.
 pub(super) async fn tags(
@@ -105,13 +106,13 @@ pub(super) async fn referrers(
     let wanted = wanted.as_deref();
     let after: Option<Digest> = query.digest("last")?;
     let mut list = ImageIndex::new(Flavour::Oci, Vec::new());
-    let mut bytes = 0;
+    let (mut bytes, mut read_bytes) = (0, 0);
     let mut next = None;
     if let Some(index) = state.index(repository).await? {
         let rest =
             index.referrers(subject).filter(|digest| after.as_ref().is_none_or(|after| *digest > after));
         for (number, digest) in rest.enumerate() {
-            if number == MAX_REFERRERS || bytes > MAX_REFERRER_BYTES {
+            if number == MAX_REFERRERS || bytes > MAX_REFERRER_BYTES || read_bytes > MAX_READ_BYTES {
                 break;
             }
             let Some(entry) = index.find(digest) else { continue };
@@ -119,6 +120,7 @@ pub(super) async fn referrers(
             let found = Found { digest: digest.clone(), entry: entry.clone() };
             // One that is damaged does not keep the others from being seen.
             let Ok(content) = read(state, repository, &found).await else { continue };
+            read_bytes += content.len();
             let Ok(inspected) = inspect(&content, Some(&found.entry.media_type)) else { continue };
             let descriptor = inspected.into_referrer(found.digest, found.entry.size);
             if wanted.is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted)) {

@@ -15,6 +15,8 @@ use super::upload::{Receive, UploadError};
 
 /// Bytes that are written at a time.
 const BATCH_BYTES: usize = 1 << 20;
+/// Smaller pieces are put together: each by itself would cost more than its bytes.
+const SMALL_BYTES: usize = 4 << 10;
 
 /// What a body may be.
 #[derive(Debug, Clone, Copy)]
@@ -62,14 +64,12 @@ pub(super) async fn receive<R: Receive>(
     let mut writer = Writer::Idle(sink);
     let mut total = 0;
     loop {
-        let mut batch = Vec::new();
-        let mut batched = 0;
+        let mut batch = Batch::default();
         let ended = loop {
             match next(&mut body, limits.stall).await {
                 Ok(Some(piece)) => {
-                    batched += piece.len();
-                    batch.push(piece);
-                    if batched >= BATCH_BYTES {
+                    batch.add(piece);
+                    if batch.bytes >= BATCH_BYTES {
                         break None;
                     }
                 }
@@ -77,12 +77,12 @@ pub(super) async fn receive<R: Receive>(
                 Err(error) => break Some(Err(error)),
             }
         };
-        total += batched as u64;
+        total += batch.bytes as u64;
         if total > limits.max_bytes {
             return Err(UploadError::TooLarge { limit: limits.max_bytes });
         }
         let sink = writer.idle().await?;
-        writer = if batch.is_empty() { Writer::Idle(sink) } else { Writer::start(sink, batch) };
+        writer = if batch.bytes == 0 { Writer::Idle(sink) } else { Writer::start(sink, batch.finish()) };
         if let Some(ended) = ended {
             // What came before the end is kept also when the end is a failure.
             let sink = writer.idle().await?;
@@ -90,6 +90,35 @@ pub(super) async fn receive<R: Receive>(
             check_length(limits, total)?;
             return Ok(sink);
         }
+    }
+}
+
+/// Pieces that are written together.
+#[derive(Default)]
+struct Batch {
+    bytes: usize,
+    pieces: Vec<Bytes>,
+    small: BytesMut,
+}
+
+impl Batch {
+    fn add(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        if piece.len() < SMALL_BYTES {
+            self.small.extend_from_slice(&piece);
+            return;
+        }
+        if !self.small.is_empty() {
+            self.pieces.push(self.small.split().freeze());
+        }
+        self.pieces.push(piece);
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        if !self.small.is_empty() {
+            self.pieces.push(self.small.freeze());
+        }
+        self.pieces
     }
 }
 
@@ -145,5 +174,21 @@ fn check_length(limits: BodyLimits, found: u64) -> Result<(), UploadError> {
     match limits.expected {
         Some(expected) if expected != found => Err(UploadError::Length { expected, found }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pieces_are_put_together_in_their_order() {
+        let mut batch = Batch::default();
+        for size in [1, 2, 5000, 6000, 3, 4, 5] {
+            batch.add(vec![size as u8; size].into());
+        }
+        assert_eq!(batch.bytes, 11_015);
+        let sizes: Vec<usize> = batch.finish().iter().map(Bytes::len).collect();
+        assert_eq!(sizes, [3, 5000, 6000, 12]);
     }
 }

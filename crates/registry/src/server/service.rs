@@ -116,6 +116,7 @@ impl Shared {
         if route == Route::Health {
             return Ok(text("ok\n"));
         }
+        self.access.check_sender(request.method(), request.headers())?;
         let who = self.access.identify(request.headers()).await?;
         if let Who::User(user) = &who {
             record.user = Some(one_line(user, 100));

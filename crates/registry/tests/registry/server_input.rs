@@ -192,3 +192,30 @@ async fn a_manifest_that_the_disk_has_damaged_is_not_served() {
     let cause = serving.log.lock().unwrap()[0].cause.clone().unwrap();
     assert!(cause.contains("is damaged"), "{cause}");
 }
+
+#[tokio::test]
+async fn a_web_page_changes_nothing() {
+    let serving = Serving::start().await;
+    let page = [("Origin", "http://evil.example")];
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        let answer = serving.send(method, "/v2/app/blobs/uploads/", &page, b"").await;
+        assert_eq!((answer.status, answer.code()), (403, "DENIED".to_owned()), "{method}");
+    }
+    assert_eq!(serving.send("GET", "/v2/", &page, b"").await.status, 200);
+    assert_eq!(unfinished(&serving), 0);
+}
+
+#[tokio::test]
+async fn a_body_in_tiny_pieces_arrives() {
+    let serving = Serving::start().await;
+    let content: String = (0..20_000).map(|number| char::from(b'a' + (number % 23) as u8)).collect();
+    let path = format!("/v2/app/blobs/uploads/?digest={}", Digest::of(&content));
+    let mut request =
+        format!("POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for piece in content.chars() {
+        request.push_str(&format!("1\r\n{piece}\r\n"));
+    }
+    request.push_str("0\r\n\r\n");
+    let answer = serving.exchange(request.as_bytes()).await;
+    assert!(answer.starts_with(b"HTTP/1.1 201"), "{}", String::from_utf8_lossy(&answer));
+}

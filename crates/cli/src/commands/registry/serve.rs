@@ -237,6 +237,8 @@ fn access(args: &ServeArgs, session: &Session) -> Result<Access, CommandError> {
     let told = move |reason: String| printer.warning(&format!("the users before stay: {reason}"));
     Ok(match &args.htpasswd {
         Some(path) => access.watching(session.environment.resolve(path), told),
+        // It listens on this machine alone, see `check_protection`.
+        None if !args.allow_unprotected && args.tls_cert.is_none() => access.local(),
         None => access,
     })
 }
