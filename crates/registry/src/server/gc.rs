@@ -116,6 +116,18 @@ impl Directory {
         Ok(())
     }
 
+    /// Removes uploads that nothing was written to for a while, unless a request has one open.
+    pub(super) fn collect_uploads(&self, idle: Duration) -> Result<(), StorageError> {
+        for name in names_in(&self.uploads_dir())? {
+            let path = self.uploads_dir().join(name);
+            let data = path.join("data");
+            if fs::metadata(&data).is_ok_and(|metadata| age(&metadata) >= idle) {
+                remove_unfinished(&path, &data)?;
+            }
+        }
+        Ok(())
+    }
+
     fn collect_repository(
         &self,
         repository: &Layout,

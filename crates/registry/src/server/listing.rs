@@ -14,7 +14,7 @@ use super::api_error::{ApiError, Code};
 use super::backend::Repository;
 use super::body::Body;
 use super::document::inspect;
-use super::manifests::{Found, read};
+use super::manifests::{Found, SMALL_BYTES, read};
 use super::names::{RepositoryName, Tag};
 use super::route::Query;
 use super::state::{State, blocking};
@@ -121,7 +121,13 @@ pub(super) async fn referrers(
             // One that is damaged does not keep the others from being seen.
             let Ok(content) = read(state, repository, &found).await else { continue };
             read_bytes += content.len();
-            let Ok(inspected) = inspect(&content, Some(&found.entry.media_type)) else { continue };
+            let media_type = found.entry.media_type.clone();
+            let inspected = if content.len() <= SMALL_BYTES {
+                inspect(&content, Some(&media_type)).ok()
+            } else {
+                blocking(move || Ok::<_, ApiError>(inspect(&content, Some(&media_type)).ok())).await?
+            };
+            let Some(inspected) = inspected else { continue };
             let descriptor = inspected.into_referrer(found.digest, found.entry.size);
             if wanted.is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted)) {
                 bytes += serde_json::to_vec(&descriptor).map_or(0, |text| text.len());

@@ -15,7 +15,7 @@ use super::backend::Repository;
 use super::blobs;
 use super::body::Body;
 use super::disk::DiskError;
-use super::document::inspect;
+use super::document::{Inspected, inspect};
 use super::index::ManifestEntry;
 use super::names::{ManifestName, RepositoryName, Tag};
 use super::receive::read_all;
@@ -24,6 +24,9 @@ use super::route::{Query, tag};
 use super::state::{State, blocking, value};
 use super::storage::StorageError;
 use crate::api::{DOCKER_CONTENT_DIGEST, OCI_SUBJECT, OCI_TAG, manifest_path};
+
+/// What is no larger is looked at in less time than it takes to hand it to a thread.
+pub(super) const SMALL_BYTES: usize = 32 << 10;
 
 /// A manifest of a repository.
 pub(super) struct Found {
@@ -151,25 +154,19 @@ pub(super) async fn put(
     });
     let limits = state.body_limits(request.headers(), MAX_MANIFEST_BYTES);
     let bytes = read_all(request.into_body(), limits).await?;
-    let digest = match &name {
-        ManifestName::Digest(digest) => {
-            let found = digest_of(digest.algorithm(), &bytes);
-            if found != *digest {
-                return Err(ApiError::new(
-                    StatusCode::BAD_REQUEST,
-                    Code::DigestInvalid,
-                    format!("the manifest has digest {found}, not {digest}"),
-                ));
-            }
-            found
-        }
+    let expected = match &name {
+        ManifestName::Digest(digest) => Some(digest.clone()),
         ManifestName::Tag(tag) => {
             tags.push(tag.clone());
-            Digest::of(&bytes)
+            None
         }
     };
-    let inspected = inspect(&bytes, declared.as_deref())
-        .map_err(|sentence| ApiError::new(StatusCode::BAD_REQUEST, Code::ManifestInvalid, sentence))?;
+    let (digest, inspected) = if bytes.len() <= SMALL_BYTES {
+        examine(&bytes, expected, declared.as_deref())?
+    } else {
+        let bytes = bytes.clone();
+        blocking(move || examine(&bytes, expected, declared.as_deref())).await?
+    };
     let subject = inspected.subject.clone();
     let entry = ManifestEntry {
         media_type: inspected.media_type,
@@ -193,6 +190,25 @@ pub(super) async fn put(
         }
     }
     Ok(response)
+}
+
+/// Looks at what a client sends as a manifest; returns its digest, too.
+fn examine(
+    bytes: &[u8],
+    expected: Option<Digest>,
+    declared: Option<&str>,
+) -> Result<(Digest, Inspected), ApiError> {
+    let found = digest_of(expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm), bytes);
+    if let Some(expected) = expected.filter(|expected| *expected != found) {
+        return Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            Code::DigestInvalid,
+            format!("the manifest has digest {found}, not {expected}"),
+        ));
+    }
+    let inspected = inspect(bytes, declared)
+        .map_err(|sentence| ApiError::new(StatusCode::BAD_REQUEST, Code::ManifestInvalid, sentence))?;
+    Ok((found, inspected))
 }
 
 /// Enters a manifest whose digest was verified.

@@ -81,8 +81,8 @@ pub(super) struct Copied<'a> {
 enum Failure {
     /// Those who answered have no such thing.
     NotFound,
-    /// Nobody answered, or not what was to be expected.
-    Gone(RegistryError),
+    /// Nobody answered, or not what was to be expected; with what went wrong.
+    Gone(String),
 }
 
 impl Mirrors {
@@ -149,23 +149,33 @@ impl Mirrors {
 }
 
 impl Copied<'_> {
-    /// Asks one upstream after the other, those that did not answer a moment ago last.
+    /// Asks one upstream after the other. Those that did not answer a moment ago come last, and are waited for only when
+    /// nobody else has answered and nothing is here.
     async fn ask<'a, T: 'a>(
         &'a self,
+        is_here: bool,
         question: impl Fn(Reference) -> BoxFuture<'a, Result<T, RegistryError>>,
     ) -> Result<T, Failure> {
         let mut failure = Failure::NotFound;
+        let mut has_answer = is_here;
         for upstream in self.upstreams() {
+            if has_answer && upstream.is_resting() {
+                failure = Failure::Gone(format!("{} did not answer a moment ago", upstream.host));
+                continue;
+            }
             let Some(reference) = self.reference(upstream) else { continue };
             match question(reference).await {
                 Ok(answer) => {
                     upstream.rest(None);
                     return Ok(answer);
                 }
-                Err(error) if error.is_not_found() => upstream.rest(None),
+                Err(error) if error.is_not_found() => {
+                    upstream.rest(None);
+                    has_answer = true;
+                }
                 Err(error) => {
                     upstream.failed(&error);
-                    failure = Failure::Gone(error);
+                    failure = Failure::Gone(chain_of(&error));
                 }
             }
         }
@@ -190,13 +200,13 @@ impl Copied<'_> {
                 Code::ManifestUnknown,
                 format!("{} has no {} with {what}", self.mirrored.host, self.remote),
             ),
-            Failure::Gone(error) => {
+            Failure::Gone(reason) => {
                 let mut refusal = ApiError::new(
                     StatusCode::BAD_GATEWAY,
                     Code::ManifestUnknown,
                     format!("{what} of {} is not here, and nobody upstream gave it", self.remote),
                 );
-                refusal.cause = Some(chain_of(&error));
+                refusal.cause = Some(reason);
                 refusal
             }
         }

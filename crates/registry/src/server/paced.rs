@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// How long, and how many bytes, the other end may go on sending when its answer was all sent.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long nothing may come, and how many bytes may, when the answer was all sent and the other end goes on sending.
+const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: usize = 64 << 20;
 
 /// A connection with a limit on how long a write may wait.
@@ -70,7 +70,10 @@ impl<T: AsyncRead + Unpin> Paced<T> {
         while !self.has_ended && *left > 0 && end.as_mut().poll(context).is_pending() {
             let mut buffer = ReadBuf::uninit(&mut bytes);
             match ready!(Pin::new(&mut self.inner).poll_read(context, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => *left = left.saturating_sub(buffer.filled().len()),
+                Ok(()) if !buffer.filled().is_empty() => {
+                    *left = left.saturating_sub(buffer.filled().len());
+                    end.as_mut().reset(Instant::now() + LINGER);
+                }
                 _ => self.has_ended = true,
             }
         }

@@ -11,6 +11,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use polyarch_oci::{Algorithm, Digest, Hasher};
@@ -24,6 +25,8 @@ use super::storage::{Directory, Incoming, StorageError};
 
 /// Pieces in which a file is read to be hashed.
 const READ_BYTES: usize = 256 << 10;
+/// Where there are too many, those go that nothing was written to for so long.
+const IDLE: Duration = Duration::from_secs(60 * 60);
 /// The digits of an upload's name.
 const ID_DIGITS: usize = 32;
 
@@ -131,7 +134,10 @@ impl Uploads {
     ) -> Result<String, UploadError> {
         let uploads = self.storage.uploads_dir();
         if names_in(&uploads)?.len() >= self.max_sessions {
-            return Err(UploadError::TooMany);
+            self.storage.collect_uploads(IDLE)?;
+            if names_in(&uploads)?.len() >= self.max_sessions {
+                return Err(UploadError::TooMany);
+            }
         }
         let mut random = [0; ID_DIGITS / 2];
         getrandom::fill(&mut random)
@@ -389,6 +395,23 @@ mod tests {
         assert!(matches!(uploads.open(&name, &id), Err(UploadError::Unknown)));
         assert_eq!(names_in(&storage.uploads_dir()).unwrap(), Vec::<String>::new());
         assert_eq!(fs::read(repository.blob_path(&digest)).unwrap(), b"content");
+    }
+
+    #[test]
+    fn uploads_that_were_left_make_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let uploads = Arc::new(Uploads::new(Directory::open(dir.path()).unwrap(), 2));
+        let name = RepositoryName::new("a").unwrap();
+        let left = uploads.start(&name, Algorithm::Sha256).unwrap();
+        let used = uploads.start(&name, Algorithm::Sha256).unwrap();
+        assert!(matches!(uploads.start(&name, Algorithm::Sha256), Err(UploadError::TooMany)));
+        // The inode's own time can't be set back, so all are old, and one is in use.
+        let open = uploads.open(&name, &used).unwrap();
+        uploads.storage.collect_uploads(Duration::ZERO).unwrap();
+        assert_eq!(names_in(&uploads.storage.uploads_dir()).unwrap(), [used]);
+        assert!(matches!(uploads.status(&name, &left), Err(UploadError::Unknown)));
+        drop(open);
+        uploads.start(&name, Algorithm::Sha256).unwrap();
     }
 
     #[test]

@@ -201,6 +201,28 @@ async fn an_upstream_that_fails_is_asked_last_also_for_blobs() {
 }
 
 #[tokio::test]
+async fn who_does_not_answer_is_waited_for_once() {
+    let (silent, upstream) = (Fake::start().await, Upstream::start("team/app").await);
+    silent.fault(Method::GET, "/v2/", 100, Act::Hang);
+    silent.fault(Method::HEAD, "/v2/", 100, Act::Hang);
+    let serving = mirroring("reg.example", &[&silent.host(), &upstream.fake.host()], None).await;
+    let path = "/v2/reg.example/team/app/manifests";
+    let get = async |name: &str| serving.send("GET", &format!("{path}/{name}"), &[], b"").await;
+    assert_eq!(get("v1").await.header("polyarch-served-by"), upstream.fake.host());
+    let asked = silent.seen().len();
+    // The other one has no such thing, and nobody knows whether the silent one has.
+    assert_eq!(get("absent").await.status, 502);
+    for method in [Method::GET, Method::HEAD] {
+        upstream.fake.fault(method, "/v2/", 100, Act::Hang);
+    }
+    for _ in 0..2 {
+        let copy = get("v1").await;
+        assert!(copy.body == upstream.index && copy.header("warning").starts_with("299 - "), "{copy:?}");
+    }
+    assert_eq!(silent.seen().len(), asked, "it was not asked again");
+}
+
+#[tokio::test]
 async fn nobody_else_says_what_this_server_asks_for() {
     let (upstream, inside) = (Fake::start().await, Fake::start().await);
     let digest = inside.put_blob("inside", b"not for everybody");

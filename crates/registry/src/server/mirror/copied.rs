@@ -10,7 +10,7 @@ use polyarch_oci::{Descriptor, Digest};
 
 use super::download::Download;
 use super::{Copied, Failure, SERVED_BY, UpstreamGone};
-use crate::server::api_error::{ApiError, Code, chain_of};
+use crate::server::api_error::{ApiError, Code};
 use crate::server::backend::Repository;
 use crate::server::body::Body;
 use crate::server::document::inspect;
@@ -47,8 +47,8 @@ impl Copied<'_> {
                     served_by
                 }
                 Ok(None) => HERE.to_owned(),
-                Err(Failure::Gone(error)) if here.is_some() => {
-                    gone = Some(error);
+                Err(Failure::Gone(reason)) if here.is_some() => {
+                    gone = Some(reason);
                     HERE.to_owned()
                 }
                 Err(failure) => return Err(self.refusal(failure, &format!("the manifest {name}"))),
@@ -56,18 +56,18 @@ impl Copied<'_> {
         };
         let mut response = manifests::get(state, method, headers, repository, name).await?;
         response.headers_mut().insert(SERVED_BY, value(&served_by));
-        if let Some(error) = gone {
-            self.mark(&mut response, &error);
+        if let Some(reason) = gone {
+            self.mark(&mut response, reason);
         }
         Ok(response)
     }
 
     /// Says that an answer is the copy, because nobody upstream answered.
-    fn mark(&self, response: &mut Response<Body>, error: &RegistryError) {
+    fn mark(&self, response: &mut Response<Body>, reason: String) {
         let warning = format!("299 - \"{} is not to be had; this is the copy\"", self.mirrored.host);
         response.headers_mut().insert(http::header::WARNING, value(&warning));
         response.headers_mut().insert(SERVED_BY, value(HERE));
-        response.extensions_mut().insert(UpstreamGone(chain_of(error)));
+        response.extensions_mut().insert(UpstreamGone(reason));
     }
 
     /// Answers GET and HEAD of a blob; one that is not here is sent while it comes.
@@ -130,7 +130,8 @@ impl Copied<'_> {
         repository: &Arc<Repository>,
         query: &Query,
     ) -> Result<Response<Body>, ApiError> {
-        let asked = self.ask(|reference| {
+        let is_here = state.index(repository).await?.is_some();
+        let asked = self.ask(is_here, |reference| {
             async move {
                 let tags = self.mirrors.client.list_tags(&reference).await?;
                 Ok((tags, reference.host().to_owned()))
@@ -143,9 +144,9 @@ impl Copied<'_> {
                 response.headers_mut().insert(SERVED_BY, value(&served_by));
                 Ok(response)
             }
-            Err(Failure::Gone(error)) => {
+            Err(Failure::Gone(reason)) => {
                 let mut response = listing::tags(state, repository, query).await?;
-                self.mark(&mut response, &error);
+                self.mark(&mut response, reason);
                 Ok(response)
             }
             Err(failure) => Err(self.refusal(failure, "the list of tags")),
@@ -160,7 +161,8 @@ impl Copied<'_> {
         subject: &'a Digest,
         query: &Query,
     ) -> Result<Response<Body>, ApiError> {
-        let asked = self.ask(|reference| {
+        let is_here = state.index(repository).await?.is_some();
+        let asked = self.ask(is_here, |reference| {
             async move {
                 let entries =
                     self.mirrors.client.get_referrers(&reference.with_digest(subject.clone())).await?;
@@ -176,8 +178,8 @@ impl Copied<'_> {
             }
             Err(failure) => {
                 let mut response = listing::referrers(state, repository, subject, query).await?;
-                if let Failure::Gone(error) = failure {
-                    self.mark(&mut response, &error);
+                if let Failure::Gone(reason) = failure {
+                    self.mark(&mut response, reason);
                 }
                 Ok(response)
             }
@@ -192,7 +194,7 @@ impl Copied<'_> {
     ) -> Result<Option<FetchedManifest>, Failure> {
         let client = &self.mirrors.client;
         let known = here.map(|here| &here.digest);
-        self.ask(|repository| {
+        self.ask(here.is_some(), |repository| {
             async move {
                 let reference = match name {
                     ManifestName::Digest(digest) => repository.with_digest(digest.clone()),
