@@ -2,8 +2,8 @@
 //! `polyarch registry`: other people's clients against it, users and TLS, what lies in its directory, how it ends.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use polyarch_testkit::{Image, Need, Output, PlatformImage, TestEnvironment, hello_rootfs, requires};
@@ -87,6 +87,21 @@ fn run(environment: &TestEnvironment, program: &str, arguments: &[&str]) -> Outp
     polyarch_testkit::environment::finish(command, Vec::new())
 }
 
+/// What skopeo needs to be told of a registry that speaks plain HTTP.
+const NO_TLS: [&str; 1] = ["--dest-tls-verify=false"];
+
+/// Makes the command by which skopeo pushes the whole image, byte for byte.
+fn copying(environment: &TestEnvironment, layout: &Path, target: &str, flags: &[&str]) -> Command {
+    let mut command = environment.program("skopeo");
+    command.args(["--insecure-policy", "copy", "--all", "--preserve-digests"]).args(flags);
+    command.arg(format!("oci:{}:v1", layout.display())).arg(target);
+    command
+}
+
+fn copy(environment: &TestEnvironment, layout: &Path, target: &str, flags: &[&str]) -> Output {
+    polyarch_testkit::environment::finish(copying(environment, layout, target, flags), Vec::new())
+}
+
 #[test]
 fn skopeo_pushes_and_pulls_and_the_directory_is_layouts() {
     if requires(&[Need::Command("skopeo")]).is_some() {
@@ -95,18 +110,8 @@ fn skopeo_pushes_and_pulls_and_the_directory_is_layouts() {
     let environment = environment();
     let (layout, image) = layout(&environment);
     let mut registry = Registry::start(&environment, &[]);
-    let (source, target) =
-        (format!("oci:{}:v1", layout.display()), format!("docker://{}", registry.name("team/app:v1")));
-    let copy = [
-        "--insecure-policy",
-        "copy",
-        "--all",
-        "--preserve-digests",
-        "--dest-tls-verify=false",
-        &source,
-        &target,
-    ];
-    run(&environment, "skopeo", &copy).assert_success();
+    let target = format!("docker://{}", registry.name("team/app:v1"));
+    copy(&environment, &layout, &target, &NO_TLS).assert_success();
     let raw = run(&environment, "skopeo", &["inspect", "--raw", "--tls-verify=false", &target]);
     assert_eq!(raw.assert_success().stdout.as_bytes(), image.index.bytes, "byte for byte");
     let kept = environment.store().join("registry/repositories/team+app");
@@ -132,17 +137,13 @@ fn skopeo_pushes_and_pulls_and_the_directory_is_layouts() {
     assert_eq!((&collected["blobs"], &collected["manifests"]), (&0.into(), &0.into()));
 }
 
-#[test]
-fn buildah_podman_and_docker_use_it_with_users_and_tls() {
-    let needs = [Need::Command("buildah"), Need::Command("podman"), Need::Command("skopeo"), Need::Root];
-    if requires(&needs).is_some() {
-        return;
-    }
-    let environment = environment();
-    let (layout, _) = layout(&environment);
+/// A registry with TLS and the user `ann`, where everybody may read `public`; and its certificate, in a directory of its
+/// own as the tools of containers want it.
+fn protected(environment: &TestEnvironment) -> (Registry, PathBuf) {
     let htpasswd = environment.write("htpasswd", HTPASSWD);
     let made = rcgen_pair();
-    let (certificate, key) = (environment.write("cert.pem", made.0), environment.write("key.pem", made.1));
+    let (certificate, key) =
+        (environment.write("certs/ca.crt", made.0), environment.write("key.pem", made.1));
     let path = |path: &PathBuf| path.display().to_string();
     let flags = [
         "--htpasswd",
@@ -154,43 +155,105 @@ fn buildah_podman_and_docker_use_it_with_users_and_tls() {
         "--anonymous-read",
         "public",
     ];
-    let registry = Registry::start(&environment, &flags);
-    let login = ["login", "--tls-verify=false", "-u", "ann", "-p", "secret", &registry.host];
-    run(&environment, "skopeo", &login).assert_success();
-    let (source, target) =
-        (format!("oci:{}:v1", layout.display()), format!("docker://{}", registry.name("public/app:v1")));
-    let copy = [
-        "--insecure-policy",
-        "copy",
-        "--all",
-        "--preserve-digests",
-        "--dest-tls-verify=false",
-        &source,
-        &target,
-    ];
-    run(&environment, "skopeo", &copy).assert_success();
-    let logout = ["logout", &registry.host];
-    run(&environment, "skopeo", &logout).assert_success();
-    let refused = run(&environment, "skopeo", &copy);
+    (Registry::start(environment, &flags), certificate)
+}
+
+#[test]
+fn buildah_and_podman_push_and_pull_with_users_and_tls() {
+    let needs = [Need::Command("buildah"), Need::Command("podman"), Need::Command("skopeo"), Need::Root];
+    if requires(&needs).is_some() {
+        return;
+    }
+    let environment = environment();
+    let (layout, image) = layout(&environment);
+    let (registry, certificate) = protected(&environment);
+    let directory = certificate.parent().expect("it is in a directory").display().to_string();
+    let users = environment.work().join("auth.json").display().to_string();
+    let login = ["login", "--authfile", &users, "--cert-dir", &directory, "-u", "ann", "-p", "secret"];
+    run(&environment, "skopeo", &[&login[..], &[&registry.host]].concat()).assert_success();
+    let target = |name: &str| format!("docker://{}", registry.name(name));
+    let as_ann = ["--dest-cert-dir", &directory, "--dest-authfile", &users];
+    for name in ["public/app:v1", "secret/app:v1"] {
+        copy(&environment, &layout, &target(name), &as_ann).assert_success();
+    }
+    let refused = copy(&environment, &layout, &target("public/app:v2"), &as_ann[..2]);
     assert!(refused.code != 0 && refused.stderr.contains("unauthorized"), "{refused}");
+    let refused = copy(&environment, &layout, &target("public/app:v2"), &as_ann[2..]);
+    assert!(refused.code != 0 && refused.stderr.contains("x509"), "{refused}");
     let storage = environment.work().join("storage").display().to_string();
     let run_root = environment.work().join("run").display().to_string();
+    let known = ["--root", &storage, "--runroot", &run_root, "--storage-driver", "vfs"];
+    let anonymous = ["--cert-dir", &directory];
+    let ann = ["--cert-dir", &directory, "--authfile", &users];
     for program in ["buildah", "podman"] {
-        let pull = [
-            "--root",
-            &storage,
-            "--runroot",
-            &run_root,
-            "--storage-driver",
-            "vfs",
-            "pull",
-            "--tls-verify=false",
-        ];
-        let name = registry.name("public/app:v1");
-        run(&environment, program, &[&pull[..], &[&name]].concat()).assert_success();
+        let run = |command: &[&str], flags: &[&str], names: &[&str]| {
+            run(&environment, program, &[&known[..], command, flags, names].concat())
+        };
+        let (secret, own) = (registry.name("secret/app:v1"), registry.name(&format!("{program}/app:v1")));
+        run(&["pull"], &anonymous, &[&registry.name("public/app:v1")]).assert_success();
+        assert!(run(&["pull", "--policy=always"], &anonymous, &[&secret]).code != 0, "{program}");
+        run(&["pull"], &ann, &[&secret]).assert_success();
+        run(&["tag"], &[], &[&secret, &own]).assert_success();
+        run(&["push"], &ann, &[&own]).assert_success();
+        run(&["rmi"], &[], &[&own]).assert_success();
+        run(&["pull"], &ann, &[&own]).assert_success();
     }
-    let ours = environment.run(["inspect", "--raw", &registry.name("public/app:v1")]);
-    assert!(ours.code != 0, "an unknown certificate is not trusted: {ours}");
+    // Our own client: an authority that is not the server's is no help, the right one and a user are.
+    let name = registry.name("secret/app:v1");
+    let trusting = |authority: &Path| {
+        let text = format!("[registry.\"{}\"]\nca = [\"{}\"]\n", registry.host, authority.display());
+        environment.write_config(&text);
+    };
+    trusting(&environment.write("other.pem", rcgen_pair().0));
+    let refused = environment.run(["pull", &name]);
+    assert!(refused.code != 0 && refused.stderr.contains("certificate not trusted"), "{refused}");
+    trusting(&certificate);
+    environment.run(["pull", &registry.name("public/app:v1")]).assert_success();
+    let refused = environment.run(["pull", &name]);
+    assert!(refused.code != 0 && refused.stderr.contains("unauthorized"), "{refused}");
+    let login = ["login", "-u", "ann", "--password-stdin", &registry.host];
+    environment.run_with_stdin(login, "secret").assert_success();
+    environment.run(["pull", "--platform", "linux/amd64,linux/arm64", &name]).assert_success();
+    environment.run(["tag", &name, &registry.name("own/app:v1")]).assert_success();
+    environment.run(["push", &registry.name("own/app:v1")]).assert_success();
+    let source = target("own/app:v1");
+    let inspect = ["inspect", "--raw", "--cert-dir", &directory, "--authfile", &users, &source];
+    let raw = run(&environment, "skopeo", &inspect);
+    assert_eq!(raw.assert_success().stdout.as_bytes(), image.index.bytes, "byte for byte");
+}
+
+#[test]
+fn docker_uses_it_with_users_and_reads_what_is_for_everybody() {
+    if requires(&[Need::Command("docker"), Need::Command("skopeo")]).is_some() {
+        return;
+    }
+    let environment = environment();
+    let (layout, image) = layout(&environment);
+    let htpasswd = environment.write("htpasswd", HTPASSWD).display().to_string();
+    // Without TLS, because docker pushes manifests to this machine's own addresses without it.
+    let registry = Registry::start(&environment, &["--htpasswd", &htpasswd, "--anonymous-read", "public"]);
+    let as_ann = ["--dest-tls-verify=false", "--dest-creds", "ann:secret"];
+    for name in ["public/app:v1", "secret/app:v1"] {
+        copy(&environment, &layout, &format!("docker://{}", registry.name(name)), &as_ann).assert_success();
+    }
+    let docker = |arguments: &[&str]| run(&environment, "docker", arguments);
+    // What `docker login` writes, which without a daemon it can't.
+    let log_in = |pair: &str| {
+        let text = format!(r#"{{"auths":{{"{}":{{"auth":"{pair}"}}}}}}"#, registry.host);
+        let directory = environment.home().join(".docker");
+        std::fs::create_dir_all(&directory).expect("a directory can be made");
+        std::fs::write(directory.join("config.json"), text).expect("a file can be written");
+    };
+    let inspect = |name: &str| docker(&["manifest", "inspect", "--insecure", &registry.name(name)]);
+    log_in("YW5vbnltb3VzOmFub255bW91cw==");
+    assert!(inspect("public/app:v1").assert_success().stdout.contains("arm64"));
+    assert!(inspect("secret/app:v1").code != 0);
+    log_in("YW5uOnNlY3JldA==");
+    let list = registry.name("secret/app:list");
+    let member = |number: usize| registry.name(&format!("secret/app@{}", image.manifests[number].digest));
+    docker(&["manifest", "create", "--insecure", &list, &member(0), &member(1)]).assert_success();
+    docker(&["manifest", "push", "--insecure", &list]).assert_success();
+    assert!(inspect("secret/app:list").assert_success().stdout.contains("arm64"));
 }
 
 /// Makes a certificate for 127.0.0.1 and its key (PEM).
@@ -207,18 +270,8 @@ fn dockers_manifest_command_works_with_it() {
     let environment = environment();
     let (layout, image) = layout(&environment);
     let registry = Registry::start(&environment, &[]);
-    let source = format!("oci:{}:v1", layout.display());
     let target = format!("docker://{}", registry.name("app:v1"));
-    let copy = [
-        "--insecure-policy",
-        "copy",
-        "--all",
-        "--preserve-digests",
-        "--dest-tls-verify=false",
-        &source,
-        &target,
-    ];
-    run(&environment, "skopeo", &copy).assert_success();
+    copy(&environment, &layout, &target, &NO_TLS).assert_success();
     let list = registry.name("app:list");
     let member = |number: usize| registry.name(&format!("app@{}", image.manifests[number].digest));
     let create = ["manifest", "create", "--insecure", &list, &member(0), &member(1)];
@@ -236,18 +289,8 @@ fn a_copy_is_served_when_its_registry_is_gone() {
     let (origin, copies) = (environment(), environment());
     let (layout, image) = layout(&origin);
     let mut upstream = Registry::start(&origin, &[]);
-    let source = format!("oci:{}:v1", layout.display());
     let target = format!("docker://{}", upstream.name("team/app:v1"));
-    let copy = [
-        "--insecure-policy",
-        "copy",
-        "--all",
-        "--preserve-digests",
-        "--dest-tls-verify=false",
-        &source,
-        &target,
-    ];
-    run(&origin, "skopeo", &copy).assert_success();
+    copy(&origin, &layout, &target, &NO_TLS).assert_success();
     let registry = Registry::start(&copies, &["--mirror", &format!("reg.example=http://{}", upstream.host)]);
     let name = registry.name("reg.example/team/app:v1");
     copies.run(["pull", "--platform", "linux/arm64", &name]).assert_success();
@@ -294,30 +337,20 @@ fn a_killed_registry_loses_nothing_that_it_acknowledged() {
     }
     let environment = environment();
     let (layout, image) = layout(&environment);
-    let source = format!("oci:{}:v1", layout.display());
     let mut acknowledged = Vec::new();
     for round in 0..4 {
         let mut registry = Registry::start(&environment, &[]);
         for number in 0..3 {
             let name = format!("app-{round}:v{number}");
             let target = format!("docker://{}", registry.name(&name));
-            let copy = [
-                "--insecure-policy",
-                "copy",
-                "--all",
-                "--preserve-digests",
-                "--dest-tls-verify=false",
-                &source,
-                &target,
-            ];
             if number < 2 {
-                run(&environment, "skopeo", &copy).assert_success();
+                copy(&environment, &layout, &target, &NO_TLS).assert_success();
                 acknowledged.push(name);
                 continue;
             }
             // The last push is under way when the end comes.
-            let mut command = environment.program("skopeo");
-            command.args(copy).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut command = copying(&environment, &layout, &target, &NO_TLS);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
             let mut push = command.spawn().expect("skopeo is there");
             registry.signal(rustix::process::Signal::KILL);
             let _ = push.wait();

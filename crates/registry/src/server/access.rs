@@ -32,6 +32,8 @@ const MAX_REMEMBERED: usize = 1024;
 const MAX_CHECKS: usize = 2;
 /// What a client without (right) credentials is told.
 const CHALLENGE: &str = "Basic realm=\"polyarch registry\"";
+/// The name of somebody who did not say: docker sends nothing without a name to a registry that asks others for one.
+const GUEST: &str = "anonymous";
 /// Ends of names that nobody can have in the public DNS (RFC 6761, 6762, 8375 and the list of special-use names).
 const PRIVATE_DOMAINS: [&str; 5] = [".localhost", ".local", ".internal", ".test", ".home.arpa"];
 
@@ -120,6 +122,8 @@ pub(super) enum Who {
     Anybody,
     /// Somebody who did not say.
     Anonymous,
+    /// The same, in words.
+    Guest,
     /// A user.
     User(String),
 }
@@ -224,6 +228,9 @@ impl Access {
         if user.is_empty() && password.is_empty() {
             return Ok(Who::Anonymous);
         }
+        if user == GUEST && self.has_anonymous() && !is_user(users, GUEST) {
+            return Ok(Who::Guest);
+        }
         let key = self.key(user, password);
         if self.is_remembered(&key) {
             return Ok(Who::User(user.to_owned()));
@@ -258,15 +265,15 @@ impl Access {
     ) -> Result<(), ApiError> {
         let is_allowed = match (who, repository) {
             (Who::Anybody | Who::User(_), _) => true,
-            (Who::Anonymous, Some(repository)) => is_read && self.may_everybody_read(repository),
-            (Who::Anonymous, None) => false,
+            (Who::Anonymous | Who::Guest, Some(repository)) => is_read && self.may_everybody_read(repository),
+            (Who::Anonymous | Who::Guest, None) => false,
         };
         if is_allowed { Ok(()) } else { Err(unauthorized("this needs a user's name and password")) }
     }
 
     /// Tells whether a client may read a repository.
     pub(super) fn may_read(&self, who: &Who, repository: &RepositoryName) -> bool {
-        !matches!(who, Who::Anonymous) || self.may_everybody_read(repository)
+        !matches!(who, Who::Anonymous | Who::Guest) || self.may_everybody_read(repository)
     }
 
     /// Tells whether anything may be read by everybody.
@@ -313,6 +320,10 @@ impl Access {
             right.insert(key, Instant::now());
         }
     }
+}
+
+fn is_user(users: &RwLock<Users>, name: &str) -> bool {
+    users.read().unwrap_or_else(PoisonError::into_inner).hashes.contains_key(name)
 }
 
 /// Tells whether the host of a request is an address, or a name that is none of the public DNS.
@@ -367,6 +378,7 @@ mod tests {
             assert!(who("ann:wrong").await.is_err());
             assert!(who("bob:secret").await.is_err());
             assert!(who("annsecret").await.is_err());
+            assert!(who("anonymous:x").await.is_err(), "there is nothing for everybody");
         }
         assert_eq!(access.right.lock().unwrap().len(), 1);
         assert_eq!(access.identify(&HeaderMap::new()).await.unwrap(), Who::Anonymous);

@@ -129,8 +129,13 @@ impl Shared {
             // Access is to the copy, whatever it was called.
             route.rename(&copied.local);
         }
-        // What an anonymous client may see of the catalog is decided name by name.
-        if route != Route::Catalog || !self.access.has_anonymous() {
+        let is_for_all = match route {
+            // What an anonymous client may see of the catalog is decided name by name.
+            Route::Catalog => self.access.has_anonymous(),
+            Route::Base => who == Who::Guest,
+            _ => false,
+        };
+        if !is_for_all {
             self.access.check(&who, route.repository(), is_read)?;
         }
         match copied {

@@ -217,6 +217,18 @@ async fn users_push_and_everybody_reads_what_is_public() {
         assert_eq!((answer.status, answer.code()), (401, "UNAUTHORIZED".to_owned()), "{method} {path}");
         assert!(answer.header("www-authenticate").starts_with("Basic realm="));
     }
+    // So docker says that it has no name.
+    let guest = [("Authorization", "Basic YW5vbnltb3VzOng=")];
+    for (method, path, status) in [
+        ("GET", "/v2/", 200),
+        ("GET", "/v2/public/app/manifests/v1", 200),
+        ("GET", "/v2/secret/app/manifests/v1", 401),
+        ("DELETE", "/v2/public/app/manifests/v1", 401),
+        ("GET", "/metrics", 401),
+    ] {
+        assert_eq!(serving.send(method, path, &guest, b"").await.status, status, "{method} {path}");
+    }
+    assert_eq!(serving.send("GET", "/v2/_catalog", &guest, b"").await.body, catalog.body);
     assert_eq!(serving.send("GET", "/healthz", &[], b"").await.body, b"ok\n");
     let log = serving.log.lock().unwrap();
     assert!(log.iter().any(|record| record.user.as_deref() == Some("ann") && record.status == 201));
