@@ -123,6 +123,11 @@ impl ApiError {
         error
     }
 
+    /// Gives the status and the headers, for an answer that says the rest in its own words.
+    pub(super) fn into_head(self) -> (StatusCode, Vec<(HeaderName, HeaderValue)>) {
+        (self.status, self.headers)
+    }
+
     /// Makes the answer.
     pub(super) fn into_response(self) -> Response<Body> {
         let entry = serde_json::json!({ "code": self.code.as_str(), "message": self.message });

@@ -77,6 +77,14 @@ pub(super) struct Copied<'a> {
     pub(super) local: RepositoryName,
 }
 
+/// Of what a repository is a copy.
+pub(super) struct Origin {
+    /// The repository, with its registry's host.
+    pub(super) name: String,
+    /// Who is asked, and whether they answered the last time.
+    pub(super) upstreams: Vec<(String, bool)>,
+}
+
 /// Nobody upstream gave what was asked for.
 enum Failure {
     /// Those who answered have no such thing.
@@ -115,6 +123,16 @@ impl Mirrors {
         let (first, rest) = name.as_str().split_once('/')?;
         let mirrored = self.registries.iter().find(|mirrored| mirrored.prefix == first)?;
         self.copied(mirrored, rest)
+    }
+
+    /// Tells of which repository one here is a copy; `None` when it is none.
+    pub(super) fn origin(&self, name: &RepositoryName) -> Option<Origin> {
+        let copied = self.find(name, None).filter(|copied| copied.local == *name)?;
+        let upstreams = &copied.mirrored.upstreams;
+        Some(Origin {
+            name: format!("{}/{}", copied.mirrored.host, copied.remote),
+            upstreams: upstreams.iter().map(|one| (one.host.clone(), !one.is_resting())).collect(),
+        })
     }
 
     /// What docker asks of its `registry-mirrors` says nowhere which registry is meant: it is always Docker Hub.

@@ -4,7 +4,7 @@
 //! It owns the directory's format, the API's answers, access and limits. It promises that what it acknowledged is there
 //! after a crash, and that nothing is seen that is not whole. Several servers may use one directory.
 //!
-//! Its page for browsers is to come in `page/`.
+//! Its page for browsers is in `page/`.
 
 mod access;
 mod api_error;
@@ -28,6 +28,7 @@ mod metrics;
 mod mirror;
 mod names;
 mod paced;
+mod page;
 #[cfg(test)]
 mod power;
 mod receive;
@@ -84,6 +85,8 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// Whether an image may be pushed whose blobs are not there.
     pub allows_missing_blobs: bool,
+    /// Whether browsers get a page of what is here.
+    pub serves_page: bool,
     /// What is copied from elsewhere.
     pub mirrors: Option<MirrorOptions>,
     /// What is removed while serving, and when; `None` for nothing.
@@ -104,6 +107,7 @@ struct Shared {
     limits: Limits,
     rate: Option<RateLimiter>,
     metrics: Metrics,
+    serves_page: bool,
     mirrors: Option<Mirrors>,
     collect: Option<CollectOptions>,
     log: Option<ServerLog>,
@@ -120,6 +124,7 @@ impl Server {
                 rate: options.limits.requests_per_second.map(RateLimiter::new),
                 limits: options.limits,
                 metrics: Metrics::default(),
+                serves_page: options.serves_page,
                 mirrors: options.mirrors.map(Mirrors::new),
                 collect: options.collect,
                 log: options.log,

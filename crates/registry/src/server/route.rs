@@ -190,7 +190,7 @@ pub(super) fn tag(text: &str) -> Result<Tag, ApiError> {
 }
 
 /// Undoes percent-encoding (RFC 3986, 2.1); `None` when it is none, or no text.
-fn decode(path: &str) -> Option<String> {
+pub(super) fn decode(path: &str) -> Option<String> {
     if !path.contains('%') {
         return Some(path.to_owned());
     }

@@ -17,6 +17,7 @@ use super::access::Who;
 use super::api_error::{ApiError, Code};
 use super::body::Body;
 use super::mirror::{Copied, Mirrors, SERVED_BY, UpstreamGone};
+use super::page::PageRequest;
 use super::route::{Query, Route};
 use super::{ServerEvent, Shared, blob_uploads, blobs, listing, manifests};
 use crate::api::one_line;
@@ -81,12 +82,24 @@ impl Shared {
             served_by: None,
             cause: None,
         };
-        let mut response = match self.respond(request, remote, &mut record).await {
-            Ok(response) => response,
-            Err(error) => {
-                record.cause = error.cause.clone();
-                error.into_response()
+        let page = if self.serves_page { PageRequest::of(&request) } else { None };
+        let mut response = match page {
+            Some(page) => {
+                let who = match self.check_rate(remote) {
+                    Ok(()) => self.identify(&request, &mut record).await,
+                    Err(refusal) => Err(refusal),
+                };
+                let (response, cause) = self.answer_page(&request, page, who).await;
+                record.cause = cause;
+                response
             }
+            None => match self.respond(request, remote, &mut record).await {
+                Ok(response) => response,
+                Err(error) => {
+                    record.cause = error.cause.clone();
+                    error.into_response()
+                }
+            },
         };
         let version = HeaderValue::from_static("registry/2.0");
         response.headers_mut().insert("docker-distribution-api-version", version);
@@ -95,12 +108,22 @@ impl Shared {
         response.map(|body| Told { body, shared: self, began, record })
     }
 
-    async fn respond(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        remote: IpAddr,
+    /// Finds out who asks.
+    async fn identify(
+        &self,
+        request: &Request<Incoming>,
         record: &mut RequestRecord,
-    ) -> Result<Response<Body>, ApiError> {
+    ) -> Result<Who, ApiError> {
+        self.access.check_sender(request.method(), request.headers())?;
+        let who = self.access.identify(request.headers()).await?;
+        if let Who::User(user) = &who {
+            record.user = Some(one_line(user, 100));
+        }
+        Ok(who)
+    }
+
+    /// Refuses an address that asks too often.
+    fn check_rate(&self, remote: IpAddr) -> Result<(), ApiError> {
         if let Some(rate) = &self.rate
             && !rate.admit(remote, Instant::now())
         {
@@ -112,15 +135,21 @@ impl Shared {
             )
             .header(RETRY_AFTER, "1"));
         }
+        Ok(())
+    }
+
+    async fn respond(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        remote: IpAddr,
+        record: &mut RequestRecord,
+    ) -> Result<Response<Body>, ApiError> {
+        self.check_rate(remote)?;
         let mut route = Route::parse(request.uri().path())?;
         if route == Route::Health {
             return Ok(text("ok\n"));
         }
-        self.access.check_sender(request.method(), request.headers())?;
-        let who = self.access.identify(request.headers()).await?;
-        if let Who::User(user) = &who {
-            record.user = Some(one_line(user, 100));
-        }
+        let who = self.identify(&request, record).await?;
         let is_upload = matches!(route, Route::Uploads(_) | Route::Upload(..));
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !is_upload;
         let query = Query::parse(request.uri().query())?;

@@ -11,6 +11,7 @@ mod fake;
 mod lend;
 mod lists;
 mod manifest;
+mod page;
 mod proxy;
 mod push;
 mod server;

@@ -43,7 +43,7 @@ async fn malformed_names_get_their_codes() {
         ("POST", "/v2/a/blobs/uploads/?digest-algorithm=md5".to_owned(), 400, "DIGEST_INVALID"),
         ("POST", format!("/v2/a/blobs/uploads/?mount={digest}&from=../b"), 400, "NAME_INVALID"),
         ("POST", "/v2/a/tags/list".to_owned(), 405, "UNSUPPORTED"),
-        ("GET", "/etc/passwd".to_owned(), 404, "UNSUPPORTED"),
+        ("PUT", "/etc/passwd".to_owned(), 404, "UNSUPPORTED"),
     ] {
         let answer = serving.send(method, &path, &[], b"").await;
         assert_eq!((answer.status, &*answer.code()), (status, code), "{method} {path}");

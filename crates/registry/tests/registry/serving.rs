@@ -25,6 +25,7 @@ pub struct Plan {
     pub anonymous_read: Vec<String>,
     pub limits: Limits,
     pub allows_missing_blobs: bool,
+    pub without_page: bool,
     pub tls: Option<ServerTls>,
     pub mirrors: Option<MirrorOptions>,
     pub collect: Option<CollectOptions>,
@@ -58,6 +59,7 @@ impl Serving {
             access: Access::new(users, plan.anonymous_read).unwrap(),
             limits: plan.limits,
             allows_missing_blobs: plan.allows_missing_blobs,
+            serves_page: !plan.without_page,
             mirrors: plan.mirrors,
             collect: plan.collect,
             log: Some(Arc::new(move |event: ServerEvent<'_>| {

@@ -27,7 +27,8 @@ const MAX_USERS_BYTES: u64 = 4 << 20;
 /// Serve a registry: push to it and pull from it with any tool
 ///
 /// The whole distribution API, over one directory that any tool can read: an OCI image layout per repository. Ends with
-/// SIGTERM or Ctrl-C, after running requests. /healthz says that it is there, /metrics what it does (Prometheus).
+/// SIGTERM or Ctrl-C, after running requests. A browser that opens its address sees repositories, tags and platforms.
+/// /healthz says that it is there, /metrics what it does (Prometheus).
 /// Images of it are named localhost:5000/NAME, as in `polyarch build --push -t localhost:5000/app .`
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -70,6 +71,9 @@ pub struct ServeArgs {
     /// Take images whose blobs are not there: for copies of images that leave out layers on purpose
     #[arg(long)]
     allow_missing_blobs: bool,
+    /// Serve the API alone, without the page for browsers
+    #[arg(long)]
+    no_page: bool,
     /// Copy images of another registry when they are asked for, and serve the copies when it is gone; several for one
     /// registry are asked in order. The copy of docker.io/library/alpine is at docker.io/library/alpine here; mirrors of
     /// docker, containerd and BuildKit may point here as well
@@ -130,6 +134,7 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
         access,
         limits,
         allows_missing_blobs: args.allow_missing_blobs,
+        serves_page: !args.no_page,
         mirrors,
         collect: (!args.gc_interval.is_zero()).then_some(collect),
         log: Some(server_log(args.log, session.printer)),
@@ -137,6 +142,7 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
     allow_many_files();
     let engine = session.open_for_documents(&settings)?;
     let printer = session.printer;
+    let has_page = !args.no_page;
     let served = engine.serve(|_, stop| async move {
         let listener = TcpListener::bind((host.as_str(), port)).await.map_err(|error| {
             let error = BuildError::new(ErrorKind::Usage, format!("can't listen on {host}:{port}: {error}"));
@@ -147,6 +153,10 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
         let scheme = if tls.is_some() { "https" } else { "http" };
         // Scripts wait for this line.
         printer.message(&format!("serving {root} on {scheme}://{address}\n"));
+        if has_page {
+            let shown = page_address(address.as_str());
+            printer.message(&format!("a browser shows what is there at {scheme}://{shown}/\n"));
+        }
         server.serve(listener, tls, stop.cancelled()).await;
         Ok(())
     });
@@ -154,6 +164,14 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
         // To be ended is how a server ends.
         Err(error) if error.kind != ErrorKind::Cancelled => Err(error.into()),
         _ => Ok(ExitCode::Done.number()),
+    }
+}
+
+/// Returns an address that a browser on this machine can open.
+fn page_address(listening: &str) -> String {
+    match listening.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => format!("localhost:{}", address.port()),
+        _ => listening.to_owned(),
     }
 }
 
@@ -246,6 +264,18 @@ fn access(args: &ServeArgs, session: &Session) -> Result<Access, CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_browser_gets_an_address_that_it_can_open() {
+        for (listening, shown) in [
+            ("0.0.0.0:5000", "localhost:5000"),
+            ("[::]:80", "localhost:80"),
+            ("127.0.0.1:5000", "127.0.0.1:5000"),
+            ("[::1]:5000", "[::1]:5000"),
+        ] {
+            assert_eq!(page_address(listening), shown);
+        }
+    }
 
     #[test]
     fn addresses_are_read() {
