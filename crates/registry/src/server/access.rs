@@ -6,21 +6,21 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, StatusCode};
 use sha2::{Digest as _, Sha256};
 
 use super::api_error::{ApiError, Code};
 use super::identity::FileIdentity;
 use super::names::RepositoryName;
-use crate::api::one_line;
+use super::sender;
+use super::users::Users;
 
 /// The largest file of users, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -34,64 +34,6 @@ const MAX_CHECKS: usize = 2;
 const CHALLENGE: &str = "Basic realm=\"polyarch registry\"";
 /// The name of somebody who did not say: docker sends nothing without a name to a registry that asks others for one.
 const GUEST: &str = "anonymous";
-/// Ends of names that nobody can have in the public DNS (RFC 6761, 6762, 8375 and the list of special-use names).
-const PRIVATE_DOMAINS: [&str; 5] = [".localhost", ".local", ".internal", ".test", ".home.arpa"];
-
-/// Says what is wrong with a file of users.
-#[derive(Debug, thiserror::Error)]
-pub enum HtpasswdError {
-    /// A line has not the form `NAME:HASH`.
-    #[error("line {line} has no form NAME:HASH")]
-    Form {
-        /// Its number, from 1.
-        line: usize,
-    },
-    /// A hash is not bcrypt's.
-    #[error("the password of {user:?} in line {line} is not bcrypt's (make it with `htpasswd -B`)")]
-    NotBcrypt {
-        /// Its number, from 1.
-        line: usize,
-        /// The user.
-        user: String,
-    },
-    /// There is no user at all.
-    #[error("there is no user in it")]
-    Empty,
-}
-
-/// The users of a registry.
-#[derive(Debug, Clone, Default)]
-pub struct Users {
-    hashes: HashMap<String, String>,
-}
-
-impl Users {
-    /// Reads a file in the form of htpasswd; empty lines and those that begin with `#` say nothing.
-    ///
-    /// # Errors
-    /// When a line cannot be used: a user who could never get in would be worse than an error.
-    pub fn parse(text: &str) -> Result<Users, HtpasswdError> {
-        let mut hashes = HashMap::new();
-        for (number, line) in text.lines().enumerate().map(|(number, line)| (number + 1, line.trim())) {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let form = || HtpasswdError::Form { line: number };
-            let (user, hash) = line.split_once(':').filter(|(user, _)| !user.is_empty()).ok_or_else(form)?;
-            let parts = hash.split('$').collect::<Vec<_>>();
-            let is_bcrypt = matches!(parts[..], ["", "2a" | "2b" | "2x" | "2y", cost, rest]
-                if cost.parse::<u32>().is_ok_and(|cost| (4..=20).contains(&cost)) && rest.len() == 53);
-            if !is_bcrypt {
-                return Err(HtpasswdError::NotBcrypt { line: number, user: user.to_owned() });
-            }
-            hashes.insert(user.to_owned(), hash.to_owned());
-        }
-        if hashes.is_empty() {
-            return Err(HtpasswdError::Empty);
-        }
-        Ok(Users { hashes })
-    }
-}
 
 /// Who may do what.
 pub struct Access {
@@ -158,23 +100,9 @@ impl Access {
         self
     }
 
-    /// Refuses what a web page sends that somebody has open: browsers reach what the page's author can't.
+    /// Refuses what a web page sends that somebody has open.
     pub(super) fn check_sender(&self, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
-        let denied = |message: String| ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message);
-        if !matches!(*method, Method::GET | Method::HEAD) && headers.contains_key(ORIGIN) {
-            return Err(denied(
-                "a web page sent this: a registry is changed by its clients, and not by browsers".to_owned(),
-            ));
-        }
-        let host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
-        match host {
-            Some(host) if self.is_local && !is_private(&host) => Err(denied(format!(
-                "this registry is for its own machine, and the request is for {:?}: call it localhost, or start it \
-                 with --allow-unprotected when a proxy stands before it",
-                one_line(&host, 100)
-            ))),
-            _ => Ok(()),
-        }
+        sender::check(method, headers, self.is_local)
     }
 
     /// Looks whether the file has changed; costs one `stat`.
@@ -326,20 +254,6 @@ fn is_user(users: &RwLock<Users>, name: &str) -> bool {
     users.read().unwrap_or_else(PoisonError::into_inner).hashes.contains_key(name)
 }
 
-/// Tells whether the host of a request is an address, or a name that is none of the public DNS.
-fn is_private(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => {
-            return rest.split_once(']').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
-        }
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
-    name.parse::<Ipv4Addr>().is_ok()
-        || !name.contains('.')
-        || PRIVATE_DOMAINS.iter().any(|domain| name.ends_with(domain))
-}
-
 fn unauthorized(sentence: &str) -> ApiError {
     ApiError::new(
         StatusCode::UNAUTHORIZED,
@@ -354,15 +268,6 @@ mod tests {
     use super::*;
 
     const LINE: &str = "ann:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a";
-
-    #[test]
-    fn only_bcrypt_is_taken() {
-        assert_eq!(Users::parse(&format!("# users\n\n{LINE}\n")).unwrap().hashes.len(), 1);
-        let error = Users::parse(&format!("{LINE}\nbob:$apr1$x$y\n")).unwrap_err();
-        assert!(matches!(&error, HtpasswdError::NotBcrypt { line: 2, user } if user == "bob"), "{error}");
-        assert!(matches!(Users::parse("bob"), Err(HtpasswdError::Form { line: 1 })));
-        assert!(matches!(Users::parse("#"), Err(HtpasswdError::Empty)));
-    }
 
     #[tokio::test]
     async fn passwords_are_checked_and_remembered() {
@@ -415,26 +320,6 @@ mod tests {
         access.remember([1; 32], "ann", Some("the hash of a moment ago"));
         access.remember([2; 32], "gone", Some("x"));
         assert!(!access.is_remembered(&[1; 32]) && !access.is_remembered(&[2; 32]));
-    }
-
-    #[test]
-    fn a_public_name_is_not_this_machine() {
-        for host in [
-            "localhost:5000",
-            "127.0.0.1",
-            "[::1]:5000",
-            "registry",
-            "host.docker.internal:1",
-            "a.localhost.",
-            "",
-        ] {
-            assert!(is_private(host), "{host}");
-        }
-        for host in
-            ["evil.example", "evil.example.:5000", "127.0.0.1.evil.example:80", "[evil.example]", "a.b"]
-        {
-            assert!(!is_private(host), "{host}");
-        }
     }
 
     #[test]

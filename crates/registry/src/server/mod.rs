@@ -35,11 +35,13 @@ mod receive;
 mod repository;
 mod route;
 mod scrub;
+mod sender;
 mod service;
 mod state;
 mod storage;
 mod tls;
 mod upload;
+mod users;
 
 use std::sync::Arc;
 
@@ -48,7 +50,7 @@ use self::metrics::Metrics;
 use self::mirror::Mirrors;
 use self::state::State;
 
-pub use access::{Access, HtpasswdError, Users};
+pub use access::Access;
 pub use backend::Storage;
 pub use disk::DiskError;
 pub use gc::{CollectOptions, Collected};
@@ -59,6 +61,7 @@ pub use scrub::{Damage, DamageKind, ScrubOptions, Scrubbed};
 pub use service::RequestRecord;
 pub use storage::StorageError;
 pub use tls::{ServerTls, TlsError};
+pub use users::{HtpasswdError, Users};
 
 /// Something that happened.
 #[derive(Debug)]

@@ -45,10 +45,8 @@ struct Line<'a> {
 /// Makes a log on standard error.
 pub fn server_log(format: LogFormat, printer: Printer) -> ServerLog {
     Arc::new(move |event: ServerEvent<'_>| match event {
-        ServerEvent::Request(record) => {
-            if format != LogFormat::None || record.cause.is_some() {
-                printer.message(&line(format, record));
-            }
+        ServerEvent::Request(record) if format != LogFormat::None || record.cause.is_some() => {
+            printer.message(&line(format, record));
         }
         ServerEvent::Collected(collected) => {
             if collected.bytes > 0 {
