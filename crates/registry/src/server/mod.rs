@@ -45,6 +45,8 @@ mod users;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use self::limits::RateLimiter;
 use self::metrics::Metrics;
 use self::mirror::Mirrors;
@@ -111,6 +113,8 @@ struct Shared {
     rate: Option<RateLimiter>,
     metrics: Metrics,
     serves_page: bool,
+    /// Bounds the memory of pages that are being made.
+    page_turns: Semaphore,
     mirrors: Option<Mirrors>,
     collect: Option<CollectOptions>,
     log: Option<ServerLog>,
@@ -128,6 +132,7 @@ impl Server {
                 limits: options.limits,
                 metrics: Metrics::default(),
                 serves_page: options.serves_page,
+                page_turns: Semaphore::new(page::MAX_AT_ONCE),
                 mirrors: options.mirrors.map(Mirrors::new),
                 collect: options.collect,
                 log: options.log,

@@ -109,6 +109,17 @@ async fn an_image_is_fetched_when_asked_for_and_kept() {
     assert_eq!(tags.header("polyarch-served-by"), "this registry");
     let absent = serving.send("GET", "/v2/docker.io/library/app/manifests/v2", &[], b"").await;
     assert_eq!((absent.status, absent.code()), (502, "MANIFEST_UNKNOWN".to_owned()));
+    // The page shows the copy, of what it is one, and that upstream does not answer.
+    let page = serving.send("GET", "/docker.io/library/app:v1", &[], b"").await;
+    let text = String::from_utf8(page.body).unwrap();
+    assert!(
+        text.contains("Copy of docker.io/library/app") && text.contains("127.0.0.1:1 (not answering)"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&Digest::of(&upstream.index).to_string()) && text.contains("verdict calm"),
+        "{text}"
+    );
     let log = serving.log.lock().unwrap();
     let copy = log.iter().find(|record| record.served_by.as_deref() == Some("this registry")).unwrap();
     assert!(copy.cause.as_ref().is_some_and(|cause| cause.contains("127.0.0.1:1")), "{copy:?}");

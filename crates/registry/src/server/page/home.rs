@@ -4,7 +4,7 @@
 use askama::Template;
 
 use super::address::{repository_path, tag_path};
-use super::order::{MAX_SORTED, newest_first};
+use super::order::newest_first;
 use super::site::{Pager, Site};
 use super::words::Words;
 use crate::server::Shared;
@@ -26,6 +26,8 @@ const MAX_WORDS: usize = 8;
 const MAX_SEARCH: usize = 200;
 /// How many tags stand beside a repository's name.
 const SOME_TAGS: usize = 4;
+/// Among how many these are chosen: a page has many repositories.
+const MAX_CONSIDERED: usize = 1000;
 
 #[derive(Template)]
 #[template(path = "page/home.html", whitespace = "minimize")]
@@ -125,7 +127,7 @@ fn some_tags(site: &Site, name: &RepositoryName, index: &RepositoryIndex) -> Vec
         .tags
         .keys()
         .filter(|tag| !super::attached::is_attached(tag))
-        .take(MAX_SORTED)
+        .take(MAX_CONSIDERED)
         .map(|tag| (tag, ()))
         .collect();
     newest_first(&mut tags);

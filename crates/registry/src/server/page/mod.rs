@@ -49,6 +49,9 @@ use super::body::Body;
 use super::route::Query;
 use super::state::value;
 
+/// How many pages are made at a time; more wait. Each may hold what it reads, and several times as much parsed.
+pub(super) const MAX_AT_ONCE: usize = 4;
+
 /// What the browser may do with the page: show it with its own style and script, and send the forms back here.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; \
                       base-uri 'none'; frame-ancestors 'none'";
@@ -227,7 +230,12 @@ impl Shared {
             return (asset, None);
         }
         let answer = match who {
-            Ok(who) => page.page(self, request, &who).await,
+            Ok(who) => {
+                let turn = self.page_turns.acquire().await;
+                let answer = page.page(self, request, &who).await;
+                drop(turn);
+                answer
+            }
             Err(refusal) => Err(refusal),
         };
         match answer {
