@@ -9,6 +9,7 @@ pub mod image;
 pub mod needs;
 pub mod program;
 pub mod registry;
+pub mod s3;
 pub mod tar;
 
 pub use buildkitd::{Buildkitd, program_of};
@@ -17,4 +18,5 @@ pub use image::{Image, PlatformImage, busybox_rootfs, hello_rootfs};
 pub use needs::{Need, requires};
 pub use program::hello_program;
 pub use registry::DockerRegistry;
+pub use s3::S3Server;
 pub use tar::TarBuilder;

@@ -102,6 +102,8 @@ mod reference;
 #[cfg(test)]
 mod registry;
 #[cfg(test)]
+mod registry_bucket;
+#[cfg(test)]
 mod sha512;
 #[cfg(test)]
 mod static_registry;

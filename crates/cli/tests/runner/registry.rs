@@ -12,7 +12,7 @@ use polyarch_testkit::{Image, Need, Output, PlatformImage, TestEnvironment, hell
 const HTPASSWD: &str = "ann:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
 /// A registry; it ends with the value.
-struct Registry {
+pub struct Registry {
     child: Child,
     host: String,
     log: Arc<Mutex<String>>,
@@ -20,7 +20,7 @@ struct Registry {
 
 impl Registry {
     /// Starts one in an environment, on a free port.
-    fn start(environment: &TestEnvironment, flags: &[&str]) -> Registry {
+    pub fn start(environment: &TestEnvironment, flags: &[&str]) -> Registry {
         let mut command = environment.command(["registry", "serve", "--listen", "127.0.0.1:0"]);
         command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary is there");
@@ -47,7 +47,7 @@ impl Registry {
         Registry { child, host, log }
     }
 
-    fn name(&self, rest: &str) -> String {
+    pub fn name(&self, rest: &str) -> String {
         format!("{}/{rest}", self.host)
     }
 
@@ -71,7 +71,7 @@ fn environment() -> TestEnvironment {
 }
 
 /// Writes an image for two platforms as a layout, and returns its directory.
-fn layout(environment: &TestEnvironment) -> (PathBuf, Image) {
+pub fn layout(environment: &TestEnvironment) -> (PathBuf, Image) {
     let platform = |name: &str, architecture: &str| {
         PlatformImage::new(name, hello_rootfs(architecture, &format!("{architecture}\n")), &["/bin/hello"])
     };
@@ -81,7 +81,7 @@ fn layout(environment: &TestEnvironment) -> (PathBuf, Image) {
     (directory, image)
 }
 
-fn run(environment: &TestEnvironment, program: &str, arguments: &[&str]) -> Output {
+pub fn run(environment: &TestEnvironment, program: &str, arguments: &[&str]) -> Output {
     let mut command = environment.program(program);
     command.args(arguments);
     polyarch_testkit::environment::finish(command, Vec::new())

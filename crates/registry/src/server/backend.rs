@@ -5,16 +5,18 @@
 //! whole, and several servers may use it. What is asked here waits for the disk or the network, so it is asked on a thread
 //! that may wait (`state::blocking`); [`Repository::is_near`] says where that is not worth while.
 
+mod content;
+
 use std::fmt;
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use polyarch_oci::{Algorithm, Digest};
 
-use super::body::{Body, read_part};
+#[cfg(feature = "s3")]
+use super::bucket::{self, Bucket, BucketOptions};
 use super::disk::DiskError;
 use super::gc::{CollectOptions, Collected};
 use super::index::RepositoryIndex;
@@ -22,10 +24,9 @@ use super::names::RepositoryName;
 use super::repository::{Change, ChangeResult, Layout, Outcome};
 use super::scrub::{ScrubOptions, Scrubbed};
 use super::storage::{Directory, Incoming, StorageError};
-use super::upload::{self, Receive, UploadError, Uploads};
+use super::upload::{self, UploadError, Uploads};
 
-/// What is no larger is read at once: handing it to a thread would take longer.
-const SMALL_BYTES: u64 = 32 << 10;
+pub(super) use self::content::{Content, OpenUpload, WholeBlob};
 
 /// Where a registry is kept; a clone is another handle of the same.
 #[derive(Debug, Clone)]
@@ -35,7 +36,15 @@ pub struct Storage {
 
 #[derive(Debug, Clone)]
 enum Place {
-    Directory { directory: Directory, uploads: Arc<Uploads> },
+    Directory {
+        directory: Directory,
+        uploads: Arc<Uploads>,
+    },
+    #[cfg(feature = "s3")]
+    Bucket {
+        bucket: Bucket,
+        max_uploads: usize,
+    },
 }
 
 impl Storage {
@@ -55,6 +64,24 @@ impl Storage {
         Directory::open_existing(root).map(Storage::from)
     }
 
+    /// Opens the registry of a bucket, and makes it when there is none. Not to be called from a task.
+    ///
+    /// # Errors
+    /// When it cannot be reached or used, or holds something else.
+    #[cfg(feature = "s3")]
+    pub fn open_bucket(options: &BucketOptions) -> Result<Storage, StorageError> {
+        Bucket::open(options).map(Storage::from)
+    }
+
+    /// Opens the registry of a bucket that is there. Not to be called from a task.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be reached or used.
+    #[cfg(feature = "s3")]
+    pub fn open_existing_bucket(options: &BucketOptions) -> Result<Storage, StorageError> {
+        Bucket::open_existing(options).map(Storage::from)
+    }
+
     /// Removes what nothing leads to. Other processes may go on using the registry.
     ///
     /// # Errors
@@ -65,6 +92,8 @@ impl Storage {
                 uploads.forget_gone();
                 directory.collect(options)
             }
+            #[cfg(feature = "s3")]
+            Place::Bucket { bucket, .. } => bucket.collect(options, std::time::SystemTime::now()),
         }
     }
 
@@ -79,6 +108,8 @@ impl Storage {
     ) -> Result<Scrubbed, StorageError> {
         match &self.place {
             Place::Directory { directory, .. } => directory.scrub(options, progress),
+            #[cfg(feature = "s3")]
+            Place::Bucket { bucket, .. } => bucket.scrub(options, progress),
         }
     }
 
@@ -89,6 +120,8 @@ impl Storage {
                 let uploads = Arc::new(Uploads::new(directory.clone(), max_uploads));
                 Place::Directory { directory, uploads }
             }
+            #[cfg(feature = "s3")]
+            Place::Bucket { bucket, .. } => Place::Bucket { bucket, max_uploads },
         };
         Storage { place }
     }
@@ -97,6 +130,8 @@ impl Storage {
     pub(super) fn repository_names(&self) -> Result<Vec<RepositoryName>, StorageError> {
         match &self.place {
             Place::Directory { directory, .. } => directory.repository_names(),
+            #[cfg(feature = "s3")]
+            Place::Bucket { bucket, .. } => bucket.repository_names(),
         }
     }
 
@@ -108,6 +143,12 @@ impl Storage {
                 directory: directory.clone(),
                 uploads: uploads.clone(),
             },
+            #[cfg(feature = "s3")]
+            Place::Bucket { bucket, max_uploads } => Kept::Bucket {
+                repository: bucket.repository(name),
+                bucket: bucket.clone(),
+                max_uploads: *max_uploads,
+            },
         };
         Arc::new(Repository { name: name.clone(), kept })
     }
@@ -116,6 +157,8 @@ impl Storage {
     pub(super) fn incoming(&self) -> Result<Incoming, StorageError> {
         match &self.place {
             Place::Directory { directory, .. } => Ok(directory.incoming()?),
+            #[cfg(feature = "s3")]
+            Place::Bucket { bucket, .. } => bucket.incoming(),
         }
     }
 }
@@ -127,10 +170,19 @@ impl From<Directory> for Storage {
     }
 }
 
+#[cfg(feature = "s3")]
+impl From<Bucket> for Storage {
+    fn from(bucket: Bucket) -> Storage {
+        Storage { place: Place::Bucket { bucket, max_uploads: usize::MAX } }
+    }
+}
+
 impl fmt::Display for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Place::Directory { directory, .. } => directory.root().display().fmt(f),
+            #[cfg(feature = "s3")]
+            Place::Bucket { bucket, .. } => bucket.place().fmt(f),
         }
     }
 }
@@ -144,7 +196,17 @@ pub(super) struct Repository {
 
 #[derive(Debug)]
 enum Kept {
-    Layout { layout: Arc<Layout>, directory: Directory, uploads: Arc<Uploads> },
+    Layout {
+        layout: Arc<Layout>,
+        directory: Directory,
+        uploads: Arc<Uploads>,
+    },
+    #[cfg(feature = "s3")]
+    Bucket {
+        repository: Arc<bucket::Repository>,
+        bucket: Bucket,
+        max_uploads: usize,
+    },
 }
 
 impl Repository {
@@ -152,6 +214,8 @@ impl Repository {
     pub(super) fn is_near(&self) -> bool {
         match &self.kept {
             Kept::Layout { .. } => true,
+            #[cfg(feature = "s3")]
+            Kept::Bucket { .. } => false,
         }
     }
 
@@ -159,6 +223,8 @@ impl Repository {
     pub(super) fn index(&self) -> Result<Option<Arc<RepositoryIndex>>, StorageError> {
         match &self.kept {
             Kept::Layout { layout, .. } => layout.index(),
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => repository.index(bucket),
         }
     }
 
@@ -166,6 +232,8 @@ impl Repository {
     pub(super) fn known_index(&self) -> Option<Arc<RepositoryIndex>> {
         match &self.kept {
             Kept::Layout { layout, .. } => layout.known_index(),
+            #[cfg(feature = "s3")]
+            Kept::Bucket { .. } => None,
         }
     }
 
@@ -173,6 +241,8 @@ impl Repository {
     pub(super) fn change(&self, change: Change) -> ChangeResult {
         match &self.kept {
             Kept::Layout { layout, .. } => layout.change(change),
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => repository.change(bucket, change),
         }
     }
 
@@ -197,6 +267,8 @@ impl Repository {
                 drop(incoming);
                 layout.change(change)
             }
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => repository.put_manifest(bucket, digest, bytes, change),
         }
     }
 
@@ -207,6 +279,8 @@ impl Repository {
                 let from = from.map(|from| directory.repository(from));
                 directory.mount(layout, from.as_deref(), digest)
             }
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => repository.mount(bucket, from, digest),
         }
     }
 
@@ -216,6 +290,8 @@ impl Repository {
             Kept::Layout { layout, directory, .. } => {
                 directory.place_blob(layout, &incoming.path, &incoming.file, digest)
             }
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => bucket.place_file(repository, &incoming, digest),
         }
     }
 
@@ -223,6 +299,8 @@ impl Repository {
     pub(super) fn has_blob(&self, digest: &Digest) -> Result<bool, StorageError> {
         match &self.kept {
             Kept::Layout { layout, .. } => Ok(layout.blob_path(digest).exists()),
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => Ok(repository.find(bucket, digest)?.is_some()),
         }
     }
 
@@ -231,6 +309,8 @@ impl Repository {
     pub(super) fn promise_blob(&self, digest: &Digest) -> Result<Option<u64>, StorageError> {
         match &self.kept {
             Kept::Layout { layout, .. } => Ok(layout.promise_blob(digest)?),
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => repository.promise(bucket, digest),
         }
     }
 
@@ -241,6 +321,8 @@ impl Repository {
                 let found = layout.find_blob(digest)?;
                 Ok(found.filter(|(_, is_promised)| *is_promised).map(|(size, _)| size))
             }
+            #[cfg(feature = "s3")]
+            Kept::Bucket { .. } => Ok(None),
         }
     }
 
@@ -249,10 +331,12 @@ impl Repository {
         match &self.kept {
             Kept::Layout { layout, .. } => {
                 let found = layout.open_blob(digest)?;
-                Ok(found.map(|(file, size)| Content {
-                    size,
-                    source: Source::File(file, layout.blob_path(digest)),
-                }))
+                Ok(found.map(|(file, size)| Content::of_file(file, size, layout.blob_path(digest))))
+            }
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => {
+                let found = repository.open(bucket, digest)?;
+                Ok(found.map(Content::of_objects))
             }
         }
     }
@@ -267,6 +351,8 @@ impl Repository {
                 }
                 Ok(was_there)
             }
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => repository.release(bucket, digest),
         }
     }
 
@@ -274,6 +360,8 @@ impl Repository {
     pub(super) fn blob_place(&self, digest: &Digest) -> String {
         match &self.kept {
             Kept::Layout { layout, .. } => layout.blob_path(digest).display().to_string(),
+            #[cfg(feature = "s3")]
+            Kept::Bucket { bucket, .. } => format!("{digest} of {} in {}", self.name, bucket.place()),
         }
     }
 
@@ -281,6 +369,10 @@ impl Repository {
     pub(super) fn begin_upload(&self, algorithm: Algorithm) -> Result<String, UploadError> {
         match &self.kept {
             Kept::Layout { uploads, .. } => uploads.start(&self.name, algorithm),
+            #[cfg(feature = "s3")]
+            Kept::Bucket { bucket, max_uploads, .. } => {
+                bucket.start_upload(&self.name, algorithm, *max_uploads)
+            }
         }
     }
 
@@ -288,6 +380,8 @@ impl Repository {
     pub(super) fn upload_bytes(&self, id: &str) -> Result<u64, UploadError> {
         match &self.kept {
             Kept::Layout { uploads, .. } => uploads.status(&self.name, id),
+            #[cfg(feature = "s3")]
+            Kept::Bucket { bucket, .. } => bucket.upload_bytes(&self.name, id),
         }
     }
 
@@ -295,6 +389,8 @@ impl Repository {
     pub(super) fn cancel_upload(&self, id: &str) -> Result<(), UploadError> {
         match &self.kept {
             Kept::Layout { uploads, .. } => uploads.cancel(&self.name, id),
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => bucket.open_upload(repository, id)?.cancel(),
         }
     }
 
@@ -303,6 +399,10 @@ impl Repository {
         match &self.kept {
             Kept::Layout { uploads, layout, .. } => {
                 Ok(OpenUpload::File(uploads.open(&self.name, id)?, layout.clone()))
+            }
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => {
+                Ok(OpenUpload::Bucket(bucket.open_upload(repository, id)?))
             }
         }
     }
@@ -313,95 +413,10 @@ impl Repository {
             Kept::Layout { directory, layout, .. } => {
                 Ok(WholeBlob::File(upload::WholeBlob::start(directory, algorithm)?, layout.clone()))
             }
-        }
-    }
-}
-
-/// The bytes of a blob, to be read.
-pub(super) struct Content {
-    /// How many there are.
-    pub(super) size: u64,
-    source: Source,
-}
-
-enum Source {
-    /// An open file, and its path for what may be wrong.
-    File(File, std::path::PathBuf),
-}
-
-impl Content {
-    /// Makes a body of a part of it.
-    pub(super) fn into_body(self, first: u64, length: u64) -> Result<Body, StorageError> {
-        match self.source {
-            Source::File(file, _) if length > SMALL_BYTES => Ok(Body::file(file, first, length)),
-            Source::File(file, path) => {
-                let bytes = read_part(&file, first, length);
-                Ok(Body::full(bytes.map_err(DiskError::new("read", &path))?))
+            #[cfg(feature = "s3")]
+            Kept::Bucket { repository, bucket, .. } => {
+                Ok(WholeBlob::Bucket(bucket::WholeBlob::start(bucket, repository, algorithm)?))
             }
-        }
-    }
-
-    /// Reads all of it; not more than `max` bytes.
-    pub(super) fn read(self, max: u64) -> Result<Bytes, StorageError> {
-        match self.source {
-            Source::File(file, path) => {
-                let mut bytes = Vec::new();
-                file.take(max).read_to_end(&mut bytes).map_err(DiskError::new("read", &path))?;
-                Ok(bytes.into())
-            }
-        }
-    }
-}
-
-/// An upload that this request, and no other, may write to.
-pub(super) enum OpenUpload {
-    /// A file beneath the directory, and whose blob it is to be.
-    File(upload::OpenUpload, Arc<Layout>),
-}
-
-impl OpenUpload {
-    /// Returns how many bytes there are.
-    pub(super) fn bytes(&self) -> u64 {
-        match self {
-            OpenUpload::File(upload, _) => upload.bytes(),
-        }
-    }
-
-    /// Makes the upload a blob of its repository and ends it.
-    pub(super) fn finish(self, expected: &Digest) -> Result<u64, UploadError> {
-        match self {
-            OpenUpload::File(upload, layout) => upload.finish(&layout, expected),
-        }
-    }
-}
-
-impl Receive for OpenUpload {
-    fn append(&mut self, pieces: &[Bytes]) -> Result<(), UploadError> {
-        match self {
-            OpenUpload::File(upload, _) => upload.append(pieces),
-        }
-    }
-}
-
-/// A blob that comes whole in one request; nothing of it stays when that fails.
-pub(super) enum WholeBlob {
-    /// A file beneath the directory, and whose blob it is to be.
-    File(upload::WholeBlob, Arc<Layout>),
-}
-
-impl WholeBlob {
-    /// Makes it a blob of its repository.
-    pub(super) fn finish(self, expected: &Digest) -> Result<u64, UploadError> {
-        match self {
-            WholeBlob::File(blob, layout) => blob.finish(&layout, expected),
-        }
-    }
-}
-
-impl Receive for WholeBlob {
-    fn append(&mut self, pieces: &[Bytes]) -> Result<(), UploadError> {
-        match self {
-            WholeBlob::File(blob, _) => blob.append(pieces),
         }
     }
 }

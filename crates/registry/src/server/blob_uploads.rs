@@ -15,7 +15,7 @@ use super::body::Body;
 use super::receive::receive;
 use super::route::{Query, repository as repository_name};
 use super::state::{State, blocking, value};
-use super::upload::UploadError;
+use super::upload::{Receive as _, UploadError};
 use crate::api::one_line;
 use crate::api::{DOCKER_CONTENT_DIGEST, DOCKER_UPLOAD_UUID, blob_path, uploads_path};
 
@@ -79,14 +79,10 @@ pub(super) async fn append(
     id: String,
 ) -> Result<Response<Body>, ApiError> {
     let upload = open(repository, &id, request.headers()).await?;
-    let upload = take_body(state, request, upload).await?;
+    let mut upload = take_body(state, request, upload).await?;
     let bytes = upload.bytes();
     // Another request may write on as soon as the client has the answer.
-    blocking(move || {
-        drop(upload);
-        Ok::<_, ApiError>(())
-    })
-    .await?;
+    blocking(move || upload.keep()).await?;
     Ok(progress(StatusCode::ACCEPTED, repository, &id, bytes))
 }
 

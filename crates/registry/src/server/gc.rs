@@ -69,7 +69,7 @@ pub struct Collected {
 type Going = HashMap<(u64, u64), u64>;
 
 /// What manifests lead to; they never change.
-type Leads = HashMap<Digest, Vec<Digest>>;
+pub(super) type Leads = HashMap<Digest, Vec<Digest>>;
 
 impl Directory {
     /// Removes what nothing leads to. Other processes may go on using the directory.
@@ -146,7 +146,10 @@ impl Directory {
                 if let Err(reason) = read_leads(repository, &index, &mut leads) {
                     return Ok((Err(reason), None));
                 }
-                let untagged = unwanted(repository, &index, &leads, options.grace);
+                let untagged = unwanted(&index, &leads, |digest| {
+                    fs::metadata(repository.blob_path(digest))
+                        .is_ok_and(|metadata| age(&metadata) < options.grace)
+                });
                 let is_changed = !untagged.is_empty() && !options.is_dry_run;
                 let kept = is_changed.then(|| index.without(&untagged));
                 Ok((Ok(untagged), kept))
@@ -266,11 +269,12 @@ fn read_leads(repository: &Layout, index: &RepositoryIndex, leads: &mut Leads) -
 }
 
 /// Finds manifests that no tag leads to: not by itself, not as a part of an index, and not by their subject.
-fn unwanted(repository: &Layout, index: &RepositoryIndex, leads: &Leads, grace: Duration) -> Vec<Digest> {
+pub(super) fn unwanted(
+    index: &RepositoryIndex,
+    leads: &Leads,
+    is_young: impl Fn(&Digest) -> bool,
+) -> Vec<Digest> {
     let mut wanted: HashSet<&Digest> = HashSet::new();
-    let is_young = |digest: &Digest| {
-        fs::metadata(repository.blob_path(digest)).is_ok_and(|metadata| age(&metadata) < grace)
-    };
     let mut next: Vec<&Digest> = index.tags.values().collect();
     next.extend(index.manifests.keys().filter(|digest| is_young(digest)));
     while let Some(digest) = next.pop() {

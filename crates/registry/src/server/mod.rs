@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The server: a registry over one directory (`docs/registry.md`).
+//! The server: a registry over one directory, or in a bucket (`docs/registry.md`).
 //!
 //! It owns the directory's format, the API's answers, access and limits. It promises that what it acknowledged is there
 //! after a crash, and that nothing is seen that is not whole. Several servers may use one directory.
@@ -9,9 +9,12 @@
 mod access;
 mod api_error;
 mod backend;
+mod batch;
 mod blob_uploads;
 mod blobs;
 mod body;
+#[cfg(feature = "s3")]
+mod bucket;
 mod cache;
 #[cfg(test)]
 mod crash_tests;
@@ -54,6 +57,8 @@ use self::state::State;
 
 pub use access::Access;
 pub use backend::Storage;
+#[cfg(feature = "s3")]
+pub use bucket::{BucketError, BucketOptions};
 pub use disk::DiskError;
 pub use gc::{CollectOptions, Collected};
 pub use limits::Limits;

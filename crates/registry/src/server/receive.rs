@@ -86,8 +86,10 @@ pub(super) async fn receive<R: Receive>(
         if let Some(ended) = ended {
             // What came before the end is kept also when the end is a failure.
             let sink = writer.idle().await?;
-            ended?;
-            check_length(limits, total)?;
+            if let Err(error) = ended.and_then(|()| check_length(limits, total)) {
+                Writer::keep(sink).idle().await?;
+                return Err(error);
+            }
             return Ok(sink);
         }
     }
@@ -130,6 +132,10 @@ enum Writer<R> {
 impl<R: Receive> Writer<R> {
     fn start(mut sink: R, batch: Vec<Bytes>) -> Writer<R> {
         Writer::Writing(tokio::task::spawn_blocking(move || sink.append(&batch).map(|()| sink)))
+    }
+
+    fn keep(mut sink: R) -> Writer<R> {
+        Writer::Writing(tokio::task::spawn_blocking(move || sink.keep().map(|()| sink)))
     }
 
     async fn idle(self) -> Result<R, UploadError> {

@@ -6,7 +6,6 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +13,7 @@ use polyarch_oci::Digest;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::retry_on_intr;
 
+use super::batch::Batches;
 use super::disk::{Disk, DiskError};
 use super::identity::FileIdentity;
 use super::index::{MAX_INDEX_BYTES, ManifestEntry, RepositoryIndex, blob_path_in};
@@ -31,8 +31,7 @@ pub(super) struct Layout {
     temp: Arc<TempNames>,
     disk: Arc<Disk>,
     known: Mutex<Option<(FileIdentity, Arc<RepositoryIndex>)>>,
-    waiting: Mutex<Vec<(Change, SyncSender<ChangeResult>)>>,
-    writing: Mutex<()>,
+    batches: Batches<Change, ChangeResult>,
     /// This process has synced the directory that this one is in.
     is_durable: AtomicBool,
 }
@@ -76,8 +75,7 @@ impl Layout {
             temp,
             disk,
             known: Mutex::default(),
-            waiting: Mutex::default(),
-            writing: Mutex::default(),
+            batches: Batches::default(),
             is_durable: AtomicBool::new(false),
         }
     }
@@ -120,30 +118,14 @@ impl Layout {
 
     /// Changes the index durably. Changes that wait for each other are written together.
     pub(super) fn change(&self, change: Change) -> ChangeResult {
-        let (sender, receiver) = sync_channel(1);
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((change, sender));
-        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(result) = receiver.try_recv() {
-            return result;
-        }
-        let batch = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let (changes, senders): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        match self.apply(&changes) {
-            Ok(outcomes) => {
-                for (sender, outcome) in senders.iter().zip(outcomes) {
-                    // Each receiver waits for the lock that this thread holds; a channel of one never blocks.
-                    let _ = sender.try_send(Ok(outcome));
-                }
-            }
+        let made = self.batches.submit(change, |changes| match self.apply(&changes) {
+            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
             Err(error) => {
                 let error = Arc::new(error);
-                for sender in &senders {
-                    let _ = sender.try_send(Err(error.clone()));
-                }
+                changes.iter().map(|_| Err(error.clone())).collect()
             }
-        }
-        drop(writing);
-        receiver.try_recv().unwrap_or(Ok(Outcome::NotFound))
+        });
+        made.unwrap_or(Ok(Outcome::NotFound))
     }
 
     fn apply(&self, changes: &[Change]) -> Result<Vec<Outcome>, StorageError> {

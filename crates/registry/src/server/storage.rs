@@ -50,6 +50,13 @@ pub enum StorageError {
         /// What the file says.
         found: String,
     },
+    /// A bucket could not be used.
+    #[cfg(feature = "s3")]
+    #[error(transparent)]
+    Bucket(#[from] super::bucket::BucketError),
+    /// The failure of a change that several requests made together.
+    #[error(transparent)]
+    Shared(Arc<StorageError>),
     /// There is no registry.
     #[error("there is no registry in {}", path.display())]
     Missing {
@@ -67,7 +74,11 @@ pub enum StorageError {
 impl StorageError {
     /// Tells whether there is no room on the disk.
     pub fn is_full(&self) -> bool {
-        matches!(self, StorageError::Disk(error) if error.is_full())
+        match self {
+            StorageError::Disk(error) => error.is_full(),
+            StorageError::Shared(error) => error.is_full(),
+            _ => false,
+        }
     }
 }
 
@@ -96,6 +107,18 @@ pub(super) struct TempNames {
 }
 
 impl TempNames {
+    pub(super) fn new(dir: PathBuf) -> Result<TempNames, DiskError> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| DiskError::new("get random bytes for", &dir)(io::Error::other(error)))?;
+        Ok(TempNames { dir, token: hex::encode(random), sequence: AtomicU64::new(0) })
+    }
+
+    #[cfg(feature = "s3")]
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn next(&self) -> PathBuf {
         let number = self.sequence.fetch_add(1, Ordering::Relaxed);
         self.dir.join(format!("{}-{number}-{}", std::process::id(), self.token))
@@ -138,12 +161,8 @@ impl Directory {
     /// When it cannot be used, or holds something else.
     pub fn open(root: &Path) -> Result<Directory, StorageError> {
         let root = std::path::absolute(root).map_err(DiskError::new("find", root))?;
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)
-            .map_err(|error| DiskError::new("get random bytes for", &root)(io::Error::other(error)))?;
         let disk = Arc::new(Disk::default());
-        let temp =
-            TempNames { dir: root.join("incoming"), token: hex::encode(random), sequence: AtomicU64::new(0) };
+        let temp = TempNames::new(root.join("incoming"))?;
         let inner = Inner { root, temp: Arc::new(temp), disk, repositories: Mutex::default() };
         let storage = Directory { inner: Arc::new(inner) };
         if !storage.is_made()? {

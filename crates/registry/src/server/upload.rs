@@ -40,11 +40,12 @@ pub(super) struct Uploads {
     hashed: Mutex<HashMap<String, Hashed>>,
 }
 
+/// Bytes that were hashed.
 #[derive(Clone)]
-struct Hashed {
+pub(super) struct Hashed {
     hasher: Hasher,
-    algorithm: Algorithm,
-    bytes: u64,
+    pub(super) algorithm: Algorithm,
+    pub(super) bytes: u64,
 }
 
 impl std::fmt::Debug for Hashed {
@@ -94,6 +95,16 @@ impl From<DiskError> for UploadError {
 pub(super) trait Receive: Send + 'static {
     /// Adds pieces.
     fn append(&mut self, pieces: &[Bytes]) -> Result<(), UploadError>;
+
+    /// Keeps what was added for later requests, when the request ends before the blob does.
+    fn keep(&mut self) -> Result<(), UploadError> {
+        Ok(())
+    }
+}
+
+/// Tells whether a text may be an upload's name.
+pub(super) fn is_upload_id(text: &str) -> bool {
+    text.len() == ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
 }
 
 /// An upload that this request, and no other, may write to.
@@ -214,8 +225,7 @@ impl Uploads {
     }
 
     fn find(&self, repository: &RepositoryName, id: &str) -> Result<(PathBuf, Algorithm), UploadError> {
-        let is_id = id.len() == ID_DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !is_id {
+        if !is_upload_id(id) {
             return Err(UploadError::Unknown);
         }
         let dir = self.storage.uploads_dir().join(id);
@@ -313,17 +323,17 @@ impl Drop for OpenUpload {
 }
 
 impl Hashed {
-    fn new(algorithm: Algorithm) -> Hashed {
+    pub(super) fn new(algorithm: Algorithm) -> Hashed {
         Hashed { hasher: Hasher::new(algorithm), algorithm, bytes: 0 }
     }
 
-    fn add(&mut self, bytes: &[u8]) {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
     }
 
     /// Compares with what the client says; returns the number of bytes.
-    fn check(&self, expected: &Digest) -> Result<u64, UploadError> {
+    pub(super) fn check(&self, expected: &Digest) -> Result<u64, UploadError> {
         let found = self.hasher.clone().finish();
         if found == *expected {
             return Ok(self.bytes);

@@ -15,6 +15,8 @@ mod page;
 mod proxy;
 mod push;
 mod server;
+#[cfg(feature = "s3")]
+mod server_bucket;
 mod server_full;
 mod server_input;
 mod server_mirror;

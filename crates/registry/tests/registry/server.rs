@@ -71,7 +71,8 @@ async fn pieces_make_a_whole() {
     let blob = descriptor(OCI_LAYER, &content);
     let pushed = client.push_blob(&target, &blob, &content, &[], &Progress::none()).await.unwrap();
     assert_eq!(pushed, PushOutcome::Uploaded);
-    assert_eq!(std::fs::read(serving.blob_file("app", &blob.digest)).unwrap(), content);
+    let answer = serving.send("GET", &format!("/v2/app/blobs/{}", blob.digest), &[], b"").await;
+    assert_eq!(answer.body, content);
 }
 
 #[tokio::test]

@@ -39,6 +39,15 @@ pub struct Serving {
     task: Option<JoinHandle<()>>,
 }
 
+/// Opens the directory, or the place in a bucket that has its name when the tests run over one.
+async fn open(directory: &tempfile::TempDir) -> Storage {
+    #[cfg(feature = "s3")]
+    if let Some(port) = crate::server_bucket::port() {
+        return crate::server_bucket::open(port, directory.path()).await;
+    }
+    Storage::open(directory.path()).unwrap()
+}
+
 impl Serving {
     pub async fn start() -> Serving {
         Serving::with(Plan::default()).await
@@ -55,7 +64,7 @@ impl Serving {
         let sink = log.clone();
         let users = plan.htpasswd.map(|text| Users::parse(text).unwrap());
         let server = Server::new(ServerOptions {
-            storage: Storage::open(directory.path()).unwrap(),
+            storage: open(&directory).await,
             access: Access::new(users, plan.anonymous_read).unwrap(),
             limits: plan.limits,
             allows_missing_blobs: plan.allows_missing_blobs,
@@ -83,8 +92,26 @@ impl Serving {
         self.directory
     }
 
+    /// Ends the server in the middle of whatever it does.
+    #[cfg(feature = "s3")]
+    pub async fn kill(mut self) {
+        let task = self.task.take().unwrap();
+        task.abort();
+        let _ = task.await;
+    }
+
     pub fn reference(&self, rest: &str) -> Reference {
         format!("{}/{rest}", self.address).parse().unwrap()
+    }
+
+    /// Counts uploads that have not ended, and files that are being written.
+    pub fn unfinished(&self) -> usize {
+        #[cfg(feature = "s3")]
+        if let Some(port) = crate::server_bucket::port() {
+            return crate::server_bucket::keys_of(port, self.directory.path(), "uploads/").len();
+        }
+        let count = |name: &str| std::fs::read_dir(self.directory.path().join(name)).unwrap().count();
+        count("uploads") + count("incoming")
     }
 
     /// Returns the file of a blob in a repository.

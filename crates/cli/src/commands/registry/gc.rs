@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use polyarch_registry::server::{CollectOptions, Storage};
+use polyarch_registry::server::CollectOptions;
 
 use super::{Format, RootArg, duration, storage_error};
 use crate::progress::format::short_size;
@@ -35,8 +35,7 @@ pub struct GcArgs {
 
 /// Runs the command.
 pub fn run(args: &GcArgs, session: &Session) -> Result<u8, CommandError> {
-    let root = args.root.directory(session)?;
-    let storage = Storage::open_existing(&root).map_err(|error| storage_error(&error))?;
+    let storage = args.root.open_existing(session)?;
     let options = CollectOptions {
         grace: args.grace,
         // A file of `incoming` may be in use however short the grace period is.

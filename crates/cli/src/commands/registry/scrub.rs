@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use polyarch_registry::server::{ScrubOptions, Scrubbed, Storage};
+use polyarch_registry::server::{ScrubOptions, Scrubbed};
 
 use super::{Format, RootArg, storage_error};
 use crate::progress::format::short_size;
@@ -19,7 +19,7 @@ use crate::{CommandError, ExitCode};
 pub struct ScrubArgs {
     #[command(flatten)]
     root: RootArg,
-    /// Move damaged files to `quarantine` in the directory, so that pushing an image again mends it
+    /// Move damaged files to `quarantine` in the directory or bucket, so that pushing an image again mends it
     #[arg(long)]
     quarantine: bool,
     /// How to say it
@@ -29,8 +29,7 @@ pub struct ScrubArgs {
 
 /// Runs the command.
 pub fn run(args: &ScrubArgs, session: &Session) -> Result<u8, CommandError> {
-    let root = args.root.directory(session)?;
-    let storage = Storage::open_existing(&root).map_err(|error| storage_error(&error))?;
+    let storage = args.root.open_existing(session)?;
     let options = ScrubOptions { quarantines: args.quarantine };
     let scrubbed = storage.scrub(&options, |_| {}).map_err(|error| storage_error(&error))?;
     let text = match args.format {

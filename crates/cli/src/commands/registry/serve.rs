@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `polyarch registry serve`: a registry over a directory.
+//! `polyarch registry serve`: a registry over a directory or a bucket.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -8,15 +8,14 @@ use std::time::Duration;
 use clap::Args;
 use polyarch_build::{BuildError, ErrorKind};
 use polyarch_registry::server::{
-    Access, CollectOptions, Limits, RepositoryName, Server, ServerOptions, ServerTls, Storage, TlsError,
-    Users,
+    Access, CollectOptions, Limits, RepositoryName, Server, ServerOptions, ServerTls, TlsError, Users,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use super::mirrors::mirror_options;
 use super::request_log::{LogFormat, server_log};
-use super::{RootArg, duration, storage_error};
+use super::{RootArg, duration};
 use crate::commands::flag_values::parse_size;
 use crate::session::Session;
 use crate::{CommandError, ExitCode};
@@ -26,9 +25,10 @@ const MAX_USERS_BYTES: u64 = 4 << 20;
 
 /// Serve a registry: push to it and pull from it with any tool
 ///
-/// The whole distribution API, over one directory that any tool can read: an OCI image layout per repository. Ends with
-/// SIGTERM or Ctrl-C, after running requests. A browser that opens its address sees repositories, tags and platforms.
-/// /healthz says that it is there, /metrics what it does (Prometheus).
+/// The whole distribution API, over one directory that any tool can read, an OCI image layout per repository, or in an S3
+/// bucket that several servers may share (docs/registry.md). Ends with SIGTERM or Ctrl-C, after running requests. A browser
+/// that opens its address sees repositories, tags and platforms. /healthz says that it is there, /metrics what it does
+/// (Prometheus).
 /// Images of it are named localhost:5000/NAME, as in `polyarch build --push -t localhost:5000/app .`
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -118,7 +118,7 @@ pub fn run(args: &ServeArgs, session: &Session) -> Result<u8, CommandError> {
     let settings = session.settings()?;
     let mirror_timeout = args.mirror_timeout.max(Duration::from_millis(100));
     let mirrors = mirror_options(&args.mirror, mirror_timeout, &settings)?;
-    let storage = Storage::open(&args.root.directory(session)?).map_err(|error| storage_error(&error))?;
+    let storage = args.root.open(session)?;
     let root = storage.to_string();
     let limits = Limits {
         max_connections: args.max_connections as usize,
