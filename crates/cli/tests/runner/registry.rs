@@ -31,7 +31,7 @@ impl Registry {
                 let _ = child.kill();
                 panic!("the registry did not start:\n{said}");
             };
-            if let Some((_, address)) = line.split_once("://") {
+            if let Some((_, address)) = line.rsplit_once("://") {
                 break address.trim().to_owned();
             }
             said.push_str(&line);

@@ -346,11 +346,13 @@ fn what_nothing_leads_to_goes_after_its_time_and_what_is_used_again_stays() {
     let digest = put_blob(&bucket, "app", &lonely).unwrap();
     let collect = |days: u32| bucket.collect(&CollectOptions::default(), start + DAY * days).unwrap();
     assert_eq!(collect(0).blobs, 0, "what is young stays");
+    bucket.objects().put("uploads/torn", [Bytes::from_static(b"{")]).unwrap();
     let dry = CollectOptions { is_dry_run: true, ..CollectOptions::default() };
     assert_eq!(bucket.collect(&dry, start + DAY * 2).unwrap().blobs, 1);
     assert!(read(&bucket, "app", &digest).is_some());
     let first = collect(2);
     assert_eq!((first.blobs, first.bytes), (1, 0), "the content is only marked");
+    assert_eq!(first.unfinished, 1);
     assert!(read(&bucket, "app", &digest).is_none());
     // Nobody finds it, but a server may have found it a moment ago.
     assert!(!bucket.repository(&name("other")).mount(&bucket, None, &digest).unwrap());

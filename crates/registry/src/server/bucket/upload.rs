@@ -16,7 +16,7 @@ use super::super::names::RepositoryName;
 use super::super::storage::StorageError;
 use super::super::upload::{Hashed, Receive, UploadError, is_upload_id};
 use super::content::{Content, Piece, Writer};
-use super::objects::{Reading, Versioned};
+use super::objects::{BucketError, Reading, Versioned};
 use super::repository::Held;
 use super::{Bucket, Repository, age, new_name, now};
 
@@ -171,8 +171,17 @@ impl Bucket {
 
     /// Ends an upload that nobody goes on with; tells whether this request was the one that did. Its pieces stay.
     pub(super) fn expire_upload(&self, id: &str) -> Result<bool, StorageError> {
-        let Some((session, version)) = self.read_session(id)? else { return Ok(false) };
-        if !session.has_ended {
+        let found = match self.read_session(id) {
+            // Nobody can go on with what makes no sense.
+            Err(StorageError::Bucket(BucketError::Damaged { .. })) => None,
+            found => match found? {
+                Some(found) => Some(found),
+                None => return Ok(false),
+            },
+        };
+        if let Some((session, version)) = found
+            && !session.has_ended
+        {
             let ended = Session { has_ended: true, written: new_name()?, ..session };
             if self.objects().replace(&key(id), Some(&version), ended.to_bytes())?.is_none() {
                 // Somebody goes on with it.
