@@ -13,7 +13,13 @@ const NEEDS: &[Need] = &[Need::Root, Need::UserNamespaces, Need::File("/bin/busy
 
 /// Returns the names of steps that executed, and of those that were cached.
 pub(crate) fn steps(output: &Output) -> (Vec<String>, Vec<String>) {
-    let lines: Vec<&str> = output.stderr.lines().collect();
+    let mut lines: Vec<&str> = Vec::new();
+    for line in output.stderr.lines() {
+        // A step that others' output came between is named again.
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
     let is_step = |name: &str| ["RUN ", "COPY ", "ADD ", "WORKDIR "].iter().any(|word| name.contains(word));
     let names = |ending: &str| {
         lines
